@@ -1,0 +1,60 @@
+// Sequences of tokens for training, in an order that depends on (seed, epoch, index) alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/token_file.h"
+
+namespace hiptrain {
+
+// One sequence, whole (not cut over ranks), of exactly sequence_length tokens.
+struct TokenBatch {
+  std::vector<int32_t> tokens;           // (sequence_length)
+  std::vector<int32_t> targets;          // (sequence_length): the next token of the same document, or -1: no loss
+  std::vector<int64_t> positions;        // (sequence_length), counted from the document's (or stream's) first token here
+  std::vector<int64_t> document_starts;  // ascending, the first is 0
+  int64_t num_targets = 0;               // targets that are not -1
+};
+
+enum class Packing { kDocuments, kStream };
+
+struct StreamOptions {
+  int64_t sequence_length = 0;
+  Packing packing = Packing::kDocuments;
+  bool shuffle = true;
+  uint64_t seed = 0;
+  int64_t document_alignment = 64;  // documents start on a multiple of this
+};
+
+struct StreamState {
+  uint64_t seed = 0;
+  int64_t epoch = 0;
+  int64_t index = 0;  // sequences of this epoch already taken
+  bool operator==(const StreamState&) const = default;
+};
+
+// What packing did to the documents, over one epoch.
+struct PackingReport {
+  int64_t documents = 0, tokens = 0, sequences = 0;
+  int64_t cut_documents = 0;  // longer than a sequence: continued in the next one (each piece is its own document)
+  int64_t padding_tokens = 0;
+  int64_t dropped_tokens = 0;  // e.g. a document of one token, which has no target
+};
+
+class BatchStream {
+ public:
+  BatchStream(std::vector<TokenFile> files, StreamOptions options);  // throws DataError if nothing can be taken
+
+  int64_t sequences_per_epoch() const;
+  const PackingReport& report() const;
+
+  // The sequence `offset` places after the present one; runs on into the next epochs.
+  TokenBatch at(int64_t offset) const;
+  void advance(int64_t sequences);
+  StreamState state() const;
+  void restore(const StreamState& state);  // throws DataError if the seed differs from the options'
+};
+
+}  // namespace hiptrain

@@ -1,0 +1,42 @@
+// Megatron token files: NAME.bin (raw tokens) and NAME.idx (documents), memory-mapped.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace hiptrain {
+
+// A user's file that is not what it should be. The message names the file, what was found and what was expected.
+class DataError : public std::exception {
+ public:
+  explicit DataError(std::string message) : message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
+// One pair of files, checked on opening: header, sizes, that every document lies in the .bin file. Throws DataError.
+class TokenFile {
+ public:
+  explicit TokenFile(const std::filesystem::path& prefix);  // without .bin or .idx; either suffix is accepted
+  ~TokenFile();
+  TokenFile(TokenFile&&) noexcept;
+  TokenFile& operator=(TokenFile&&) noexcept;
+
+  int64_t num_documents() const;
+  int64_t num_tokens() const;
+  int64_t document_tokens(int64_t document) const;
+
+  // Copies tokens [begin, begin + out.size()) of a document.
+  void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
+
+ private:
+  struct Mapping;
+  std::unique_ptr<Mapping> mapping_;
+};
+
+}  // namespace hiptrain

@@ -1,0 +1,50 @@
+// Collectives on tensors.
+//
+// Gradient convention of the whole program: every rank's loss is its own part of one global sum, and the true gradient
+// is the sum over ranks. All-gather and reduce-scatter(sum) are transposes of each other; nothing is averaged.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+namespace hiptrain {
+
+// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, with tensors
+// of the same type and size. Tensors are contiguous; counts and types are derived from them. Supported types: float32,
+// float64, bfloat16, int32, int64, uint8. Sums are taken in rank order (bfloat16 in float32), so results are
+// reproducible. With one rank every call is a copy. A mistake in shapes or types throws std::logic_error.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  void all_reduce_sum(at::Tensor& values);                                 // in place
+  void all_reduce_max(at::Tensor& values);                                 // in place
+  void all_gather(const at::Tensor& part, at::Tensor& whole);              // whole: part of rank 0, of rank 1, ...
+  void reduce_scatter_sum(const at::Tensor& whole, at::Tensor& part);      // part: this rank's piece of the sum
+  void all_to_all(const at::Tensor& send, at::Tensor& receive);            // size() equal pieces each
+  void broadcast(at::Tensor& values, int root);
+  void barrier();
+
+  // The ranks that give the same color, ordered by key.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+ protected:
+  Communicator(int rank, int size) : rank_(rank), size_(size) {}
+
+ private:
+  // The public calls check and handle one rank; these only move and add.
+  virtual void do_all_reduce_sum(at::Tensor& values) = 0;
+  virtual void do_all_reduce_max(at::Tensor& values) = 0;
+  virtual void do_all_gather(const at::Tensor& part, at::Tensor& whole) = 0;
+  virtual void do_reduce_scatter_sum(const at::Tensor& whole, at::Tensor& part) = 0;
+  virtual void do_all_to_all(const at::Tensor& send, at::Tensor& receive) = 0;
+  virtual void do_broadcast(at::Tensor& values, int root) = 0;
+  virtual void do_barrier() = 0;
+
+  int rank_, size_;
+};
+
+}  // namespace hiptrain

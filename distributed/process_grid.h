@@ -1,0 +1,24 @@
+// world = data x sequence.
+#pragma once
+
+#include <memory>
+
+#include "distributed/communicator.h"
+
+namespace hiptrain {
+
+// World rank = data rank * sequence ranks + sequence rank: the ranks of one sequence are neighbours.
+class ProcessGrid {
+ public:
+  // Takes the world communicator; sequence_ranks must divide its size, or std::invalid_argument says so.
+  ProcessGrid(std::unique_ptr<Communicator> world, int sequence_ranks);
+
+  Communicator& world() const { return *world_; }
+  Communicator& data() const { return *data_; }          // ranks that hold the same piece of different sequences
+  Communicator& sequence() const { return *sequence_; }  // ranks that hold the pieces of one sequence
+
+ private:
+  std::unique_ptr<Communicator> world_, data_, sequence_;
+};
+
+}  // namespace hiptrain

@@ -1,0 +1,61 @@
+// Where a tile of queries looks: three disjoint ranges of key blocks.
+//
+// A query tile is kQueryTile consecutive tokens, all of one document. With p0 and p1 the tile's first and last
+// position, z the first block of its document, S sink tokens and W window tokens:
+//
+//   local end   h = p1 / block_size + 1
+//   sinks       [z, s)          s = min(z + S / block_size, h)
+//   window      [w, h)          w = max(s, max(z * block_size, p0 - W + 1) / block_size)
+//   searched    [s, w)          every block of it ends at or before p0 - W
+//
+// Sinks and window are always attended (causally); from the searched range every token picks blocks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace hiptrain::kernels {
+
+constexpr int64_t kQueryTile = 64;
+
+struct AttentionGeometry {
+  int64_t num_tokens;              // of the whole sequence, over all ranks
+  const int64_t* document_starts;  // (num_documents), ascending, the first is 0; each a multiple of
+                                   // both kQueryTile and block_size
+  int64_t num_documents;           // at least 1
+  int64_t block_size;              // keys a block: 16, 32, 64 or 128
+  int64_t sink_tokens;             // a multiple of block_size
+  int64_t window;                  // tokens, at least 1
+};
+
+struct TileRanges {
+  int64_t begin, end;      // positions of the tile's rows: [begin, end), at most kQueryTile
+  int64_t document_begin;  // position of its document's first token
+  int64_t sink_begin;      // block z
+  int64_t sink_end;        // block s, also where the searched range begins
+  int64_t window_begin;    // block w, also where the searched range ends
+  int64_t window_end;      // block h
+
+  int64_t num_searched() const { return window_begin - sink_end; }
+  bool first_of_document() const { return begin == document_begin; }
+};
+
+// Tiles are counted from the sequence's start: tile m holds positions [m * kQueryTile, ...).
+inline TileRanges tile_ranges(const AttentionGeometry& geometry, int64_t tile) {
+  TileRanges ranges{};
+  ranges.begin = tile * kQueryTile;
+  ranges.end = std::min(geometry.num_tokens, ranges.begin + kQueryTile);
+  const int64_t* last = geometry.document_starts + geometry.num_documents;
+  ranges.document_begin = *(std::upper_bound(geometry.document_starts, last, ranges.begin) - 1);
+  ranges.sink_begin = ranges.document_begin / geometry.block_size;
+  ranges.window_end = (ranges.end - 1) / geometry.block_size + 1;
+  ranges.sink_end = std::min(ranges.sink_begin + geometry.sink_tokens / geometry.block_size,
+                             ranges.window_end);
+  const int64_t window_begin = std::max(ranges.document_begin, ranges.begin - geometry.window + 1);
+  ranges.window_begin = std::max(ranges.sink_end, window_begin / geometry.block_size);
+  return ranges;
+}
+
+inline int64_t num_tiles(int64_t num_tokens) { return (num_tokens + kQueryTile - 1) / kQueryTile; }
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,125 @@
+// Hierarchically pruned selection: which key blocks every token picks, and what a tile of tokens attends to.
+//
+// index    per KV head and token one small index query and index key
+// search   every token picks its best blocks of the searched range: by scan, or by a tree beyond scan_tokens
+// union    a tile's list: its own tokens' picks and those of the tile before, each with the first row that may see it
+//
+// Source of the method: HiP attention (arXiv 2406.09827); picks by token and first rows make it exactly causal.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention_geometry.h"
+#include "kernels/element.h"
+
+namespace hiptrain::kernels {
+
+constexpr int kMaxPicks = 64;
+
+// Index query: the sum over a KV head's G query heads of their rotated queries (G times the mean: the order of scores
+// is the same, and small integers stay exact). Index key: the rotated key. Both cut to the dims in index_dims.
+struct IndexParams {
+  const void* query;        // (num_tokens, num_query_heads, head_dim), rotated; null: no index query wanted
+  const void* key;          // (num_kv_heads, num_tokens, head_dim), rotated; null: no index key wanted
+  int64_t key_head_stride;  // elements from one KV head of key to the next
+  float* index_query;       // (num_kv_heads, num_tokens, num_index_dims)
+  float* index_key;         // (num_kv_heads, num_tokens, num_index_dims)
+  int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
+  const int32_t* index_dims;  // (num_index_dims), dims of the head that enter the score
+  ElementType element;        // of query and key
+  int64_t num_tokens;
+  int num_query_heads, num_kv_heads, head_dim, num_index_dims;
+};
+void index_reference(const IndexParams& params);
+
+// score(token, block) = the largest fp32 dot product of the token's index query with an index key of the block; a NaN
+// counts as -infinity and is counted. Every token picks the min(num_picks, N) best of the N blocks its tile searches
+// (tile_ranges), in the order (score descending, block ascending): one 64-bit key made of the score's bits in an order
+// preserving form (-0 as +0) and the inverted block number.
+//
+// Tiles that search at most scan_tokens tokens score every key. Beyond, a tree. Its nodes of level l are runs of 16^l
+// blocks, counted from the first searched block of the document; a node is represented by 32 boxes (minimum and maximum
+// of each index dim) of 16^l * block_size / 32 keys, and scores as the largest upper bound of a box. The top level
+// is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored. At each level
+// a token keeps the `beam` best candidates it sees. A tile's candidates on the level below are the children of the
+// sliding union of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's
+// tokens up to itself, kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the
+// level above. The last level, blocks, scores keys. With beam >= all nodes the tree equals the scan.
+struct SearchParams {
+  const float* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_dims)
+  const float* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)
+  int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
+  int64_t index_query_begin;  // position of index_query's first token, a multiple of kQueryTile: at or before
+                              // query_begin - search_halo(params), or 0
+  int32_t* picks;             // (num_kv_heads, num_queries, num_picks), out: block numbers counted from the sequence's
+                              // start, best first, -1 where there are fewer
+  int64_t picks_head_stride;
+  int64_t* num_nan_scores;    // (1), added to
+  AttentionGeometry geometry;
+  int64_t query_begin;        // position of the first token that picks, a multiple of kQueryTile
+  int64_t num_queries;
+  int num_kv_heads, num_index_dims, num_picks;
+  int64_t scan_tokens;        // 0: the tree at every length
+  int beam;                   // nodes that a token keeps at each level
+  int top_nodes;              // bound of the top level
+};
+void search_reference(const SearchParams& params);
+
+// Tokens before query_begin whose index queries the search needs (a multiple of kQueryTile): the levels of the tree
+// hand nodes on from tile to tile. 0 for a scan.
+int64_t search_halo(const SearchParams& params);
+
+// One entry of a tile's list.
+constexpr int kFirstRowBits = 6;
+inline uint32_t make_list_entry(int64_t block, int64_t first_row) {
+  return static_cast<uint32_t>(block) << kFirstRowBits | static_cast<uint32_t>(first_row);
+}
+inline int64_t entry_block(uint32_t entry) { return entry >> kFirstRowBits; }
+inline int64_t entry_first_row(uint32_t entry) { return entry & ((1u << kFirstRowBits) - 1); }
+
+// The list of tile m is the union of the picks of tile m-1's tokens (if it is of the same document; first row 0) and
+// of its own tokens (first row: the first token of the tile that picked the block), ascending by block. Row i attends
+// to an entry if first row <= i. Called twice: with entries null it writes counts only, then with offsets (the
+// exclusive prefix sums of counts) it writes entries.
+struct UnionParams {
+  const int32_t* picks;    // (num_kv_heads, tokens from picks_begin on, num_picks)
+  int64_t picks_head_stride;
+  int64_t picks_begin;     // position of the first token in picks: at or before query_begin - kQueryTile, or 0
+  int64_t* counts;         // (num_kv_heads, tiles), out when entries is null
+  const int64_t* offsets;  // (num_kv_heads, tiles + 1), in when entries is not null
+  uint32_t* entries;       // (offsets[last]), out
+  AttentionGeometry geometry;
+  int64_t query_begin, num_queries;  // tiles = num_tiles(num_queries)
+  int num_kv_heads, num_picks;
+  int64_t max_blocks;      // 0: no cap. Otherwise the entries with the smallest first rows stay (ties: lowest block)
+  int64_t* num_dropped;    // (1), added to when entries is null: entries beyond max_blocks
+};
+void sliding_union_reference(const UnionParams& params);
+
+// The selection of the paper, for comparison: one list for a tile, all first rows 0. The searched blocks of a tile are
+// numbered x = 0..N-1. If N <= num_blocks, all of them. Otherwise an aligned binary tree: L is the smallest level, at
+// least 1, with ceil(N / 2^L) <= max(beam, num_blocks); from L down each kept node is cut at its aligned midpoint,
+// every child scored by the centre key of its centre block (block a + (b - a) / 2, key block_size / 2) and the best
+// max(beam, num_blocks) kept (num_blocks on the last level), in the order of SearchParams. The score is the maximum
+// over the KV head's query heads and over the selecting queries of the fp32 dot product over the whole head:
+// trailing: positions p0, p0 - query_stride, ... > p0 - kQueryTile, of the same document (causal);
+// own tile: positions p0, p0 + query_stride, ... of the tile itself (sees the future; for evaluation only).
+struct PublishedSearchParams {
+  const void* query;       // (tokens from queries_begin on, num_query_heads, head_dim), rotated
+  int64_t queries_begin;   // position of query's first token: at or before query_begin - kQueryTile + 1, or 0
+  const void* key;         // (num_kv_heads, geometry.num_tokens, head_dim), rotated
+  int64_t key_head_stride;
+  int64_t* counts;         // as in UnionParams
+  const int64_t* offsets;
+  uint32_t* entries;
+  int64_t* num_nan_scores;  // (1), added to when entries is null
+  AttentionGeometry geometry;
+  int64_t query_begin, num_queries;
+  ElementType element;
+  int num_query_heads, num_kv_heads, head_dim;
+  int num_blocks, beam, query_stride;
+  bool own_tile;
+};
+void published_search_reference(const PublishedSearchParams& params);
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,53 @@
+// What a Hugging Face config.json says of a model: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace hiptrain {
+
+enum class RopeType { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
+
+struct RopeConfig {
+  RopeType type = RopeType::kDefault;
+  double theta = 10000;
+  double partial_rotary_factor = 1;
+  double factor = 1;
+  double attention_factor = 0;  // 0: the type's own rule
+  int64_t original_max_positions = 0;
+  double low_frequency_factor = 0, high_frequency_factor = 0;  // llama3
+  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;  // yarn
+  bool truncate = true;                                                   // yarn
+  std::vector<double> short_factor, long_factor;                          // longrope
+};
+
+struct ModelConfig {
+  std::string model_type;  // llama, mistral, qwen2 or qwen3
+  int64_t hidden_size, intermediate_size, num_layers, vocabulary_size, max_positions;
+  int num_query_heads, num_kv_heads, head_dim;
+  double rms_norm_epsilon, initializer_range;
+  bool tied_embeddings;
+  bool query_bias, key_bias, value_bias, output_bias, mlp_bias;
+  bool query_key_norm;      // RMS norm of every query and key head, before the rotary embedding
+  int64_t sliding_window;   // 0: none. Layers >= first_sliding_layer look at this many tokens only
+  RopeConfig rope;
+  std::vector<int64_t> eos_token_ids;
+
+  int group_size() const { return num_query_heads / num_kv_heads; }
+  int rotary_dims() const;
+};
+
+// Reads FOLDER/config.json (or a config.json itself). A field that changes the mathematics and is not understood, a missing
+// or contradictory one, throws FormatError with its name. sliding_window fields in use are kept in sliding_window.
+ModelConfig read_model_config(const std::filesystem::path& path);
+
+// The rotary frequencies for a sequence whose largest position is sequence_tokens - 1 (dynamic and longrope depend on it).
+struct RopeFrequencies {
+  std::vector<uint64_t> turns_per_token;  // (rotary_dims / 2), fixed point: 2^64 is one turn
+  float attention_factor;                 // multiplies cosine and sine
+};
+RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t sequence_tokens);
+
+}  // namespace hiptrain
