@@ -1,0 +1,73 @@
+#include "trainer/initial_weights.h"
+
+#include <cmath>
+#include <numbers>
+#include <set>
+#include <string>
+
+#include "trainer/safetensors.h"
+
+namespace hiptrain {
+namespace {
+
+// SplitMix64 (Steele, Lea, Flood 2014): a counter in, 64 mixed bits out.
+uint64_t mix(uint64_t counter) {
+  uint64_t z = counter + 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// FNV-1a.
+uint64_t hash_of(const std::string& name) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+// Box and Muller's transform of one mixed counter.
+double normal(uint64_t key, int64_t index) {
+  const uint64_t bits = mix(key + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15u);
+  const double radius = (static_cast<double>(bits >> 32) + 0.5) * 0x1p-32;
+  const double angle = static_cast<double>(bits & 0xffffffffu) * 0x1p-32;
+  return std::sqrt(-2 * std::log(radius)) * std::cos(2 * std::numbers::pi * angle);
+}
+
+void refuse_unknown_tensors(const ParameterLayout& layout, const ModelConfig& model, const SafetensorsFolder& tensors,
+                            const std::filesystem::path& folder) {
+  std::set<std::string> known;
+  for (const ParameterUnit& unit : layout.units())
+    for (const Parameter& parameter : unit.parameters) known.insert(parameter.name);
+  if (model.tied_embeddings) known.insert("lm_head.weight");  // some folders keep a copy
+  for (const std::string& name : tensors.names())
+    if (!known.contains(name) && !name.ends_with("rotary_emb.inv_freq"))
+      throw FormatError(folder.string() + ": tensor '" + name + "' has no place in a model of type " +
+                        model.model_type + " as its config.json describes it");
+}
+
+}  // namespace
+
+void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, const std::filesystem::path& folder) {
+  const SafetensorsFolder tensors(folder);
+  refuse_unknown_tensors(parameters.layout(), model, tensors, folder);
+  for (const ParameterUnit& unit : parameters.layout().units())  // every rank finds every mistake
+    for (const Parameter& parameter : unit.parameters) tensors.tensor(parameter.name, parameter.shape);
+  parameters.load([&](const Parameter& parameter, int64_t begin, at::Tensor out) {
+    out.copy_(tensors.tensor(parameter.name, parameter.shape).view(-1).narrow(0, begin, out.numel()));
+  });
+}
+
+void load_random(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed) {
+  parameters.load([&](const Parameter& parameter, int64_t begin, at::Tensor out) {
+    if (!parameter.is_matrix) {
+      out.fill_(parameter.name.ends_with(".bias") ? 0 : 1);
+      return;
+    }
+    const uint64_t key = mix(seed ^ hash_of(parameter.name));
+    float* values = out.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < out.numel(); ++i)
+      values[i] = static_cast<float>(model.initializer_range * normal(key, begin + i));
+  });
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,57 @@
+#include "trainer/loss.h"
+
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+
+#include "trainer/kernel_ops.h"
+
+namespace hiptrain {
+namespace {
+
+TokenLosses room_for(int64_t tokens) {
+  return {.losses = at::empty({tokens}, at::kFloat), .predictions = at::empty({tokens}, at::kInt)};
+}
+
+void store(TokenLosses& all, const CrossEntropyResult& chunk, int64_t begin) {
+  all.losses.narrow(0, begin, chunk.losses.size(0)).copy_(chunk.losses);
+  all.predictions.narrow(0, begin, chunk.losses.size(0)).copy_(chunk.predictions);
+}
+
+}  // namespace
+
+TokenLosses ChunkedLoss::forward(const HeadTensors& weights, const at::Tensor& hidden,
+                                 const at::Tensor& targets) const {
+  const int64_t tokens = hidden.size(0);
+  TokenLosses result = room_for(tokens);
+  for (int64_t begin = 0; begin < tokens; begin += loss_tile_) {
+    const int64_t size = std::min(loss_tile_, tokens - begin);
+    at::Tensor chunk = logits(weights, hidden.narrow(0, begin, size));
+    store(result, cross_entropy(chunk, targets.narrow(0, begin, size), 0, false), begin);
+  }
+  return result;
+}
+
+TokenLosses ChunkedLoss::forward_backward(const HeadTensors& weights, HeadTensors& gradients,
+                                          const at::Tensor& hidden, const at::Tensor& targets, double gradient_scale,
+                                          at::Tensor& d_hidden) const {
+  const int64_t tokens = hidden.size(0);
+  TokenLosses result = room_for(tokens);
+  for (int64_t begin = 0; begin < tokens; begin += loss_tile_) {
+    const int64_t size = std::min(loss_tile_, tokens - begin);
+    const at::Tensor input = hidden.narrow(0, begin, size).to(at::kFloat);
+    const at::Tensor normed = rms_norm(input, weights.norm, norm_epsilon_);
+    at::Tensor chunk = at::mm(normed, weights.output.t());
+    store(result, cross_entropy(chunk, targets.narrow(0, begin, size), gradient_scale, true), begin);
+    gradients.output.addmm_(chunk.t(), normed);
+    at::Tensor d_here = d_hidden.narrow(0, begin, size).zero_();
+    rms_norm_backward(input, weights.norm, norm_epsilon_, at::mm(chunk, weights.output), d_here, gradients.norm);
+  }
+  return result;
+}
+
+at::Tensor ChunkedLoss::logits(const HeadTensors& weights, const at::Tensor& hidden) const {
+  return at::mm(rms_norm(hidden.to(at::kFloat), weights.norm, norm_epsilon_), weights.output.t());
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,64 @@
+// Weights, gradients and optimizer state, sharded over all ranks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "distributed/communicator.h"
+#include "trainer/parameter_layout.h"
+
+namespace hiptrain {
+
+// Every unit's flat buffer is cut into equal pieces, one a rank; the last pieces are padded with zeros.
+class ShardedParameters {
+ public:
+  // What a rank keeps of a unit. All (shard size) float32.
+  struct Shard {
+    at::Tensor master;         // the weights
+    at::Tensor gradient;       // of this step so far; undefined without training
+    at::Tensor first_moment, second_moment;  // of AdamW; undefined without training
+  };
+  // The part of a parameter that lies in this rank's shard: elements [begin, begin + count) of the parameter, counted
+  // row-major, lie at [offset, offset + count) of the shard.
+  struct Piece {
+    const Parameter* parameter;
+    int64_t begin, count, offset;
+  };
+  // Fills [begin, begin + out.numel()) of a parameter, counted in its row-major elements, with float32 values.
+  using Source = std::function<void(const Parameter& parameter, int64_t begin, at::Tensor out)>;
+
+  // round_to_bfloat16: gathered weights are master weights rounded to bfloat16. with_training: room for gradients and
+  // optimizer state.
+  ShardedParameters(ParameterLayout layout, Communicator& world, bool round_to_bfloat16, bool with_training);
+
+  const ParameterLayout& layout() const { return layout_; }
+  std::vector<Shard>& shards() { return shards_; }
+  const std::vector<Shard>& shards() const { return shards_; }
+
+  std::vector<Piece> pieces(int unit, int rank) const;  // of any rank, in the order of the layout
+  std::vector<Piece> pieces(int unit) const { return pieces(unit, world_.rank()); }
+  void load(const Source& source);            // each rank asks for its own pieces only
+
+  // (unit's padded size) float32, on every rank. Collective.
+  at::Tensor gather(int unit) const;
+  // A zeroed buffer for a unit's whole gradient, as large as gather's.
+  at::Tensor gradient_buffer(int unit) const;
+  // Adds this rank's piece of the sum over ranks of whole (unit's padded size) to the unit's gradient. Collective.
+  void reduce_gradient(int unit, const at::Tensor& whole);
+
+  void zero_gradients();
+  double gradient_norm() const;  // of the whole model. Collective; the same bits on every rank
+
+  int64_t bytes() const;  // of everything kept on this rank
+
+ private:
+  ParameterLayout layout_;
+  Communicator& world_;
+  bool round_to_bfloat16_;
+  std::vector<Shard> shards_;
+};
+
+}  // namespace hiptrain

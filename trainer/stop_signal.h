@@ -1,0 +1,20 @@
+// SIGTERM, SIGINT and SIGUSR1 ask a run to finish its step, save and stop.
+#pragma once
+
+#include "distributed/communicator.h"
+
+namespace hiptrain {
+
+// Catches the signals while it lives; one object a process.
+class StopSignal {
+ public:
+  StopSignal();
+  ~StopSignal();
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+
+  // Collective: whether any rank was asked to stop. The answer is the same on every rank.
+  bool requested(Communicator& world) const;
+};
+
+}  // namespace hiptrain

@@ -1,0 +1,246 @@
+#include "trainer/transformer_layer.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+
+namespace hiptrain {
+namespace {
+
+// (tokens, inputs) x (outputs, inputs) -> (tokens, outputs), all float32.
+at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+  return bias.defined() ? at::addmm(bias, input, weight.t()) : at::mm(input, weight.t());
+}
+
+// Adds to d_weight and d_bias; returns the gradient of input.
+at::Tensor linear_backward(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& d_output,
+                           const at::Tensor& d_weight, const at::Tensor& d_bias) {
+  d_weight.addmm_(d_output.t(), input);
+  if (d_bias.defined()) d_bias.add_(d_output.sum(0));
+  return at::mm(d_output, weight);
+}
+
+}  // namespace
+
+TransformerLayer::TransformerLayer(const ModelConfig& model, const AttentionConfig& attention,
+                                   const MemorySection& memory, at::ScalarType storage)
+    : model_(model),
+      attention_(attention),
+      memory_(memory),
+      storage_(storage),
+      index_dims_(index_dim_tensor(attention, model.head_dim, model.rotary_dims())) {}
+
+BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
+                                     const BlockLists* saved) const {
+  const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
+                               context.counts);
+  IndexTensors index;
+  const KeysAndValues keys = keys_and_values(weights, hidden, context, attention, saved ? nullptr : &index);
+  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, keys, index);
+  for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
+    const at::Tensor query = queries(weights, hidden, context, tile);
+    const at::Tensor output = attention.forward(query, keys, lists, tile.begin).output;
+    for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
+      after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
+  }
+  return lists;
+}
+
+void TransformerLayer::backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                                const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const {
+  const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
+                               context.counts);
+  const KeysAndValues keys = keys_and_values(weights, hidden, context, attention, nullptr);
+  KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
+  for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
+    const at::Tensor query = queries(weights, hidden, context, tile);
+    const AttentionOutput output = attention.forward(query, keys, lists, tile.begin);
+    at::Tensor d_output = at::empty_like(query);
+    for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile)) {
+      const int64_t row = part.begin - tile.begin;
+      d_output.narrow(0, row, part.size)
+          .copy_(after_attention_backward(weights, gradients, hidden, output.output.narrow(0, row, part.size),
+                                          d_hidden, part));
+    }
+    const at::Tensor d_query = attention.backward(query, keys, lists, tile.begin, output, d_output, d_keys);
+    for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
+      queries_backward(weights, gradients, hidden, d_query.narrow(0, part.begin - tile.begin, part.size), d_hidden,
+                       context, part);
+  }
+  keys_backward(weights, gradients, hidden, d_keys, d_hidden, context);
+}
+
+std::vector<TransformerLayer::Tile> TransformerLayer::tiles(int64_t begin, int64_t size, int64_t tile_size) {
+  std::vector<Tile> result;
+  for (int64_t done = 0; done < size; done += tile_size)
+    result.push_back({.begin = begin + done, .size = std::min(tile_size, size - done)});
+  return result;
+}
+
+TransformerLayer::HeadProjection TransformerLayer::query_projection(const LayerTensors& tensors) const {
+  return {tensors.query, tensors.query_bias, tensors.query_norm, model_.num_query_heads, true};
+}
+
+TransformerLayer::HeadProjection TransformerLayer::key_projection(const LayerTensors& tensors) const {
+  return {tensors.key, tensors.key_bias, tensors.key_norm, model_.num_kv_heads, true};
+}
+
+TransformerLayer::HeadProjection TransformerLayer::value_projection(const LayerTensors& tensors) const {
+  static const at::Tensor kNoNorm;
+  return {tensors.value, tensors.value_bias, kNoNorm, model_.num_kv_heads, false};
+}
+
+// (tile, hidden) float32: the attention norm's output.
+at::Tensor TransformerLayer::normed(const LayerTensors& weights, const at::Tensor& hidden, Tile tile) const {
+  const at::Tensor input = hidden.narrow(0, tile.begin, tile.size).to(at::kFloat);
+  return rms_norm(input, weights.attention_norm, model_.rms_norm_epsilon);
+}
+
+// (tile, hidden) -> (tile, heads, head_dim), all float32: linear, head norm, rotary embedding.
+at::Tensor TransformerLayer::project(const HeadProjection& projection, const at::Tensor& input,
+                                     const SequenceContext& context, Tile tile) const {
+  at::Tensor flat = linear(input, projection.weight, projection.bias);
+  if (projection.norm.defined())
+    flat = rms_norm(flat.view({-1, model_.head_dim}), projection.norm, model_.rms_norm_epsilon);
+  at::Tensor heads = flat.view({tile.size, projection.num_heads, model_.head_dim});
+  if (projection.rotated)
+    apply_rope(heads, context.batch.positions.narrow(0, tile.begin, tile.size), context.rope, false);
+  return heads;
+}
+
+// The gradient of project: d_heads (tile, heads, head_dim) float32, overwritten -> the gradient of input.
+at::Tensor TransformerLayer::project_backward(const HeadProjection& projection, const HeadProjection& gradient,
+                                              const at::Tensor& input, at::Tensor d_heads,
+                                              const SequenceContext& context, Tile tile) const {
+  if (projection.rotated)
+    apply_rope(d_heads, context.batch.positions.narrow(0, tile.begin, tile.size), context.rope, true);
+  at::Tensor d_flat = d_heads.view({tile.size, -1});
+  if (projection.norm.defined()) {
+    const at::Tensor raw = linear(input, projection.weight, projection.bias).view({-1, model_.head_dim});
+    at::Tensor d_raw = at::zeros_like(raw);
+    at::Tensor d_norm = gradient.norm;
+    rms_norm_backward(raw, projection.norm, model_.rms_norm_epsilon, d_heads.view({-1, model_.head_dim}), d_raw,
+                      d_norm);
+    d_flat = d_raw.view({tile.size, -1});
+  }
+  return linear_backward(input, projection.weight, d_flat, gradient.weight, gradient.bias);
+}
+
+// Projects the local tokens and exchanges keys and values with the sequence's ranks. With index, also the index of the
+// local tokens.
+KeysAndValues TransformerLayer::keys_and_values(const LayerTensors& weights, const at::Tensor& hidden,
+                                                const SequenceContext& context, const HipAttention& attention,
+                                                IndexTensors* index) const {
+  const int64_t tokens = hidden.size(0);
+  const auto options = at::TensorOptions(storage_);
+  KeysAndValues local{.key = at::empty({model_.num_kv_heads, tokens, model_.head_dim}, options),
+                      .value = at::empty({model_.num_kv_heads, tokens, model_.head_dim}, options)};
+  const bool with_index = index != nullptr && attention.selects();
+  if (with_index) index->query = at::empty({model_.num_kv_heads, tokens, index_dims_.size(0)}, at::kFloat);
+  for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
+    const at::Tensor input = normed(weights, hidden, tile);
+    local.key.narrow(1, tile.begin, tile.size)
+        .copy_(project(key_projection(weights), input, context, tile).transpose(0, 1));
+    local.value.narrow(1, tile.begin, tile.size)
+        .copy_(project(value_projection(weights), input, context, tile).transpose(0, 1));
+    if (!with_index) continue;
+    const at::Tensor query = project(query_projection(weights), input, context, tile).to(storage_);
+    index->query.narrow(1, tile.begin, tile.size).copy_(index_queries(query, model_.num_kv_heads, index_dims_));
+  }
+  if (with_index) index->key = index_keys(local.key, index_dims_);
+  return {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
+          .value = gather_sequence(local.value, context.batch.shard, context.sequence)};
+}
+
+// (tile, query heads, head_dim) in the storage type.
+at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tensor& hidden,
+                                     const SequenceContext& context, Tile tile) const {
+  at::Tensor query =
+      at::empty({tile.size, model_.num_query_heads, model_.head_dim}, at::TensorOptions(storage_));
+  for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
+    query.narrow(0, part.begin - tile.begin, part.size)
+        .copy_(project(query_projection(weights), normed(weights, hidden, part), context, part));
+  return query;
+}
+
+BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden,
+                                    const SequenceContext& context, const HipAttention& attention,
+                                    const KeysAndValues& keys, const IndexTensors& index) const {
+  if (attention.selects()) return attention.unite(attention.pick(index.query, index.key));
+  if (!attention.selects_as_published()) return {};
+  const at::Tensor query = queries(weights, hidden, context, {.begin = 0, .size = hidden.size(0)});
+  return attention.select_as_published(query, keys.key);
+}
+
+// Output projection, residual, norm, MLP, residual: writes the layer's output over the tile of hidden.
+void TransformerLayer::after_attention(const LayerTensors& weights, at::Tensor& hidden,
+                                       const at::Tensor& attention_output, Tile tile) const {
+  at::Tensor here = hidden.narrow(0, tile.begin, tile.size);
+  const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(at::kFloat);
+  const at::Tensor middle = here.to(at::kFloat) + linear(heads, weights.output, weights.output_bias);
+  const at::Tensor input = rms_norm(middle, weights.mlp_norm, model_.rms_norm_epsilon);
+  const at::Tensor inner =
+      swiglu(linear(input, weights.gate, weights.gate_bias), linear(input, weights.up, weights.up_bias));
+  here.copy_(middle + linear(inner, weights.down, weights.down_bias));
+}
+
+// d_hidden's tile: gradient of the layer's output -> gradient of the residual stream before the output projection was
+// added. Returns the gradient of the attention output (tile, query heads, head_dim) float32.
+at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weights, LayerTensors& gradients,
+                                                      const at::Tensor& hidden, const at::Tensor& attention_output,
+                                                      at::Tensor& d_hidden, Tile tile) const {
+  const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(at::kFloat);
+  const at::Tensor middle = hidden.narrow(0, tile.begin, tile.size).to(at::kFloat) +
+                            linear(heads, weights.output, weights.output_bias);
+  const at::Tensor input = rms_norm(middle, weights.mlp_norm, model_.rms_norm_epsilon);
+  at::Tensor gate = linear(input, weights.gate, weights.gate_bias);
+  at::Tensor up = linear(input, weights.up, weights.up_bias);
+  at::Tensor d_middle = d_hidden.narrow(0, tile.begin, tile.size);
+  const at::Tensor d_inner =
+      linear_backward(swiglu(gate, up), weights.down, d_middle, gradients.down, gradients.down_bias);
+  swiglu_backward(gate, up, d_inner);
+  const at::Tensor d_input = linear_backward(input, weights.gate, gate, gradients.gate, gradients.gate_bias) +
+                             linear_backward(input, weights.up, up, gradients.up, gradients.up_bias);
+  rms_norm_backward(middle, weights.mlp_norm, model_.rms_norm_epsilon, d_input, d_middle, gradients.mlp_norm);
+  return linear_backward(heads, weights.output, d_middle, gradients.output, gradients.output_bias)
+      .view(attention_output.sizes());
+}
+
+// Adds the queries' part to d_hidden's tile: d_query (tile, query heads, head_dim).
+void TransformerLayer::queries_backward(const LayerTensors& weights, LayerTensors& gradients,
+                                        const at::Tensor& hidden, const at::Tensor& d_query, at::Tensor& d_hidden,
+                                        const SequenceContext& context, Tile tile) const {
+  const at::Tensor input = normed(weights, hidden, tile);
+  const at::Tensor d_input =
+      project_backward(query_projection(weights), query_projection(gradients), input,
+                       d_query.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), context, tile);
+  at::Tensor d_here = d_hidden.narrow(0, tile.begin, tile.size);
+  rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(at::kFloat), weights.attention_norm,
+                    model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);
+}
+
+// Sends the gradients of keys and values home, and adds their part to d_hidden.
+void TransformerLayer::keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                                     const KeysAndValues& d_keys, at::Tensor& d_hidden,
+                                     const SequenceContext& context) const {
+  const at::Tensor d_key = reduce_scatter_sequence(d_keys.key, context.batch.shard, context.sequence);
+  const at::Tensor d_value = reduce_scatter_sequence(d_keys.value, context.batch.shard, context.sequence);
+  // (kv heads, local tokens, head_dim) -> (tile, kv heads, head_dim), a copy.
+  const auto tile_of = [](const at::Tensor& gradient, Tile tile) {
+    return gradient.narrow(1, tile.begin, tile.size).transpose(0, 1).clone(at::MemoryFormat::Contiguous);
+  };
+  for (const Tile tile : tiles(0, hidden.size(0), memory_.token_tile)) {
+    const at::Tensor input = normed(weights, hidden, tile);
+    const at::Tensor d_input =
+        project_backward(key_projection(weights), key_projection(gradients), input, tile_of(d_key, tile), context,
+                         tile) +
+        project_backward(value_projection(weights), value_projection(gradients), input, tile_of(d_value, tile),
+                         context, tile);
+    at::Tensor d_here = d_hidden.narrow(0, tile.begin, tile.size);
+    rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(at::kFloat), weights.attention_norm,
+                      model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);
+  }
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,95 @@
+// One decoder layer on this rank's part of a sequence, forward and backward, tile by tile.
+//
+// Of the whole local sequence a layer holds x, dx, and (gathered over the sequence's ranks) k, v, dk, dv and the block
+// lists. Queries, attention outputs and their gradients exist for a query tile, everything else for a token tile.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "distributed/communicator.h"
+#include "trainer/hip_attention.h"
+#include "trainer/kernel_ops.h"
+#include "trainer/local_batch.h"
+#include "trainer/model_config.h"
+#include "trainer/parameter_layout.h"
+#include "trainer/run_config.h"
+
+namespace hiptrain {
+
+// What all layers share while one sequence is computed.
+struct SequenceContext {
+  const LocalBatch& batch;
+  Communicator& sequence;
+  RotaryEmbedding rope;
+  RunningCounts counts;
+};
+
+class TransformerLayer {
+ public:
+  // storage: the type of queries, keys, values and attention outputs between kernels (float32 or bfloat16).
+  TransformerLayer(const ModelConfig& model, const AttentionConfig& attention, const MemorySection& memory,
+                   at::ScalarType storage);
+
+  // hidden (local tokens, hidden) is replaced by the layer's output. Without saved lists the layer searches; the lists
+  // that were used are returned.
+  BlockLists forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
+                     const BlockLists* saved) const;
+
+  // hidden: the layer's input. d_hidden (local tokens, hidden) float32: the gradient of the layer's output, replaced by
+  // that of its input. Adds to gradients. The search is not run again.
+  void backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const;
+
+ private:
+  struct Tile {
+    int64_t begin, size;  // local tokens
+  };
+  struct IndexTensors {
+    at::Tensor query, key;  // (kv heads, local tokens, index dims) float32; undefined if nothing is searched
+  };
+  // One of the three head projections and what follows it.
+  struct HeadProjection {
+    const at::Tensor &weight, &bias, &norm;  // bias and norm may be undefined
+    int num_heads;
+    bool rotated;
+  };
+
+  static std::vector<Tile> tiles(int64_t begin, int64_t size, int64_t tile_size);
+  HeadProjection query_projection(const LayerTensors& tensors) const;
+  HeadProjection key_projection(const LayerTensors& tensors) const;
+  HeadProjection value_projection(const LayerTensors& tensors) const;
+
+  at::Tensor normed(const LayerTensors& weights, const at::Tensor& hidden, Tile tile) const;
+  at::Tensor project(const HeadProjection& projection, const at::Tensor& input, const SequenceContext& context,
+                     Tile tile) const;
+  at::Tensor project_backward(const HeadProjection& projection, const HeadProjection& gradient,
+                              const at::Tensor& input, at::Tensor d_heads, const SequenceContext& context,
+                              Tile tile) const;
+
+  KeysAndValues keys_and_values(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                                const HipAttention& attention, IndexTensors* index) const;
+  at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                     Tile tile) const;
+  BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                    const HipAttention& attention, const KeysAndValues& keys, const IndexTensors& index) const;
+
+  void after_attention(const LayerTensors& weights, at::Tensor& hidden, const at::Tensor& attention_output,
+                       Tile tile) const;
+  at::Tensor after_attention_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                                      const at::Tensor& attention_output, at::Tensor& d_hidden, Tile tile) const;
+  void queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                        const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
+                        Tile tile) const;
+  void keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                     const KeysAndValues& d_keys, at::Tensor& d_hidden, const SequenceContext& context) const;
+
+  const ModelConfig& model_;
+  const AttentionConfig& attention_;
+  const MemorySection& memory_;
+  at::ScalarType storage_;
+  at::Tensor index_dims_;  // (index dims) int32
+};
+
+}  // namespace hiptrain
