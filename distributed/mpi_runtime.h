@@ -28,7 +28,10 @@ class MpiRuntime {
   std::unique_ptr<Communicator> world(std::chrono::seconds timeout) const;
 
   // Prints "[rank r] message" and ends every rank with this exit code. Does not return.
-  [[noreturn]] void abort(const std::string& message, int exit_code) const;
+  [[noreturn]] static void abort(const std::string& message, int exit_code);
+
+ private:
+  int local_rank_ = 0, local_size_ = 1;
 };
 
 }  // namespace hiptrain

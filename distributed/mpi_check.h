@@ -1,0 +1,22 @@
+// Every MPI call is checked: HIPTRAIN_MPI_CHECK(MPI_Barrier(comm)) throws with the expression and
+// MPI's own words.
+#pragma once
+
+#include <mpi.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace hiptrain {
+
+inline void check_mpi(int result, const char* expression) {
+  if (result == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(result, text, &length);
+  throw std::runtime_error(std::string(expression) + " failed: " + std::string(text, length));
+}
+
+}  // namespace hiptrain
+
+#define HIPTRAIN_MPI_CHECK(expression) ::hiptrain::check_mpi((expression), #expression)

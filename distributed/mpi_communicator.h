@@ -1,0 +1,63 @@
+// Collectives over MPI, for CPU tensors; and for CUDA tensors of ranks that share a GPU, through
+// host memory.
+#pragma once
+
+#include <mpi.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "distributed/communicator.h"
+#include "distributed/mpi_exchange.h"
+
+namespace hiptrain {
+
+// Sums are taken in rank order. A collective that does not complete within the timeout ends the
+// whole run with exit code 6 and a message that names the call and the ranks that did not answer.
+class MpiCommunicator final : public Communicator {
+ public:
+  enum class Reduction { kSum, kMax };
+
+  // All ranks of MPI.
+  static std::unique_ptr<MpiCommunicator> of_world(std::chrono::seconds timeout);
+  ~MpiCommunicator() override;
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
+
+  std::unique_ptr<Communicator> split(int color, int key) override;
+
+ private:
+  // Takes the MPI communicator over and frees it at the end.
+  MpiCommunicator(MPI_Comm comm, int rank, int size, std::chrono::seconds timeout);
+  static std::unique_ptr<MpiCommunicator> take(MPI_Comm comm, std::chrono::seconds timeout);
+
+  void do_all_reduce_sum(at::Tensor& values) override;
+  void do_all_reduce_max(at::Tensor& values) override;
+  void do_all_gather(const at::Tensor& part, at::Tensor& whole) override;
+  void do_reduce_scatter_sum(const at::Tensor& whole, at::Tensor& part) override;
+  void do_all_to_all(const at::Tensor& send, at::Tensor& receive) override;
+  void do_broadcast(at::Tensor& values, int root) override;
+  void do_barrier() override;
+
+  void begin_call(const char* name);
+  void complete(MpiExchange& exchange);
+  void meet();
+  int tag() const;
+
+  void all_reduce(at::Tensor& values, Reduction reduction);
+  void reduce_by_gathering(at::Tensor& values, Reduction reduction);
+  void reduce_piece(const at::Tensor& whole, const std::vector<int64_t>& bounds,
+                    Reduction reduction, at::Tensor& part);
+  void gather_pieces(at::Tensor& whole, const std::vector<int64_t>& bounds);
+
+  MPI_Comm comm_;
+  std::vector<int> world_ranks_;  // of this group's ranks, for messages
+  std::chrono::seconds timeout_;
+  const char* call_name_ = "";
+  int64_t num_calls_ = 0;
+  std::chrono::steady_clock::time_point deadline_;
+};
+
+}  // namespace hiptrain
