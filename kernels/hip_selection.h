@@ -112,7 +112,7 @@ struct PublishedSearchParams {
   int64_t* counts;         // as in UnionParams
   const int64_t* offsets;
   uint32_t* entries;
-  int64_t* num_nan_scores;  // (1), added to when entries is null
+  int64_t* num_nan_scores;  // (1), added to when entries is not null: counting needs no search
   AttentionGeometry geometry;
   int64_t query_begin, num_queries;
   ElementType element;

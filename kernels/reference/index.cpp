@@ -1,0 +1,57 @@
+#include <algorithm>
+
+#include "kernels/hip_selection.h"
+#include "kernels/reference/parallel_for.h"
+
+namespace hiptrain::kernels {
+namespace {
+
+constexpr int64_t kTokensAtOnce = 256;
+
+float load(const void* values, int64_t i, ElementType element) {
+  if (element == ElementType::kFloat32) return static_cast<const float*>(values)[i];
+  return bfloat16_to_float(static_cast<const uint16_t*>(values)[i]);
+}
+
+void write_index_query(const IndexParams& params, int64_t token) {
+  const int group = params.num_query_heads / params.num_kv_heads;
+  for (int head = 0; head < params.num_kv_heads; ++head) {
+    float* const out =
+        params.index_query + head * params.index_query_head_stride + token * params.num_index_dims;
+    const int64_t first_head = token * params.num_query_heads + int64_t{head} * group;
+    for (int d = 0; d < params.num_index_dims; ++d) {
+      float sum = 0;
+      for (int g = 0; g < group; ++g) {
+        sum += load(params.query, (first_head + g) * params.head_dim + params.index_dims[d],
+                    params.element);
+      }
+      out[d] = sum;
+    }
+  }
+}
+
+void write_index_key(const IndexParams& params, int64_t token) {
+  for (int head = 0; head < params.num_kv_heads; ++head) {
+    float* const out =
+        params.index_key + head * params.index_key_head_stride + token * params.num_index_dims;
+    const int64_t row = head * params.key_head_stride + token * params.head_dim;
+    for (int d = 0; d < params.num_index_dims; ++d) {
+      out[d] = load(params.key, row + params.index_dims[d], params.element);
+    }
+  }
+}
+
+}  // namespace
+
+void index_reference(const IndexParams& params) {
+  const int64_t runs = (params.num_tokens + kTokensAtOnce - 1) / kTokensAtOnce;
+  parallel_for(runs, [&](int64_t run) {
+    const int64_t end = std::min(params.num_tokens, (run + 1) * kTokensAtOnce);
+    for (int64_t token = run * kTokensAtOnce; token < end; ++token) {
+      if (params.query != nullptr) write_index_query(params, token);
+      if (params.key != nullptr) write_index_key(params, token);
+    }
+  });
+}
+
+}  // namespace hiptrain::kernels

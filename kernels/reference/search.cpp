@@ -1,0 +1,163 @@
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <sstream>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "kernels/hip_selection.h"
+#include "kernels/reference/block_scores.h"
+#include "kernels/reference/parallel_for.h"
+#include "kernels/reference/score_key.h"
+#include "kernels/reference/search_scan.h"
+#include "kernels/reference/search_tree.h"
+
+namespace hiptrain::kernels {
+namespace {
+
+// Tiles that one thread searches in a row. With a tree every run first repeats search_halo tiles.
+constexpr int64_t kScanRun = 1, kTreeRun = 32;
+
+void check(bool holds, const char* rule, int64_t value) {
+  if (holds) return;
+  std::ostringstream message;
+  message << "search: " << rule << ", not " << value;
+  throw std::logic_error(message.str());
+}
+
+void check_params(const SearchParams& params) {
+  check(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile",
+        params.query_begin);
+  check(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64",
+        params.num_picks);
+  check(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
+  // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
+  check(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,
+        "beam must be at least 1 and a sixteenth of num_picks", params.beam);
+  check(params.index_query_begin % kQueryTile == 0 &&
+            params.index_query_begin <=
+                std::max<int64_t>(0, params.query_begin - search_halo(params)),
+        "index_query_begin must be a multiple of the query tile and leave room for the halo",
+        params.index_query_begin);
+  check(
+      params.geometry.num_tokens / params.geometry.block_size < int64_t{1} << (32 - kFirstRowBits),
+      "the sequence must have fewer than 2^26 blocks",
+      params.geometry.num_tokens / params.geometry.block_size);
+}
+
+class Search {
+ public:
+  explicit Search(const SearchParams& params)
+      : params_(params),
+        first_tile_(params.query_begin / kQueryTile),
+        end_tile_(first_tile_ + num_tiles(params.num_queries)),
+        halo_tiles_(search_halo(params) / kQueryTile) {
+    build_boxes();
+  }
+
+  int64_t run() {
+    const int64_t run_tiles = halo_tiles_ == 0 ? kScanRun : kTreeRun;
+    const int64_t runs = (end_tile_ - first_tile_ + run_tiles - 1) / run_tiles;
+    std::atomic<int64_t> num_nan{0};
+    parallel_for(params_.num_kv_heads * runs, [&](int64_t item) {
+      const int64_t begin = first_tile_ + item % runs * run_tiles;
+      const int64_t end = std::min(end_tile_, begin + run_tiles);
+      num_nan += search_run(static_cast<int>(item / runs), begin, end);
+    });
+    return num_nan;
+  }
+
+ private:
+  void build_boxes();
+  int64_t search_run(int head, int64_t begin, int64_t end) const;
+  void write_picks(int head, const TileRanges& ranges, const RunningBest& best) const;
+
+  const SearchParams& params_;
+  int64_t first_tile_, end_tile_, halo_tiles_;
+  // By position of a document's first token, then KV head; of the documents that need a tree here.
+  std::map<int64_t, std::vector<TreeBoxes>> boxes_;
+};
+
+// A document's last tile searches most, and what it searches holds what the others do.
+void Search::build_boxes() {
+  for (int64_t tile = first_tile_; tile < end_tile_; ++tile) {
+    const TileRanges ranges = tile_ranges(params_.geometry, tile);
+    const bool last =
+        tile + 1 == end_tile_ || tile_ranges(params_.geometry, tile + 1).first_of_document();
+    if (!last || !uses_tree(params_, ranges.num_searched())) continue;
+    std::vector<TreeBoxes>& document = boxes_[ranges.document_begin];
+    for (int head = 0; head < params_.num_kv_heads; ++head) {
+      const int64_t first_key = ranges.sink_end * params_.geometry.block_size;
+      document.emplace_back(params_,
+                            params_.index_key + head * params_.index_key_head_stride +
+                                first_key * params_.num_index_dims,
+                            ranges.num_searched());
+    }
+  }
+}
+
+// Searches the tiles [begin, end), after the halo before them; returns the number of NaN dot
+// products.
+int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
+  TreeSearch tree(params_, head);
+  std::vector<float> columns(static_cast<size_t>(params_.num_index_dims * kQueryTile));
+  const float* const queries = params_.index_query + head * params_.index_query_head_stride;
+  int64_t num_nan = 0;
+  for (int64_t tile = std::max<int64_t>(0, begin - halo_tiles_); tile < end; ++tile) {
+    const TileRanges ranges = tile_ranges(params_.geometry, tile);
+    const bool with_tree = uses_tree(params_, ranges.num_searched());
+    const int64_t tiles_before = std::max<int64_t>(0, begin - tile);
+    if (ranges.first_of_document() || !with_tree) tree.forget_kept();
+    if (tiles_before > 0 && (!with_tree || !boxes_.contains(ranges.document_begin))) continue;
+    pack_columns(queries + (ranges.begin - params_.index_query_begin) * params_.num_index_dims,
+                 ranges.end - ranges.begin, params_.num_index_dims, columns.data());
+    RunningBest best(std::min<int64_t>(params_.num_picks, ranges.num_searched()));
+    if (with_tree) {
+      const TreeBoxes& boxes = boxes_.at(ranges.document_begin)[static_cast<size_t>(head)];
+      num_nan +=
+          tree.search_tile(ranges, boxes, columns.data(), static_cast<int>(tiles_before), &best);
+    } else {
+      num_nan += scan_tile(params_, head, ranges, columns.data(), &best);
+    }
+    if (tiles_before == 0) write_picks(head, ranges, best);
+  }
+  return num_nan;
+}
+
+void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& best) const {
+  const int64_t end = std::min(ranges.end, params_.query_begin + params_.num_queries);
+  int32_t* out = params_.picks + head * params_.picks_head_stride +
+                 (ranges.begin - params_.query_begin) * params_.num_picks;
+  for (int64_t row = 0; row < end - ranges.begin; ++row, out += params_.num_picks) {
+    std::fill(out, out + params_.num_picks, -1);
+    int32_t* pick = out;
+    for (const uint64_t key : best.row(row)) *pick++ = static_cast<int32_t>(key_block(key));
+  }
+}
+
+}  // namespace
+
+// A level's candidates need the kept nodes of the tile before on the level above, and so on up to
+// the top.
+int64_t search_halo(const SearchParams& params) {
+  const AttentionGeometry& geometry = params.geometry;
+  int top = 0;
+  for (int64_t i = 0; i < geometry.num_documents; ++i) {
+    const int64_t end =
+        i + 1 < geometry.num_documents ? geometry.document_starts[i + 1] : geometry.num_tokens;
+    const int64_t num_searched = tile_ranges(geometry, (end - 1) / kQueryTile).num_searched();
+    if (uses_tree(params, num_searched)) {
+      top = std::max(top, tree_top_level(num_searched, params.top_nodes));
+    }
+  }
+  return top * kQueryTile;
+}
+
+void search_reference(const SearchParams& params) {
+  check_params(params);
+  if (params.num_queries == 0) return;
+  *params.num_nan_scores += Search(params).run();
+}
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,26 @@
+#include "kernels/reference/search_scan.h"
+
+#include "kernels/reference/block_scores.h"
+
+namespace hiptrain::kernels {
+
+int64_t scan_tile(const SearchParams& params, int head, const TileRanges& ranges,
+                  const float* columns, RunningBest* best) {
+  const int64_t num_rows = ranges.end - ranges.begin;
+  const int64_t block_size = params.geometry.block_size;
+  const float* const keys = params.index_key + head * params.index_key_head_stride;
+  float scores[kQueryTile];
+  int64_t num_nan = 0;
+  for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {
+    num_nan += best_scores({.columns = columns,
+                            .keys = keys + block * block_size * params.num_index_dims,
+                            .best = scores,
+                            .num_keys = block_size,
+                            .num_dims = params.num_index_dims,
+                            .wanted = row_bits(0, num_rows)});
+    for (int64_t row = 0; row < num_rows; ++row) best->add(row, score_key(scores[row], block));
+  }
+  return num_nan;
+}
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,16 @@
+// The search of one tile that scores every key of its searched range.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/hip_selection.h"
+#include "kernels/reference/score_key.h"
+
+namespace hiptrain::kernels {
+
+// Adds every searched block to the best of every row. columns is the tile's index queries,
+// (num_index_dims, kQueryTile). Returns the number of NaN dot products.
+int64_t scan_tile(const SearchParams& params, int head, const TileRanges& ranges,
+                  const float* columns, RunningBest* best);
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,81 @@
+// The search of tiles through a tree of boxes. Nodes of level 0 are the blocks of a document from
+// its first searched block on; a node of level l is 16 of level l - 1.
+//
+// Non-finite values: a NaN key value is left out of its box's dim, so one NaN cannot hide the box's
+// other keys; bounds are taken over values clamped to the largest finite float; a bound that is a
+// NaN all the same counts as -infinity. Only the scores of keys are counted when NaN, and only in
+// rows that see them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/hip_selection.h"
+#include "kernels/reference/score_key.h"
+
+namespace hiptrain::kernels {
+
+constexpr int64_t kTreeFanout = 16;
+constexpr int64_t kBoxesPerNode = 32;
+
+// Whether a tile that searches num_blocks blocks uses the tree.
+bool uses_tree(const SearchParams& params, int64_t num_blocks);
+
+// The lowest level with at most top_nodes whole nodes in num_blocks blocks.
+int tree_top_level(int64_t num_blocks, int top_nodes);
+
+// Whole nodes of a level in num_blocks blocks.
+inline int64_t num_whole_nodes(int64_t num_blocks, int level) { return num_blocks >> (4 * level); }
+
+// The boxes of one document's nodes, for one KV head.
+class TreeBoxes {
+ public:
+  // index_keys is those of the document's first searched block on, (num_blocks * block_size,
+  // num_index_dims).
+  TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks);
+
+  // (kBoxesPerNode, num_index_dims, 2): maximum and minimum side by side. level is at least 1.
+  const float* node(int level, int64_t node) const {
+    return levels_[static_cast<size_t>(level)].data() + node * kBoxesPerNode * box_floats_;
+  }
+
+ private:
+  void add_key_level(const float* index_keys, int64_t keys_per_box, int64_t num_boxes);
+  void add_box_level(int64_t num_boxes);
+
+  int64_t box_floats_;
+  std::vector<std::vector<float>> levels_;  // by level, the first empty; (boxes, num_index_dims, 2)
+};
+
+// Searches the tiles of one KV head one after the other: a tile's candidates come from its own and
+// from the previous tile's kept nodes. A tile that scans, and a document's end, keep nothing for
+// the next tile.
+class TreeSearch {
+ public:
+  TreeSearch(const SearchParams& params, int head);
+
+  void forget_kept() { kept_.clear(); }
+
+  // Adds the leaves that each row sees to the row's best, unless lowest_level is above 0: a tile
+  // before the first that picks needs only the levels that later tiles still hear of. columns as in
+  // scan_tile. Returns the number of NaN dot products.
+  int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns,
+                      int lowest_level, RunningBest* best);
+
+ private:
+  using Entries = std::vector<uint32_t>;  // list entries of node and first row
+
+  void pack_bound_columns(const float* columns);
+  void keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
+                       int64_t num_rows, Entries* kept) const;
+  int64_t score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
+                       RunningBest* best) const;
+  Entries hand_on(int level, Entries own);
+
+  const SearchParams& params_;
+  int head_;
+  std::vector<float> bound_columns_;  // (num_index_dims, 2, kQueryTile)
+  std::vector<Entries> kept_;  // by level: what the previous tile's tokens kept, first rows 0
+};
+
+}  // namespace hiptrain::kernels
