@@ -2,22 +2,25 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <memory>
 #include <vector>
 
 #include "data/token_file.h"
 
 namespace hiptrain {
 
-// One sequence, whole (not cut over ranks), of exactly sequence_length tokens.
+// One sequence, whole (not cut over ranks), of exactly sequence_length tokens. Padding is token 0
+// without a target; it belongs to the document before it, whose positions it continues.
 struct TokenBatch {
-  std::vector<int32_t> tokens;           // (sequence_length)
-  std::vector<int32_t> targets;          // (sequence_length): the next token of the same document, or -1: no loss
-  std::vector<int64_t> positions;        // (sequence_length), counted from the document's (or stream's) first token here
+  std::vector<int32_t> tokens;     // (sequence_length)
+  std::vector<int32_t> targets;    // (sequence_length): the next token of the same document, or -1: no loss
+  std::vector<int64_t> positions;  // (sequence_length), counted from the document's (or stream's) first token here
   std::vector<int64_t> document_starts;  // ascending, the first is 0
   int64_t num_targets = 0;               // targets that are not -1
 };
 
+// kDocuments: isolated documents, whole wherever they fit. kStream: all documents one after the
+// other, as one.
 enum class Packing { kDocuments, kStream };
 
 struct StreamOptions {
@@ -25,7 +28,8 @@ struct StreamOptions {
   Packing packing = Packing::kDocuments;
   bool shuffle = true;
   uint64_t seed = 0;
-  int64_t document_alignment = 64;  // documents start on a multiple of this
+  int64_t document_alignment = 64;  // documents start on a multiple of this (not in a stream)
+  int64_t vocabulary_size = 0;      // ids at or above it are a DataError when they are read; 0: unchecked
 };
 
 struct StreamState {
@@ -35,26 +39,38 @@ struct StreamState {
   bool operator==(const StreamState&) const = default;
 };
 
-// What packing did to the documents, over one epoch.
+// What packing did to the documents, over one epoch; every epoch is the same in this.
 struct PackingReport {
   int64_t documents = 0, tokens = 0, sequences = 0;
-  int64_t cut_documents = 0;  // longer than a sequence: continued in the next one (each piece is its own document)
+  int64_t cut_documents = 0;  // longer than a sequence: continued in another one (each piece is its own document)
   int64_t padding_tokens = 0;
   int64_t dropped_tokens = 0;  // e.g. a document of one token, which has no target
 };
 
 class BatchStream {
  public:
-  BatchStream(std::vector<TokenFile> files, StreamOptions options);  // throws DataError if nothing can be taken
+  BatchStream(std::vector<TokenFile> files,
+              StreamOptions options);  // throws DataError if nothing can be taken
+  ~BatchStream();
+  BatchStream(BatchStream&&) noexcept;
+  BatchStream& operator=(BatchStream&&) noexcept;
 
   int64_t sequences_per_epoch() const;
   const PackingReport& report() const;
 
-  // The sequence `offset` places after the present one; runs on into the next epochs.
+  // The sequence `offset` places after the present one; runs on into the next epochs. Several
+  // threads may call it.
   TokenBatch at(int64_t offset) const;
   void advance(int64_t sequences);
   StreamState state() const;
-  void restore(const StreamState& state);  // throws DataError if the seed differs from the options'
+  void restore(const StreamState& state);  // throws DataError if seed or data cannot be those of the state
+
+ private:
+  struct Source;  // the files and the plan of their sequences
+  StreamState state_after(int64_t sequences) const;
+
+  std::unique_ptr<Source> source_;
+  StreamState state_;
 };
 
 }  // namespace hiptrain

@@ -2,14 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace hiptrain {
 
-// A user's file that is not what it should be. The message names the file, what was found and what was expected.
+// A user's file that is not what it should be. The message names the file, what was found and what
+// was expected.
 class DataError : public std::exception {
  public:
   explicit DataError(std::string message) : message_(std::move(message)) {}
@@ -19,7 +23,8 @@ class DataError : public std::exception {
   std::string message_;
 };
 
-// One pair of files, checked on opening: header, sizes, that every document lies in the .bin file. Throws DataError.
+// One pair of files, checked on opening: header, sizes, that every document lies in the .bin file.
+// Throws DataError.
 class TokenFile {
  public:
   explicit TokenFile(const std::filesystem::path& prefix);  // without .bin or .idx; either suffix is accepted
@@ -27,11 +32,13 @@ class TokenFile {
   TokenFile(TokenFile&&) noexcept;
   TokenFile& operator=(TokenFile&&) noexcept;
 
+  const std::filesystem::path& path() const;  // of the .bin file, for messages
   int64_t num_documents() const;
   int64_t num_tokens() const;
   int64_t document_tokens(int64_t document) const;
 
-  // Copies tokens [begin, begin + out.size()) of a document.
+  // Copies tokens [begin, begin + out.size()) of a document. Throws DataError at an id that is no
+  // int32 >= 0.
   void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
 
  private:

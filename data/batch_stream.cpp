@@ -1,0 +1,133 @@
+#include "data/batch_stream.h"
+
+#include <algorithm>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "data/sequence_plan.h"
+#include "data/token_files.h"
+
+namespace hiptrain {
+namespace {
+
+using Plan = std::variant<DocumentPlan, StreamPlan>;
+
+// Tokens and targets of one piece. The target of its last token is the document's next token, in
+// this sequence or not.
+void copy_piece(const TokenFiles& files, const PlacedPiece& piece, TokenBatch& batch) {
+  const std::span<int32_t> tokens(batch.tokens.data() + piece.start, static_cast<size_t>(piece.tokens));
+  const std::span<int32_t> targets(batch.targets.data() + piece.start, static_cast<size_t>(piece.tokens));
+  files.read(piece.document, piece.begin, tokens);
+  std::copy(tokens.begin() + 1, tokens.end(), targets.begin());
+  const int64_t end = piece.begin + piece.tokens;
+  const bool continues = end < files.document_tokens(piece.document);
+  if (continues) files.read(piece.document, end, targets.last(1));
+  batch.num_targets += piece.tokens - (continues ? 0 : 1);
+}
+
+void fill_positions(TokenBatch& batch) {
+  const int64_t length = static_cast<int64_t>(batch.positions.size());
+  size_t next = 0;
+  int64_t start = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    if (next < batch.document_starts.size() && batch.document_starts[next] == i) {
+      start = i;
+      ++next;
+    }
+    batch.positions[i] = i - start;
+  }
+}
+
+void check_options(const StreamOptions& options) {
+  if (options.sequence_length < 1 || options.document_alignment < 1 || options.vocabulary_size < 0)
+    throw std::logic_error("BatchStream with sequence_length " + std::to_string(options.sequence_length) +
+                           ", document_alignment " + std::to_string(options.document_alignment) + ", vocabulary_size " +
+                           std::to_string(options.vocabulary_size));
+}
+
+}  // namespace
+
+struct BatchStream::Source {
+  Source(std::vector<TokenFile> token_files, const StreamOptions& stream_options)
+      : options(stream_options),
+        files(std::move(token_files), options.vocabulary_size),
+        plan(options.packing == Packing::kDocuments ? Plan(std::in_place_type<DocumentPlan>, files, options)
+                                                    : Plan(std::in_place_type<StreamPlan>, files, options)) {}
+
+  StreamOptions options;
+  TokenFiles files;
+  Plan plan;
+
+  const PackingReport& report() const {
+    return std::visit([](const auto& one) -> const PackingReport& { return one.report(); }, plan);
+  }
+  std::vector<PlacedPiece> sequence(int64_t epoch, int64_t index) const {
+    return std::visit([=](const auto& one) { return one.sequence(epoch, index); }, plan);
+  }
+};
+
+BatchStream::BatchStream(std::vector<TokenFile> files, StreamOptions options) {
+  check_options(options);
+  std::string names;
+  for (const TokenFile& file : files) names += (names.empty() ? "" : ", ") + file.path().string();
+  source_ = std::make_unique<Source>(std::move(files), options);
+  state_.seed = options.seed;
+  const PackingReport& packed = report();
+  if (packed.sequences == 0)
+    throw DataError("data.path (" + names + "): " + std::to_string(packed.documents) + " documents with " +
+                    std::to_string(packed.tokens) +
+                    " tokens hold nothing to train on; expected a document of at least two tokens.");
+}
+
+BatchStream::~BatchStream() = default;
+BatchStream::BatchStream(BatchStream&&) noexcept = default;
+BatchStream& BatchStream::operator=(BatchStream&&) noexcept = default;
+
+int64_t BatchStream::sequences_per_epoch() const { return report().sequences; }
+
+const PackingReport& BatchStream::report() const { return source_->report(); }
+
+TokenBatch BatchStream::at(int64_t offset) const {
+  const StreamState place = state_after(offset);
+  const size_t length = static_cast<size_t>(source_->options.sequence_length);
+  TokenBatch batch{.tokens = std::vector<int32_t>(length, 0),
+                   .targets = std::vector<int32_t>(length, -1),
+                   .positions = std::vector<int64_t>(length),
+                   .document_starts = {}};
+  for (const PlacedPiece& piece : source_->sequence(place.epoch, place.index)) {
+    copy_piece(source_->files, piece, batch);
+    if (source_->options.packing == Packing::kDocuments || piece.start == 0)
+      batch.document_starts.push_back(piece.start);
+  }
+  fill_positions(batch);
+  return batch;
+}
+
+StreamState BatchStream::state_after(int64_t sequences) const {
+  if (sequences < 0) throw std::logic_error("a step of " + std::to_string(sequences) + " sequences");
+  const int64_t place = state_.index + sequences;
+  return {.seed = state_.seed,
+          .epoch = state_.epoch + place / sequences_per_epoch(),
+          .index = place % sequences_per_epoch()};
+}
+
+void BatchStream::advance(int64_t sequences) { state_ = state_after(sequences); }
+
+StreamState BatchStream::state() const { return state_; }
+
+void BatchStream::restore(const StreamState& state) {
+  if (state.seed != source_->options.seed)
+    throw DataError("the saved data order has seed " + std::to_string(state.seed) + "; expected the run's seed " +
+                    std::to_string(source_->options.seed) + ".");
+  if (state.epoch < 0 || state.index < 0 || state.index >= sequences_per_epoch())
+    throw DataError("the saved data order is at sequence " + std::to_string(state.index) + " of epoch " +
+                    std::to_string(state.epoch) + "; expected a sequence below " +
+                    std::to_string(sequences_per_epoch()) +
+                    ", which is what data.path gives in an epoch at this sequence length.");
+  state_ = state;
+}
+
+}  // namespace hiptrain
