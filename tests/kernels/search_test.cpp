@@ -1,0 +1,249 @@
+// The scan against its definition, and the promises of the search.
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+
+#include "kernels/reference/block_scores.h"
+#include "kernels/reference/parallel_for.h"
+#include "kernels/reference/score_key.h"
+#include "tests/kernels/selection_checks.h"
+
+namespace hiptrain::kernels {
+namespace {
+
+constexpr unsigned kSeed = 20261;
+
+SelectionCase random_case(std::mt19937& generator) {
+  SelectionCase setup;
+  setup.num_tokens = between(generator, 1, 900);
+  setup.document_starts = random_documents(generator, setup.num_tokens);
+  setup.block_size = one_of<int64_t>(generator, {16, 32, 64, 128});
+  setup.sink_tokens = setup.block_size * between(generator, 0, 2);
+  setup.window = one_of<int64_t>(generator, {1, 2, 17, 64, 100, 128});
+  setup.num_heads = static_cast<int>(between(generator, 1, 3));
+  setup.num_dims = static_cast<int>(between(generator, 1, 9));
+  setup.num_picks = static_cast<int>(between(generator, 1, 8));
+  return setup;
+}
+
+void expect_definition(const SelectionCase& setup, const IndexData& data) {
+  const SearchResult result = run_search(setup, data);
+  for (int64_t head = 0; head < setup.num_heads; ++head) {
+    for (int64_t token = 0; token < setup.num_tokens; ++token) {
+      const TileRanges ranges = tile_ranges(setup.geometry(), token / kQueryTile);
+      std::vector<std::pair<float, int64_t>> candidates;
+      for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {
+        candidates.emplace_back(block_score(setup, data, head, token, block), block);
+      }
+      ASSERT_EQ(picks_of(setup, result.picks, head, token), best_blocks(candidates, setup.num_picks))
+          << "head " << head << " token " << token << " of " << setup.num_tokens;
+    }
+  }
+}
+
+TEST(Search, SmallIntegersFollowTheDefinition) {
+  std::mt19937 generator(kSeed);
+  std::printf("seed %u\n", kSeed);
+  for (int i = 0; i < 120; ++i) {
+    const SelectionCase setup = random_case(generator);
+    const IndexData data = small_integers(setup, generator);
+    expect_definition(setup, data);
+    expect_valid(setup, run_search(setup, data).picks);
+  }
+}
+
+TEST(Search, RealNumbersFollowTheDefinitionBitForBit) {
+  std::mt19937 generator(kSeed + 1);
+  for (int i = 0; i < 30; ++i) {
+    SelectionCase setup = random_case(generator);
+    setup.num_dims = one_of<int>(generator, {5, 16, 32});
+    expect_definition(setup, normal_values(setup, generator));
+  }
+}
+
+TEST(Search, FastAndPlainScoresAreTheSameBits) {
+  std::mt19937 generator(kSeed + 2);
+  std::normal_distribution<float> normal;
+  for (int i = 0; i < 200; ++i) {
+    const int64_t num_keys = between(generator, 1, 70), num_dims = between(generator, 1, 40);
+    std::vector<float> columns(static_cast<size_t>(kQueryTile * num_dims));
+    std::vector<float> keys(static_cast<size_t>(num_keys * num_dims));
+    for (float& value : columns) value = generator() % 97 == 0 ? kInfinity : normal(generator);
+    for (float& value : keys) value = generator() % 97 == 0 ? -kInfinity : normal(generator);
+    for (float& value : keys) value = generator() % 499 == 0 ? kNan : value;
+    std::vector<float> fast(kQueryTile), plain(kQueryTile);
+    BestScoresParams params{.columns = columns.data(),
+                            .keys = keys.data(),
+                            .best = fast.data(),
+                            .num_keys = num_keys,
+                            .num_dims = num_dims,
+                            .wanted = row_bits(between(generator, 0, 20), between(generator, 30, 64))};
+    const int64_t fast_nan = best_scores(params);
+    params.best = plain.data();
+    EXPECT_EQ(best_scores_portable(params), fast_nan);
+    for (int64_t c = 0; c < kQueryTile; ++c) {
+      if (params.wanted >> c & 1) {
+        const auto column = static_cast<size_t>(c);
+        ASSERT_EQ(score_key(fast[column], 0), score_key(plain[column], 0));
+      }
+    }
+  }
+}
+
+TEST(Search, KeysOrderByScoreThenBlock) {
+  const std::vector<float> ascending = {-kInfinity, -3e38f, -1.5f, -1e-45f, 0.0f, 1e-45f, 2, kInfinity};
+  for (size_t i = 1; i < ascending.size(); ++i) {
+    EXPECT_LT(score_key(ascending[i - 1], 0), score_key(ascending[i], 1000000));
+  }
+  EXPECT_EQ(score_key(-0.0f, 5), score_key(0.0f, 5));
+  EXPECT_GT(score_key(1, 5), score_key(1, 6));
+  EXPECT_GT(score_key(-kInfinity, (1 << 26) - 1), 0u);
+  EXPECT_EQ(key_block(score_key(-2, 123456)), 123456);
+}
+
+TEST(Search, NothingFromTheFuture) {
+  std::mt19937 generator(kSeed + 3);
+  const SelectionCase setup{.num_tokens = 333, .window = 20, .num_heads = 2, .num_dims = 6, .num_picks = 3};
+  const IndexData data = normal_values(setup, generator);
+  const IndexData other = normal_values(setup, generator);
+  expect_causal(setup, data, other, 2);
+  expect_causal(setup, data, other, 4);
+}
+
+TEST(Search, KeysOutsideTheSearchedRangeAreNotRead) {
+  std::mt19937 generator(kSeed + 4);
+  const SelectionCase setup{.num_tokens = 500, .sink_tokens = 32, .window = 40};
+  IndexData data = normal_values(setup, generator);
+  const SearchResult expected = run_search(setup, data);
+  const TileRanges last = tile_ranges(setup.geometry(), num_tiles(setup.num_tokens) - 1);
+  for (int64_t key = 0; key < setup.num_tokens; ++key) {
+    const int64_t block = key / setup.block_size;
+    if (block >= last.sink_end && block < last.window_begin) continue;
+    std::fill_n(data.key.begin() + key * setup.num_dims, setup.num_dims, kNan);
+  }
+  const SearchResult result = run_search(setup, data);
+  EXPECT_EQ(result.picks, expected.picks);
+  EXPECT_EQ(result.num_nan, 0);
+}
+
+TEST(Search, EqualScoresGoToTheLowestBlocks) {
+  const SelectionCase setup{.num_tokens = 400, .num_dims = 3, .num_picks = 4};
+  const size_t size = 400 * 3;
+  IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
+  for (size_t i = 0; i < size; i += 2) data.query[i] = -0.0f;
+  const SearchResult result = run_search(setup, data);
+  expect_valid(setup, result.picks);
+  for (int64_t token = 192; token < setup.num_tokens; ++token) {
+    ASSERT_EQ(picks_of(setup, result.picks, 0, token), (std::vector<int32_t>{1, 2, 3, 4}));
+  }
+}
+
+TEST(Search, NanScoresAreLowestAndCounted) {
+  std::mt19937 generator(kSeed + 5);
+  const SelectionCase setup{.num_tokens = 250, .sink_tokens = 0, .window = 1, .num_heads = 2};
+  IndexData data = small_integers(setup, generator);
+  for (int d = 0; d < setup.num_dims; ++d) data.query[static_cast<size_t>(200 * 4 + d)] = kNan;
+  data.key[37 * 4 + 2] = kNan;          // of block 2 of head 0
+  data.key[(250 + 5) * 4] = kInfinity;  // of block 0 of head 1: NaN where the query is 0
+  int64_t expected = 0;
+  for (int64_t head = 0; head < 2; ++head) {
+    for (int64_t token = 0; token < setup.num_tokens; ++token) {
+      const TileRanges ranges = tile_ranges(setup.geometry(), token / kQueryTile);
+      const float* query = data.query.data() + (head * 250 + token) * 4;
+      const int64_t num_keys = ranges.num_searched() * setup.block_size;
+      if (std::isnan(query[0])) {
+        expected += num_keys;
+      } else if (head == 0) {
+        expected += num_keys > 37;
+      } else {
+        expected += num_keys > 5 && query[0] == 0;
+      }
+    }
+  }
+  const SearchResult result = run_search(setup, data);
+  EXPECT_GT(expected, 300);
+  EXPECT_EQ(result.num_nan, expected);
+  EXPECT_EQ(picks_of(setup, result.picks, 0, 200), (std::vector<int32_t>{0, 1}));
+  expect_valid(setup, result.picks);
+  expect_definition(setup, data);
+}
+
+TEST(Search, HugeScoresKeepTheirOrder) {
+  const SelectionCase setup{.num_tokens = 192, .sink_tokens = 0, .window = 1, .num_dims = 1, .num_picks = 3};
+  IndexData data{std::vector<float>(192, 1.0f), std::vector<float>(192, -3e38f)};
+  data.key[20] = 3e38f;
+  data.key[40] = 2e38f;
+  data.key[70] = kInfinity;
+  EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, 150), (std::vector<int32_t>{4, 1, 2}));
+}
+
+TEST(Search, ScaleIsFree) {
+  std::mt19937 generator(kSeed + 6);
+  const SelectionCase setup{.num_tokens = 600, .num_dims = 8, .num_picks = 5};
+  expect_scale_free(setup, normal_values(setup, generator));
+}
+
+TEST(Search, ChunksAgree) {
+  std::mt19937 generator(kSeed + 7);
+  for (int i = 0; i < 10; ++i) {
+    SelectionCase setup = random_case(generator);
+    setup.num_tokens = between(generator, 600, 800);
+    IndexData data = small_integers(setup, generator);
+    data.key[static_cast<size_t>(50 * setup.num_dims)] = kNan;
+    expect_chunks_agree(setup, data, {0, 64, 128, 320, 576, setup.num_tokens});
+  }
+}
+
+TEST(Search, DocumentsPickWhatTheyPickAlone) {
+  std::mt19937 generator(kSeed + 8);
+  const SelectionCase setup{
+      .num_tokens = 1111, .document_starts = {0, 128, 640, 704}, .block_size = 32, .sink_tokens = 32, .num_heads = 2};
+  expect_documents_alone(setup, small_integers(setup, generator));
+}
+
+TEST(Search, ThreadsDoNotMatter) {
+  std::mt19937 generator(kSeed + 9);
+  const SelectionCase setup{.num_tokens = 700, .num_heads = 2, .num_dims = 16};
+  const IndexData data = normal_values(setup, generator);
+  set_reference_threads(1);
+  const SearchResult one = run_search(setup, data);
+  set_reference_threads(5);
+  EXPECT_EQ(run_search(setup, data).picks, one.picks);
+  set_reference_threads(0);
+}
+
+TEST(Search, MorePicksKeepTheOnesBefore) {
+  std::mt19937 generator(kSeed + 10);
+  SelectionCase setup{.num_tokens = 500, .num_picks = 6};
+  const IndexData data = small_integers(setup, generator);
+  const SearchResult many = run_search(setup, data);
+  SelectionCase fewer = setup;
+  fewer.num_picks = 2;
+  const SearchResult few = run_search(fewer, data);
+  for (int64_t token = 0; token < setup.num_tokens; ++token) {
+    std::vector<int32_t> own = picks_of(setup, many.picks, 0, token);
+    own.resize(2);
+    ASSERT_EQ(picks_of(fewer, few.picks, 0, token), own);
+  }
+}
+
+TEST(Search, PlantedKeysAreFound) {
+  std::mt19937 generator(kSeed + 11);
+  const SelectionCase setup{.num_tokens = 2048, .num_dims = 32};
+  const double recall = planted_recall(setup, normal_values(setup, generator), generator);
+  std::printf("planted keys found: %.3f, by chance about %.3f\n", recall, 2 / 95.0);
+  EXPECT_GT(recall, 0.95);
+}
+
+TEST(Search, BrokenParamsAreNamed) {
+  SelectionCase setup{.num_tokens = 300, .num_picks = 65};
+  std::mt19937 generator(kSeed + 12);
+  const IndexData data = small_integers(setup, generator);
+  EXPECT_THROW(run_search(setup, data), std::logic_error);
+  setup.num_picks = 40;
+  setup.beam = 2;  // 32 candidates are fewer than 40 picks
+  EXPECT_THROW(run_search(setup, data), std::logic_error);
+}
+
+}  // namespace
+}  // namespace hiptrain::kernels

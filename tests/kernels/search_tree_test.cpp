@@ -1,0 +1,335 @@
+// The tree against its definition token by token, and the promises of the search when it uses the tree.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "kernels/reference/parallel_for.h"
+#include "tests/kernels/selection_checks.h"
+
+namespace hiptrain::kernels {
+namespace {
+
+constexpr unsigned kSeed = 20262;
+
+// The tree as its definition reads, one token at a time: no tiles' lists, no boxes kept, everything from the keys.
+class TreeDefinition {
+ public:
+  TreeDefinition(const SelectionCase& setup, const IndexData& data, int64_t head)
+      : setup_(setup), data_(data), head_(head), kept_(static_cast<size_t>(setup.num_tokens)) {}
+
+  std::vector<int32_t> picks(int64_t token) {
+    const TileRanges ranges = tile_ranges(setup_.geometry(), token / kQueryTile);
+    const int64_t searched = ranges.num_searched();
+    std::vector<std::pair<float, int64_t>> candidates;
+    if (searched * setup_.block_size <= setup_.scan_tokens) {
+      for (int64_t x = 0; x < searched; ++x) add_leaf(ranges, token, x, &candidates);
+      return best_blocks(candidates, setup_.num_picks);
+    }
+    int top = 0;
+    while (whole(searched, top) > setup_.top_nodes) ++top;
+    for (int level = top; level > 0; --level) {
+      candidates.clear();
+      for (const int64_t node : seen(ranges, token, level, top)) {
+        candidates.emplace_back(bound(ranges, token, level, node), node);
+      }
+      std::vector<int32_t>& kept = kept_[static_cast<size_t>(token)][level];
+      kept = best_blocks(candidates, std::min<int64_t>(setup_.beam, std::ssize(candidates)));
+    }
+    candidates.clear();
+    for (const int64_t x : seen(ranges, token, 0, top)) add_leaf(ranges, token, x, &candidates);
+    return best_blocks(candidates, setup_.num_picks);
+  }
+
+ private:
+  static int64_t whole(int64_t searched, int level) {
+    for (; level > 0; --level) searched /= 16;
+    return searched;
+  }
+
+  void add_leaf(const TileRanges& ranges, int64_t token, int64_t x,
+                std::vector<std::pair<float, int64_t>>* candidates) const {
+    const int64_t block = ranges.sink_end + x;
+    candidates->emplace_back(block_score(setup_, data_, head_, token, block), block);
+  }
+
+  // The nodes of a level that the token sees.
+  std::set<int64_t> seen(const TileRanges& ranges, int64_t token, int level, int top) {
+    const int64_t searched = ranges.num_searched();
+    std::set<int64_t> nodes;
+    const int64_t first = level == top ? 0 : whole(searched, level + 1) * 16;
+    for (int64_t node = first; node < whole(searched, level); ++node) nodes.insert(node);
+    if (level == top) return nodes;
+    const int64_t oldest = std::max(ranges.document_begin, ranges.begin - kQueryTile);
+    for (int64_t other = oldest; other <= token; ++other) {
+      for (const int32_t node : kept_[static_cast<size_t>(other)][level + 1]) {
+        for (int64_t child = 0; child < 16; ++child) nodes.insert(int64_t{node} * 16 + child);
+      }
+    }
+    return nodes;
+  }
+
+  // The best of the node's 32 boxes.
+  float bound(const TileRanges& ranges, int64_t token, int level, int64_t node) const {
+    int64_t node_keys = setup_.block_size;
+    for (int i = 0; i < level; ++i) node_keys *= 16;
+    const int64_t box_keys = node_keys / 32;
+    float best = -kInfinity;
+    for (int64_t box = 0; box < 32; ++box) {
+      const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + box * box_keys;
+      best = std::max(best, box_bound(token, first, first + box_keys));
+    }
+    return best;
+  }
+
+  float box_bound(int64_t token, int64_t first_key, int64_t end_key) const {
+    float sum = 0;
+    for (int d = 0; d < setup_.num_dims; ++d) {
+      float low = kInfinity, high = -kInfinity;
+      for (int64_t key = first_key; key < end_key; ++key) {
+        const float value = data_.key[at(key, d)];
+        low = std::min(low, value);
+        high = std::max(high, value);
+      }
+      const float query = data_.query[at(token, d)];
+      sum += std::max(query * low, query * high);
+    }
+    return sum;
+  }
+
+  size_t at(int64_t position, int64_t dim) const {
+    return static_cast<size_t>((head_ * setup_.num_tokens + position) * setup_.num_dims + dim);
+  }
+
+  const SelectionCase& setup_;
+  const IndexData& data_;
+  int64_t head_;
+  std::vector<std::map<int, std::vector<int32_t>>> kept_;  // by token, then level
+};
+
+void expect_definition(const SelectionCase& setup, const IndexData& data) {
+  const SearchResult result = run_search(setup, data);
+  expect_valid(setup, result.picks);
+  for (int64_t head = 0; head < setup.num_heads; ++head) {
+    TreeDefinition definition(setup, data, head);
+    for (int64_t token = 0; token < setup.num_tokens; ++token) {
+      ASSERT_EQ(picks_of(setup, result.picks, head, token), definition.picks(token))
+          << "head " << head << " token " << token << " of " << setup.num_tokens;
+    }
+  }
+}
+
+SelectionCase tree_case(int64_t num_tokens) {
+  SelectionCase setup;
+  setup.num_tokens = num_tokens;
+  setup.scan_tokens = 0;
+  return setup;
+}
+
+TEST(SearchTree, OneLevelFollowsTheDefinition) {
+  std::mt19937 generator(kSeed);
+  std::printf("seed %u\n", kSeed);
+  for (int i = 0; i < 12; ++i) {
+    SelectionCase setup = tree_case(between(generator, 1000, 1700));
+    setup.document_starts = {0, 128 * between(generator, 1, 7)};
+    setup.block_size = one_of<int64_t>(generator, {16, 32});
+    setup.sink_tokens = setup.block_size * between(generator, 0, 2);
+    setup.window = one_of<int64_t>(generator, {1, 50, 130});
+    setup.num_heads = 1 + i % 2;
+    setup.num_dims = static_cast<int>(between(generator, 1, 6));
+    setup.num_picks = static_cast<int>(between(generator, 1, 8));
+    setup.beam = static_cast<int>(between(generator, 1, 3));
+    setup.top_nodes = static_cast<int>(between(generator, 1, 6));
+    setup.scan_tokens = one_of<int64_t>(generator, {0, 500});  // 500: the first tiles scan
+    expect_definition(setup, small_integers(setup, generator));
+  }
+}
+
+TEST(SearchTree, TwoLevelsFollowTheDefinition) {
+  std::mt19937 generator(kSeed + 1);
+  SelectionCase setup = tree_case(5001);
+  setup.num_dims = 3;
+  setup.beam = 1;
+  setup.top_nodes = 3;
+  expect_definition(setup, small_integers(setup, generator));
+  setup.beam = 3;
+  setup.top_nodes = 18;  // the top level changes on the way
+  expect_definition(setup, small_integers(setup, generator));
+}
+
+TEST(SearchTree, UnboundedBeamIsTheScan) {
+  std::mt19937 generator(kSeed + 2);
+  for (const int64_t block_size : {16, 32, 64, 128}) {
+    SelectionCase setup = tree_case(between(generator, 30 * block_size, 60 * block_size));
+    setup.block_size = setup.sink_tokens = block_size;
+    setup.num_dims = 16;
+    setup.num_picks = 5;
+    setup.beam = 1 << 20;
+    setup.top_nodes = 2;
+    const IndexData data = normal_values(setup, generator);
+    const SearchResult tree = run_search(setup, data);
+    setup.scan_tokens = 1 << 30;
+    EXPECT_EQ(tree.picks, run_search(setup, data).picks) << block_size;
+  }
+}
+
+TEST(SearchTree, NothingFromTheFuture) {
+  std::mt19937 generator(kSeed + 3);
+  SelectionCase setup = tree_case(1090);
+  setup.num_dims = 6;
+  setup.num_picks = 3;
+  setup.beam = 1;
+  setup.top_nodes = 1;
+  ASSERT_GE(search_halo(search_params(setup)), kQueryTile);
+  const IndexData data = normal_values(setup, generator);
+  const IndexData other = normal_values(setup, generator);
+  expect_causal(setup, data, other, 13);
+  expect_causal(setup, data, other, 15);
+}
+
+TEST(SearchTree, ChunksAgreeWithTheirHalo) {
+  std::mt19937 generator(kSeed + 4);
+  SelectionCase setup = tree_case(6000);
+  setup.num_heads = 2;
+  setup.beam = 1;
+  setup.top_nodes = 4;
+  IndexData data = normal_values(setup, generator);
+  EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
+  data.key[1700 * 4] = kNan;
+  expect_chunks_agree(setup, data, {0, 64, 1024, 4160, 4224, 5760, 6000});
+  setup.document_starts = {0, 512, 1792};
+  setup.scan_tokens = 1500;
+  expect_chunks_agree(setup, data, {0, 64, 1024, 3328, 3392, 5760, 6000});
+}
+
+TEST(SearchTree, HaloIsThatOfTheHighestTree) {
+  SelectionCase setup = tree_case(1 << 20);
+  setup.block_size = 64;
+  setup.top_nodes = 64;
+  EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);  // 16,382 blocks, 1,023 and 63 nodes
+  setup.top_nodes = 1024;
+  EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
+  setup.document_starts = {0, 1 << 19};  // 8,190 blocks each
+  EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
+  setup.top_nodes = 8192;
+  EXPECT_EQ(search_halo(search_params(setup)), 0);
+  setup.top_nodes = 1;
+  setup.scan_tokens = 1 << 20;
+  EXPECT_EQ(search_halo(search_params(setup)), 0);
+}
+
+TEST(SearchTree, DocumentsPickWhatTheyPickAlone) {
+  std::mt19937 generator(kSeed + 5);
+  SelectionCase setup = tree_case(3000);
+  setup.document_starts = {0, 128, 1280, 1408};
+  setup.num_heads = 2;
+  setup.beam = 1;
+  setup.top_nodes = 2;
+  expect_documents_alone(setup, normal_values(setup, generator));
+}
+
+TEST(SearchTree, ScaleIsFree) {
+  std::mt19937 generator(kSeed + 6);
+  SelectionCase setup = tree_case(1500);
+  setup.num_dims = 8;
+  expect_scale_free(setup, normal_values(setup, generator));
+}
+
+TEST(SearchTree, ThreadsDoNotMatter) {
+  std::mt19937 generator(kSeed + 7);
+  SelectionCase setup = tree_case(5000);
+  setup.num_heads = 2;
+  const IndexData data = normal_values(setup, generator);
+  set_reference_threads(1);
+  const SearchResult one = run_search(setup, data);
+  set_reference_threads(5);
+  EXPECT_EQ(run_search(setup, data).picks, one.picks);
+  set_reference_threads(0);
+}
+
+TEST(SearchTree, EqualScoresGoToTheLowestBlocks) {
+  SelectionCase setup = tree_case(1400);
+  setup.num_picks = 4;
+  setup.beam = 1;
+  setup.top_nodes = 1;
+  const size_t size = 1400 * 4;
+  const IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
+  const SearchResult result = run_search(setup, data);
+  for (int64_t token = 256; token < setup.num_tokens; ++token) {
+    ASSERT_EQ(picks_of(setup, result.picks, 0, token), (std::vector<int32_t>{1, 2, 3, 4})) << token;
+  }
+}
+
+TEST(SearchTree, ManyPicksFromFewNodesAreStillAllThere) {
+  std::mt19937 generator(kSeed + 8);
+  SelectionCase setup = tree_case(2500);
+  setup.num_picks = 48;
+  setup.beam = 3;
+  setup.top_nodes = 2;
+  expect_valid(setup, run_search(setup, normal_values(setup, generator)).picks);
+}
+
+// A NaN key must not hide the other keys of its box, nor its node the other nodes.
+TEST(SearchTree, NanKeysHideNothing) {
+  std::mt19937 generator(kSeed + 9);
+  SelectionCase setup = tree_case(1500);
+  setup.beam = 1;
+  setup.top_nodes = 8;
+  IndexData data = small_integers(setup, generator);
+  for (int64_t key = 3; key < setup.num_tokens; key += 8) {
+    data.key[static_cast<size_t>(key * 4 + between(generator, 0, 3))] = kNan;
+  }
+  for (int d = 0; d < 4; ++d) {
+    data.query[static_cast<size_t>(1490 * 4 + d)] = 1;
+    data.key[static_cast<size_t>(700 * 4 + d)] = 50;  // block 43, in a box with a NaN
+  }
+  const SearchResult result = run_search(setup, data);
+  expect_valid(setup, result.picks);
+  EXPECT_GT(result.num_nan, 0);
+  EXPECT_EQ(picks_of(setup, result.picks, 0, 1490)[0], 43);
+}
+
+TEST(SearchTree, NothingButNanIsCountedAndStillPicks) {
+  SelectionCase setup = tree_case(1500);
+  setup.beam = 1;
+  setup.top_nodes = 1;
+  const size_t size = 1500 * 4;
+  const IndexData nan_keys{std::vector<float>(size, 1.0f), std::vector<float>(size, kNan)};
+  const IndexData nan_queries{std::vector<float>(size, kNan), std::vector<float>(size, 1.0f)};
+  for (const IndexData& data : {nan_keys, nan_queries}) {
+    const SearchResult result = run_search(setup, data);
+    expect_valid(setup, result.picks);
+    EXPECT_GT(result.num_nan, 1500);
+    EXPECT_EQ(picks_of(setup, result.picks, 0, 1400), (std::vector<int32_t>{1, 2}));
+  }
+}
+
+TEST(SearchTree, InfiniteKeysAreFound) {
+  std::mt19937 generator(kSeed + 10);
+  SelectionCase setup = tree_case(1500);
+  setup.beam = 1;
+  setup.top_nodes = 8;
+  IndexData data = small_integers(setup, generator);
+  data.key[900 * 4] = kInfinity;  // block 56
+  for (int d = 0; d < 4; ++d) data.query[static_cast<size_t>(1490 * 4 + d)] = 1;
+  EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, 1490)[0], 56);
+}
+
+TEST(SearchTree, PlantedKeysAreFound) {
+  std::mt19937 generator(kSeed + 11);
+  SelectionCase setup = tree_case(8192);
+  setup.num_dims = 16;
+  setup.beam = 8;
+  setup.top_nodes = 64;
+  IndexData data = normal_values(setup, generator);
+  // Neighbouring keys are alike, or no box would say anything about its keys.
+  for (size_t i = static_cast<size_t>(setup.num_dims); i < data.key.size(); ++i) {
+    const float before = data.key[i - static_cast<size_t>(setup.num_dims)];
+    data.key[i] = 0.98f * before + 0.2f * data.key[i];
+  }
+  const double recall = planted_recall(setup, data, generator);
+  std::printf("planted keys found: %.3f, by chance about %.3f\n", recall, 2 / 380.0);
+  EXPECT_GT(recall, 0.5);
+}
+
+}  // namespace
+}  // namespace hiptrain::kernels
