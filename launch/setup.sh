@@ -133,7 +133,7 @@ pip_install() {
       *"  Downloading "*" MB)") printf '[setup]   %s\n' "${line#*  Downloading }" ;;
       "Installing collected packages"*) say "  unpacking" ;;
     esac
-  done || fail "pip failed; the end of $log:" "$(tail -n 15 "$log")"
+  done || fail "pip failed; the whole output is in $log:" "$(grep -v '^Ignoring' "$log" | tail -n 10)"
 }
 
 remove_links() {

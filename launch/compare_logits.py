@@ -1,0 +1,56 @@
+"""Compares logits of `hiptrain evaluate --logits` with transformers' on the same tokens; fails if they differ.
+
+python launch/compare_logits.py MODEL_FOLDER LOGITS.safetensors TOKENS_PREFIX [--tolerance 1e-3]
+The logits are those of the first sequence, which starts with the first document of TOKENS_PREFIX.bin.
+"""
+
+import argparse
+import struct
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
+
+INDEX_HEADER = struct.Struct("<9sQBQQ")  # magic, version, type, sequences, documents
+TYPES = {4: numpy.int32, 8: numpy.uint16}
+
+
+def first_document(prefix):
+    """(tokens) of the first document of a Megatron .bin/.idx pair."""
+    index = Path(f"{prefix}.idx").read_bytes()
+    magic, version, type_code, _, _ = INDEX_HEADER.unpack_from(index)
+    if magic != b"MMIDIDX\x00\x00" or version != 1:
+        sys.exit(f"{prefix}.idx is not a Megatron index")
+    length = int(numpy.frombuffer(index, numpy.int32, count=1, offset=INDEX_HEADER.size)[0])
+    return numpy.fromfile(f"{prefix}.bin", TYPES[type_code], count=length).astype(numpy.int64)
+
+
+def transformers_logits(model_folder, tokens):
+    """(tokens, vocabulary) float32, with dense attention."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens)[None]).logits[0].numpy()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("logits", type=Path)
+    parser.add_argument("tokens", help="prefix of a .bin/.idx pair")
+    parser.add_argument("--tolerance", type=float, default=1e-3, help="largest absolute difference")
+    arguments = parser.parse_args()
+    ours = load_file(arguments.logits)["logits"]
+    tokens = first_document(arguments.tokens)[: len(ours)]
+    theirs = transformers_logits(arguments.model, tokens)
+    difference = float(numpy.abs(ours[: len(tokens)] - theirs).max())
+    print(f"logits of {len(tokens)} tokens: largest difference from transformers {difference:.2e}, "
+          f"largest logit {numpy.abs(theirs).max():.2f}")
+    if not difference <= arguments.tolerance:
+        sys.exit(f"that is more than {arguments.tolerance}")
+
+
+if __name__ == "__main__":
+    main()

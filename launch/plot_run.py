@@ -1,0 +1,86 @@
+"""Draws loss, tokens/s, learning rate and loss by position of one or more runs to a PNG.
+
+python launch/plot_run.py runs/a [runs/b ...] [--output runs/a/metrics.png]
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed
+import matplotlib.pyplot as plt  # noqa: E402
+
+from run_metrics import metrics_path, read_run, series  # noqa: E402
+
+
+def short_count(number):
+    """65536 -> 64K."""
+    for unit, name in ((1 << 20, "M"), (1 << 10, "K")):
+        if number >= unit:
+            return f"{number / unit:g}{name}"
+    return str(number)
+
+
+def draw_steps(axes, runs, field, title):
+    for run in runs:
+        steps, values = series(run.train, field)
+        axes.plot(steps, values, label=run.name, linewidth=1.5)
+    axes.set(title=title, xlabel="step")
+    axes.grid(alpha=0.3)
+
+
+def draw_loss(axes, runs):
+    draw_steps(axes, runs, "loss", "loss")
+    for run, line in zip(runs, list(axes.get_lines())):
+        steps, values = series(run.evaluations, "loss")
+        axes.plot(steps, values, "o", color=line.get_color(), label=f"{run.name}, held out")
+        for index, step in enumerate(run.resumed_steps):
+            axes.axvline(step, color=line.get_color(), linestyle=":", label="resumed" if index == 0 else None)
+    axes.set_ylabel("nats a token")
+    axes.legend(fontsize="small")
+
+
+def draw_loss_by_position(axes, runs):
+    """Of each run's last evaluation."""
+    axes.set(title="held-out loss by position", xlabel="position in the document", ylabel="nats a token")
+    axes.grid(alpha=0.3)
+    labels = {}
+    for run in runs:
+        if not run.evaluations:
+            continue
+        buckets = run.evaluations[-1]["buckets"]
+        axes.plot([bucket["begin"] for bucket in buckets], [bucket["loss"] for bucket in buckets], "o-", label=run.name)
+        labels.update({bucket["begin"]: f"{short_count(bucket['begin'])}-{short_count(bucket['end'])}"
+                       for bucket in buckets})
+    if not labels:
+        axes.text(0.5, 0.5, "no evaluation in this run", ha="center", transform=axes.transAxes)
+        return
+    axes.set_xscale("symlog", base=2, linthresh=1024)
+    axes.set_xticks(sorted(labels), [labels[begin] for begin in sorted(labels)], rotation=30, fontsize="small")
+    axes.xaxis.set_minor_locator(plt.NullLocator())
+
+
+def draw(runs, output):
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    draw_loss(axes[0, 0], runs)
+    draw_steps(axes[0, 1], runs, "tokens_per_s", "tokens/s")
+    axes[0, 1].set_ylim(bottom=0)
+    draw_steps(axes[1, 0], runs, "lr", "learning rate")
+    draw_loss_by_position(axes[1, 1], runs)
+    figure.savefig(output, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help="output_dir of a run, or its metrics.jsonl")
+    parser.add_argument("--output", type=Path, help="PNG to write; metrics.png beside the first run's metrics otherwise")
+    arguments = parser.parse_args()
+    runs = [read_run(run) for run in arguments.runs]
+    output = arguments.output or metrics_path(arguments.runs[0]).parent / "metrics.png"
+    draw(runs, output)
+    print(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Set-up, build, all tests. The last line is "N passed, N failed, N skipped"; exit code 0 only if nothing failed.
+#   bash launch/test.sh [ctest options, for example: -R kernels]
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$root/launch/build.sh"
+results=$root/build/test_results.xml
+rm -f "$results"
+
+# A failing ctest still has to be summarised; its exit code counts as well as the results.
+status=0
+ctest --test-dir "$root/build" -j "$(nproc)" --timeout 600 --no-tests=error \
+  --test-output-size-passed 10000000 --test-output-size-failed 10000000 --output-junit "$results" "$@" |
+  grep --line-buffered -E '^ *[0-9]+/[0-9]+ Test|^No tests' || status=${PIPESTATUS[0]}
+"$root/.venv/bin/python" "$root/launch/summarize_tests.py" "$results" || status=1
+exit "$status"
