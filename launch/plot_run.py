@@ -42,30 +42,26 @@ def draw_loss(axes, runs):
 
 
 def draw_loss_by_position(axes, runs):
-    """Of each run's last evaluation."""
+    """Of each run's last evaluation; buckets at equal distances."""
     axes.set(title="held-out loss by position", xlabel="position in the document", ylabel="nats a token")
     axes.grid(alpha=0.3)
-    labels = {}
-    for run in runs:
-        if not run.evaluations:
-            continue
-        buckets = run.evaluations[-1]["buckets"]
-        axes.plot([bucket["begin"] for bucket in buckets], [bucket["loss"] for bucket in buckets], "o-", label=run.name)
-        labels.update({bucket["begin"]: f"{short_count(bucket['begin'])}-{short_count(bucket['end'])}"
-                       for bucket in buckets})
-    if not labels:
-        axes.text(0.5, 0.5, "no evaluation in this run", ha="center", transform=axes.transAxes)
+    evaluated = [run for run in runs if run.evaluations]
+    if not evaluated:
+        axes.text(0.5, 0.5, "no evaluation in these runs", ha="center", transform=axes.transAxes)
         return
-    axes.set_xscale("symlog", base=2, linthresh=1024)
-    axes.set_xticks(sorted(labels), [labels[begin] for begin in sorted(labels)], rotation=30, fontsize="small")
-    axes.xaxis.set_minor_locator(plt.NullLocator())
+    places = sorted({(bucket["begin"], bucket["end"]) for run in evaluated for bucket in run.evaluations[-1]["buckets"]})
+    for run in evaluated:
+        buckets = run.evaluations[-1]["buckets"]
+        axes.plot([places.index((bucket["begin"], bucket["end"])) for bucket in buckets],
+                  [bucket["loss"] for bucket in buckets], "o-", label=run.name)
+    axes.set_xticks(range(len(places)), [f"{short_count(begin)}-{short_count(end)}" for begin, end in places])
 
 
 def draw(runs, output):
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     draw_loss(axes[0, 0], runs)
     draw_steps(axes[0, 1], runs, "tokens_per_s", "tokens/s")
-    axes[0, 1].set_ylim(bottom=0)
+    axes[0, 1].set_ylim(0, 1.1 * axes[0, 1].get_ylim()[1])
     draw_steps(axes[1, 0], runs, "lr", "learning rate")
     draw_loss_by_position(axes[1, 1], runs)
     figure.savefig(output, dpi=110)
