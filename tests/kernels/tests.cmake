@@ -1,1 +1,15 @@
 # Tests of kernels/.
+add_library(attention_case STATIC support/attention_case.cpp)
+target_link_libraries(attention_case PRIVATE hiptrain_warnings PUBLIC hiptrain_kernels)
+add_executable(sparse_attention_bench EXCLUDE_FROM_ALL bench/sparse_attention_bench.cpp)
+target_link_libraries(sparse_attention_bench PRIVATE hiptrain_warnings attention_case)
+hiptrain_add_test(index_test SOURCES kernels/index_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(published_search_test SOURCES kernels/published_search_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(search_test SOURCES kernels/search_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(search_tree_test SOURCES kernels/search_tree_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(sliding_union_test SOURCES kernels/sliding_union_test.cpp LIBS hiptrain_kernels)
+
+# Timing of the CPU search: built, run by hand.
+add_executable(search_bench bench/search_bench.cpp)
+target_link_libraries(search_bench PRIVATE hiptrain_warnings hiptrain_kernels)
+set_target_properties(search_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

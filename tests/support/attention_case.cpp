@@ -1,0 +1,148 @@
+#include "tests/support/attention_case.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "kernels/hip_selection.h"
+
+namespace hiptrain::testing {
+
+using kernels::ElementType;
+using kernels::kQueryTile;
+
+Tensor::Tensor(int64_t count, ElementType element) : size_(count), element_(element) {
+  if (element == ElementType::kFloat32)
+    floats_.resize(count);
+  else
+    halves_.resize(count);
+}
+
+void* Tensor::data() { return element_ == ElementType::kFloat32 ? static_cast<void*>(floats_.data()) : halves_.data(); }
+
+const void* Tensor::data() const { return const_cast<Tensor*>(this)->data(); }
+
+float Tensor::at(int64_t i) const {
+  return element_ == ElementType::kFloat32 ? floats_[i] : kernels::bfloat16_to_float(halves_[i]);
+}
+
+void Tensor::set(int64_t i, float value) {
+  if (element_ == ElementType::kFloat32)
+    floats_[i] = value;
+  else
+    halves_[i] = kernels::float_to_bfloat16(value);
+}
+
+namespace {
+
+void fill_normal(Tensor& tensor, std::mt19937_64& random) {
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, normal(random));
+}
+
+// What the tokens of a tile pick: block to the first row that picks it.
+std::map<int64_t, int64_t> random_picks(const kernels::TileRanges& ranges, int num_picks, std::mt19937_64& random) {
+  std::map<int64_t, int64_t> first_rows;
+  if (ranges.num_searched() == 0) return first_rows;
+  std::uniform_int_distribution<int64_t> block(ranges.sink_end, ranges.window_begin - 1);
+  for (int64_t row = 0; row < ranges.end - ranges.begin; ++row)
+    for (int pick = 0; pick < num_picks; ++pick) first_rows.emplace(block(random), row);
+  return first_rows;
+}
+
+}  // namespace
+
+AttentionCase::AttentionCase(const AttentionShape& wanted, uint64_t seed)
+    : shape(wanted),
+      query(shape.num_tokens * shape.num_query_heads() * shape.head_dim, shape.element),
+      d_output(query),
+      key(shape.num_tokens * shape.num_kv_heads * shape.head_dim, shape.element),
+      value(key),
+      output(query),
+      d_query(query),
+      lse(shape.num_tokens * shape.num_query_heads()),
+      d_key(key.size()),
+      d_value(key.size()) {
+  std::mt19937_64 random(seed);
+  for (Tensor* tensor : {&query, &key, &value, &d_output}) fill_normal(*tensor, random);
+  fill_lists(random);
+  poison();
+}
+
+void AttentionCase::fill_lists(std::mt19937_64& random) {
+  const kernels::AttentionGeometry where = geometry();
+  offsets = {};
+  for (int head = 0; head < shape.num_kv_heads; ++head) {
+    std::map<int64_t, int64_t> before;
+    for (int64_t tile = 0; tile < kernels::num_tiles(shape.num_tokens); ++tile) {
+      const kernels::TileRanges ranges = tile_ranges(where, tile);
+      const std::map<int64_t, int64_t> own = random_picks(ranges, shape.num_picks, random);
+      std::map<int64_t, int64_t> list;
+      if (!ranges.first_of_document())
+        for (const auto& [block, row] : before) list[block] = 0;
+      list.insert(own.begin(), own.end());
+      offsets.push_back(static_cast<int64_t>(entries.size()));
+      for (const auto& [block, row] : list) entries.push_back(kernels::make_list_entry(block, row));
+      before = own;
+    }
+    offsets.push_back(static_cast<int64_t>(entries.size()));
+  }
+}
+
+void AttentionCase::poison() {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t i = 0; i < output.size(); ++i) output.set(i, kNan);
+  for (int64_t i = 0; i < d_query.size(); ++i) d_query.set(i, kNan);
+  std::fill(lse.begin(), lse.end(), kNan);
+  std::fill(d_key.begin(), d_key.end(), 0.0f);
+  std::fill(d_value.begin(), d_value.end(), 0.0f);
+}
+
+kernels::AttentionGeometry AttentionCase::geometry() const {
+  return {.num_tokens = shape.num_tokens,
+          .document_starts = shape.document_starts.data(),
+          .num_documents = static_cast<int64_t>(shape.document_starts.size()),
+          .block_size = shape.block_size,
+          .sink_tokens = shape.sink_tokens,
+          .window = shape.window};
+}
+
+float AttentionCase::scale() const { return 1.0f / std::sqrt(static_cast<float>(shape.head_dim)); }
+
+kernels::SparseAttentionParams AttentionCase::forward_params() { return forward_params(0, shape.num_tokens); }
+
+kernels::SparseAttentionParams AttentionCase::forward_params(int64_t query_begin, int64_t num_queries) {
+  const int64_t row = query_begin * shape.num_query_heads();
+  const int64_t bytes = row * shape.head_dim * kernels::element_bytes(shape.element);
+  return {.query = static_cast<char*>(query.data()) + bytes,
+          .key = key.data(),
+          .value = value.data(),
+          .key_head_stride = shape.num_tokens * shape.head_dim,
+          .output = static_cast<char*>(output.data()) + bytes,
+          .log_sum_exp = lse.data() + row,
+          .list_offsets = shape.num_picks ? offsets.data() + query_begin / kQueryTile : nullptr,
+          .list_offsets_stride = kernels::num_tiles(shape.num_tokens) + 1,
+          .list_entries = entries.data(),
+          .geometry = geometry(),
+          .query_begin = query_begin,
+          .num_queries = num_queries,
+          .element = shape.element,
+          .num_query_heads = shape.num_query_heads(),
+          .num_kv_heads = shape.num_kv_heads,
+          .head_dim = shape.head_dim,
+          .scale = scale()};
+}
+
+kernels::SparseAttentionBackwardParams AttentionCase::backward_params() { return backward_params(0, shape.num_tokens); }
+
+kernels::SparseAttentionBackwardParams AttentionCase::backward_params(int64_t query_begin, int64_t num_queries) {
+  const int64_t bytes = query_begin * shape.num_query_heads() * shape.head_dim * kernels::element_bytes(shape.element);
+  return {.forward = forward_params(query_begin, num_queries),
+          .d_output = static_cast<char*>(d_output.data()) + bytes,
+          .d_query = static_cast<char*>(d_query.data()) + bytes,
+          .d_key = d_key.data(),
+          .d_value = d_value.data()};
+}
+
+}  // namespace hiptrain::testing

@@ -1,0 +1,74 @@
+// Random inputs of sparse attention, with lists as random picks of every token give them.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "kernels/sparse_attention.h"
+
+namespace hiptrain::testing {
+
+struct AttentionShape {
+  int64_t num_tokens = 200;
+  int group_size = 2;
+  int num_kv_heads = 2;
+  int head_dim = 40;
+  int64_t block_size = 64;
+  int64_t sink_tokens = 64;
+  int64_t window = 100;
+  int num_picks = 2;  // a token; 0: no lists
+  std::vector<int64_t> document_starts = {0};
+  kernels::ElementType element = kernels::ElementType::kFloat32;
+
+  int num_query_heads() const { return group_size * num_kv_heads; }
+};
+
+// A (count) tensor of float32 or bfloat16. Values that were rounded to bfloat16 are kept as such.
+class Tensor {
+ public:
+  Tensor(int64_t count, kernels::ElementType element);
+  void* data();
+  const void* data() const;
+  float at(int64_t i) const;
+  void set(int64_t i, float value);
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_;
+  kernels::ElementType element_;
+  std::vector<float> floats_;
+  std::vector<uint16_t> halves_;
+};
+
+struct AttentionCase {
+  AttentionCase(const AttentionShape& shape, uint64_t seed);
+
+  // Over all queries, or over [query_begin, query_begin + num_queries).
+  kernels::SparseAttentionParams forward_params();
+  kernels::SparseAttentionParams forward_params(int64_t query_begin, int64_t num_queries);
+  kernels::SparseAttentionBackwardParams backward_params();
+  kernels::SparseAttentionBackwardParams backward_params(int64_t query_begin, int64_t num_queries);
+  void forward() { kernels::sparse_attention_forward_reference(forward_params()); }
+  void backward() { kernels::sparse_attention_backward_reference(backward_params()); }
+
+  // What kernels write is NaN, what they add to is 0.
+  void poison();
+
+  kernels::AttentionGeometry geometry() const;
+  float scale() const;
+
+  AttentionShape shape;
+  Tensor query, d_output;             // (tokens, query heads, head_dim)
+  Tensor key, value;                  // (kv heads, tokens, head_dim)
+  Tensor output, d_query;             // (tokens, query heads, head_dim)
+  std::vector<float> lse;             // (tokens, query heads)
+  std::vector<float> d_key, d_value;  // (kv heads, tokens, head_dim)
+  std::vector<int64_t> offsets;       // (kv heads, tiles + 1)
+  std::vector<uint32_t> entries;
+
+ private:
+  void fill_lists(std::mt19937_64& random);
+};
+
+}  // namespace hiptrain::testing
