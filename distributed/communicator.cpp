@@ -23,8 +23,7 @@ bool supported(at::ScalarType type) {
   }
 }
 
-[[noreturn]] void refuse(const char* call, const char* reason,
-                         std::initializer_list<const at::Tensor*> tensors) {
+[[noreturn]] void refuse(const char* call, const char* reason, std::initializer_list<const at::Tensor*> tensors) {
   std::ostringstream message;
   message << call << ": " << reason << ";";
   for (const at::Tensor* tensor : tensors) {

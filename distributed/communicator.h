@@ -10,21 +10,22 @@
 
 namespace hiptrain {
 
-// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, with tensors
-// of the same type and size. Tensors are contiguous; counts and types are derived from them. Supported types: float32,
-// float64, bfloat16, int32, int64, uint8. Sums are taken in rank order (bfloat16 in float32), so results are
-// reproducible. With one rank every call is a copy. A mistake in shapes or types throws std::logic_error.
+// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, with
+// tensors of the same type and size. Tensors are contiguous; counts and types are derived from them. Supported types:
+// float32, float64, bfloat16, int32, int64, uint8. Sums are taken in a fixed order (bfloat16 in float32; over MPI in
+// rank order), so results are reproducible. With one rank every call is a copy. A mistake in shapes or types throws
+// std::logic_error.
 class Communicator {
  public:
   virtual ~Communicator() = default;
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  void all_reduce_sum(at::Tensor& values);                                 // in place
-  void all_reduce_max(at::Tensor& values);                                 // in place
-  void all_gather(const at::Tensor& part, at::Tensor& whole);              // whole: part of rank 0, of rank 1, ...
-  void reduce_scatter_sum(const at::Tensor& whole, at::Tensor& part);      // part: this rank's piece of the sum
-  void all_to_all(const at::Tensor& send, at::Tensor& receive);            // size() equal pieces each
+  void all_reduce_sum(at::Tensor& values);                             // in place
+  void all_reduce_max(at::Tensor& values);                             // in place
+  void all_gather(const at::Tensor& part, at::Tensor& whole);          // whole: part of rank 0, of rank 1, ...
+  void reduce_scatter_sum(const at::Tensor& whole, at::Tensor& part);  // part: this rank's piece of the sum
+  void all_to_all(const at::Tensor& send, at::Tensor& receive);        // size() equal pieces each
   void broadcast(at::Tensor& values, int root);
   void barrier();
 

@@ -42,9 +42,7 @@ at::Tensor read_on_host(const at::Tensor& values) {
 }
 
 // Host memory for results, flat: the tensor's own, or a buffer that finish_on_host copies to it.
-at::Tensor write_on_host(const at::Tensor& values) {
-  return (values.is_cpu() ? values : host_buffer(values)).view(-1);
-}
+at::Tensor write_on_host(const at::Tensor& values) { return (values.is_cpu() ? values : host_buffer(values)).view(-1); }
 
 void finish_on_host(const at::Tensor& host, at::Tensor& values) {
   if (!values.is_cpu()) values.copy_(host.view(values.sizes()));
@@ -84,8 +82,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm comm, int rank, int size, std::chrono:
   HIPTRAIN_MPI_CHECK(MPI_Comm_group(MPI_COMM_WORLD, &world_group));
   std::vector<int> ranks(size);
   std::iota(ranks.begin(), ranks.end(), 0);
-  HIPTRAIN_MPI_CHECK(
-      MPI_Group_translate_ranks(group, size, ranks.data(), world_group, world_ranks_.data()));
+  HIPTRAIN_MPI_CHECK(MPI_Group_translate_ranks(group, size, ranks.data(), world_group, world_ranks_.data()));
   HIPTRAIN_MPI_CHECK(MPI_Group_free(&group));
   HIPTRAIN_MPI_CHECK(MPI_Group_free(&world_group));
 }
@@ -95,8 +92,7 @@ MpiCommunicator::~MpiCommunicator() {
   if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
 }
 
-std::unique_ptr<MpiCommunicator> MpiCommunicator::take(MPI_Comm comm,
-                                                       std::chrono::seconds timeout) {
+std::unique_ptr<MpiCommunicator> MpiCommunicator::take(MPI_Comm comm, std::chrono::seconds timeout) {
   int rank = 0, size = 0;
   HIPTRAIN_MPI_CHECK(MPI_Comm_rank(comm, &rank));
   HIPTRAIN_MPI_CHECK(MPI_Comm_size(comm, &size));
@@ -131,8 +127,8 @@ void MpiCommunicator::complete(MpiExchange& exchange) {
   const std::set<int> silent_ranks = exchange.wait(deadline_);
   if (silent_ranks.empty()) return;
   std::ostringstream message;
-  message << "collective " << call_name_ << " (number " << num_calls_
-          << ") did not complete within " << timeout_.count() << " s: no answer from rank";
+  message << "collective " << call_name_ << " (number " << num_calls_ << ") did not complete within "
+          << timeout_.count() << " s: no answer from rank";
   for (const int rank : silent_ranks) message << ' ' << world_ranks_[rank];
   MpiRuntime::abort(message.str(), kCommunicationFailure);
 }
@@ -246,16 +242,14 @@ void MpiCommunicator::reduce_by_gathering(at::Tensor& values, Reduction reductio
 // part = the reduction over ranks of their whole's own piece. `part` may be that piece of `whole`
 // itself. Every rank goes through the same number of segments, also where its own piece is shorter
 // than the first rank's.
-void MpiCommunicator::reduce_piece(const at::Tensor& whole, const std::vector<int64_t>& bounds,
-                                   Reduction reduction, at::Tensor& part) {
+void MpiCommunicator::reduce_piece(const at::Tensor& whole, const std::vector<int64_t>& bounds, Reduction reduction,
+                                   at::Tensor& part) {
   const int64_t element_size = whole.element_size();
   const int64_t segment = kReductionSegmentBytes / element_size;
   const int64_t longest = bounds[1] - bounds[0];
   at::Tensor buffer = at::empty({size() * std::min(segment, longest)}, whole.options());
   for (int64_t offset = 0; offset < longest; offset += segment) {
-    const auto count_of = [&](int r) {
-      return std::clamp<int64_t>(bounds[r + 1] - bounds[r] - offset, 0, segment);
-    };
+    const auto count_of = [&](int r) { return std::clamp<int64_t>(bounds[r + 1] - bounds[r] - offset, 0, segment); };
     const int64_t count = count_of(rank());
     at::Tensor pieces = buffer.narrow(0, 0, size() * count).view({size(), count});
     MpiExchange exchange(comm_, tag());

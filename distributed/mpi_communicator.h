@@ -48,8 +48,7 @@ class MpiCommunicator final : public Communicator {
 
   void all_reduce(at::Tensor& values, Reduction reduction);
   void reduce_by_gathering(at::Tensor& values, Reduction reduction);
-  void reduce_piece(const at::Tensor& whole, const std::vector<int64_t>& bounds,
-                    Reduction reduction, at::Tensor& part);
+  void reduce_piece(const at::Tensor& whole, const std::vector<int64_t>& bounds, Reduction reduction, at::Tensor& part);
   void gather_pieces(at::Tensor& whole, const std::vector<int64_t>& bounds);
 
   MPI_Comm comm_;

@@ -46,8 +46,7 @@ void MpiExchange::send(int peer, const void* data, int64_t num_bytes) {
   for_each_piece(num_bytes, [&](int64_t offset, int bytes) {
     requests_.push_back(MPI_REQUEST_NULL);
     pending_.push_back({.peer = peer, .expected_bytes = -1});
-    HIPTRAIN_MPI_CHECK(
-        MPI_Isend(bytes_of + offset, bytes, MPI_BYTE, peer, tag_, comm_, &requests_.back()));
+    HIPTRAIN_MPI_CHECK(MPI_Isend(bytes_of + offset, bytes, MPI_BYTE, peer, tag_, comm_, &requests_.back()));
   });
 }
 
@@ -56,8 +55,7 @@ void MpiExchange::receive(int peer, void* data, int64_t num_bytes) {
   for_each_piece(num_bytes, [&](int64_t offset, int bytes) {
     requests_.push_back(MPI_REQUEST_NULL);
     pending_.push_back({.peer = peer, .expected_bytes = bytes});
-    HIPTRAIN_MPI_CHECK(
-        MPI_Irecv(bytes_of + offset, bytes, MPI_BYTE, peer, tag_, comm_, &requests_.back()));
+    HIPTRAIN_MPI_CHECK(MPI_Irecv(bytes_of + offset, bytes, MPI_BYTE, peer, tag_, comm_, &requests_.back()));
   });
 }
 
@@ -67,9 +65,8 @@ void MpiExchange::check_received(const MPI_Status& status, size_t request) const
   int received = 0;
   HIPTRAIN_MPI_CHECK(MPI_Get_count(&status, MPI_BYTE, &received));
   if (received == pending.expected_bytes) return;
-  throw std::logic_error("rank " + std::to_string(pending.peer) + " of the group sent " +
-                         std::to_string(received) + " bytes where " +
-                         std::to_string(pending.expected_bytes) + " were expected");
+  throw std::logic_error("rank " + std::to_string(pending.peer) + " of the group sent " + std::to_string(received) +
+                         " bytes where " + std::to_string(pending.expected_bytes) + " were expected");
 }
 
 // Whether all messages are through.

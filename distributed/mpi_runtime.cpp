@@ -28,10 +28,9 @@ void check_launcher(int size) {
     if (value == nullptr) continue;
     const int launched = std::atoi(value);
     if (launched > 1 && size == 1) {
-      throw std::runtime_error(
-          "launch: " + std::to_string(launched) + " processes were started (" + name +
-          "), but MPI connects this one to no other; use the mpirun of the MPI this program was "
-          "built with, or 'srun --mpi=pmix'");
+      throw std::runtime_error("launch: " + std::to_string(launched) + " processes were started (" + name +
+                               "), but MPI connects this one to no other; use the mpirun of the MPI this program was "
+                               "built with, or 'srun --mpi=pmix'");
     }
     return;
   }
@@ -48,8 +47,7 @@ MpiRuntime::MpiRuntime(int* argc, char*** argv) {
   }
   check_launcher(size());
   MPI_Comm host;
-  HIPTRAIN_MPI_CHECK(
-      MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host));
+  HIPTRAIN_MPI_CHECK(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host));
   HIPTRAIN_MPI_CHECK(MPI_Comm_rank(host, &local_rank_));
   HIPTRAIN_MPI_CHECK(MPI_Comm_size(host, &local_size_));
   HIPTRAIN_MPI_CHECK(MPI_Comm_free(&host));

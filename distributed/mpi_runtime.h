@@ -9,8 +9,9 @@
 
 namespace hiptrain {
 
-// Initialises MPI (MPI_THREAD_SERIALIZED) and finalises it at the end of a successful run. One object a process. Throws a
-// sentence when a launcher started several processes that MPI does not know of (mpirun of another MPI, srun without PMIx).
+// Initialises MPI (MPI_THREAD_SERIALIZED) and finalises it at the end of a successful run. One object a process. Throws
+// a sentence when a launcher started several processes that MPI does not know of (mpirun of another MPI, srun without
+// PMIx).
 class MpiRuntime {
  public:
   MpiRuntime(int* argc, char*** argv);

@@ -6,13 +6,11 @@
 
 namespace hiptrain {
 
-ProcessGrid::ProcessGrid(std::unique_ptr<Communicator> world, int sequence_ranks)
-    : world_(std::move(world)) {
+ProcessGrid::ProcessGrid(std::unique_ptr<Communicator> world, int sequence_ranks) : world_(std::move(world)) {
   const int rank = world_->rank();
   if (sequence_ranks < 1 || world_->size() % sequence_ranks != 0) {
     throw std::invalid_argument("parallel: " + std::to_string(sequence_ranks) +
-                                " ranks a sequence do not divide the run's " +
-                                std::to_string(world_->size()) +
+                                " ranks a sequence do not divide the run's " + std::to_string(world_->size()) +
                                 " ranks; a divisor of that is valid");
   }
   sequence_ = world_->split(rank / sequence_ranks, rank);

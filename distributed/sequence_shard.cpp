@@ -9,15 +9,12 @@
 namespace hiptrain {
 namespace {
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 void check_tokens(const at::Tensor& rows, int64_t num_tokens, const char* name) {
   if (rows.dim() == 3 && rows.size(1) == num_tokens) return;
   std::ostringstream message;
-  message << name << ": shape " << rows.sizes() << " where (heads, " << num_tokens
-          << " tokens, dim) is expected";
+  message << name << ": shape " << rows.sizes() << " where (heads, " << num_tokens << " tokens, dim) is expected";
   throw std::logic_error(message.str());
 }
 
@@ -38,8 +35,7 @@ SequenceShard::SequenceShard(int64_t num_tokens, int64_t alignment, int rank, in
       end_(std::min(num_tokens, begin_ + capacity_)) {}
 
 // Head by head: whole shards land in their place, and padding costs the memory of one head.
-at::Tensor gather_sequence(const at::Tensor& local, const SequenceShard& shard,
-                           Communicator& sequence) {
+at::Tensor gather_sequence(const at::Tensor& local, const SequenceShard& shard, Communicator& sequence) {
   check_tokens(local, shard.size(), "gather_sequence");
   if (sequence.size() == 1) return local;
   const int64_t num_heads = local.size(0), dim = local.size(2);
@@ -56,8 +52,7 @@ at::Tensor gather_sequence(const at::Tensor& local, const SequenceShard& shard,
   return whole;
 }
 
-at::Tensor reduce_scatter_sequence(const at::Tensor& whole, const SequenceShard& shard,
-                                   Communicator& sequence) {
+at::Tensor reduce_scatter_sequence(const at::Tensor& whole, const SequenceShard& shard, Communicator& sequence) {
   check_tokens(whole, shard.num_tokens(), "reduce_scatter_sequence");
   if (sequence.size() == 1) return whole;
   const int64_t num_heads = whole.size(0), dim = whole.size(2);
@@ -65,8 +60,7 @@ at::Tensor reduce_scatter_sequence(const at::Tensor& whole, const SequenceShard&
   at::Tensor local = at::empty({num_heads, shard.size(), dim}, whole.options());
   at::Tensor part = at::empty({shard.capacity(), dim}, whole.options());
   for (int64_t head = 0; head < num_heads; ++head) {
-    sequence.reduce_scatter_sum(
-        pad_tokens(rows.select(0, head), shard.capacity() * sequence.size()), part);
+    sequence.reduce_scatter_sum(pad_tokens(rows.select(0, head), shard.capacity() * sequence.size()), part);
     local.select(0, head).copy_(part.narrow(0, 0, shard.size()));
   }
   return local;
