@@ -31,6 +31,7 @@ bash "$root/launch/setup.sh"
 cd "$root"
 mkdir -p build
 : >"$log"
-if [[ ! -f build/build.ninja ]]; then run_quietly "configuring" cmake --preset release; fi
+if [[ .venv/cuda_toolkit -nt build/CMakeCache.txt ]]; then rm -rf build/CMakeCache.txt build/CMakeFiles; fi  # set-up has changed
+if [[ ! -f build/build.ninja || ! -f build/CMakeCache.txt ]]; then run_quietly "configuring" cmake --preset release; fi
 run_quietly "compiling with $(num_jobs) jobs (from nothing: about 10 minutes on 2 cores)" \
   cmake --build build -j "$(num_jobs)" ${1:+--target "$@"}
