@@ -1,6 +1,9 @@
 # Tests of kernels/.
-add_library(attention_case STATIC support/attention_case.cpp)
+add_library(attention_case STATIC support/attention_case.cpp support/attention_definition.cpp)
 target_link_libraries(attention_case PRIVATE hiptrain_warnings PUBLIC hiptrain_kernels)
+hiptrain_add_test(sparse_attention_test SOURCES kernels/sparse_attention_test.cpp LIBS attention_case)
+hiptrain_add_test(sparse_attention_gradient_test SOURCES kernels/sparse_attention_gradient_test.cpp LIBS attention_case)
+hiptrain_add_test(matrix_tile_test SOURCES kernels/matrix_tile_test.cpp LIBS hiptrain_kernels)
 add_executable(sparse_attention_bench EXCLUDE_FROM_ALL bench/sparse_attention_bench.cpp)
 target_link_libraries(sparse_attention_bench PRIVATE hiptrain_warnings attention_case)
 hiptrain_add_test(index_test SOURCES kernels/index_test.cpp LIBS hiptrain_kernels)
@@ -13,3 +16,7 @@ hiptrain_add_test(sliding_union_test SOURCES kernels/sliding_union_test.cpp LIBS
 add_executable(search_bench bench/search_bench.cpp)
 target_link_libraries(search_bench PRIVATE hiptrain_warnings hiptrain_kernels)
 set_target_properties(search_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
+foreach(kernel adamw cross_entropy embedding rms_norm rope swiglu)
+  hiptrain_add_test(${kernel}_test SOURCES kernels/${kernel}_test.cpp LIBS hiptrain_kernels)
+endforeach()

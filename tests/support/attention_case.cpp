@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 
 #include "kernels/hip_selection.h"
 
@@ -36,19 +35,11 @@ void Tensor::set(int64_t i, float value) {
 
 namespace {
 
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
 void fill_normal(Tensor& tensor, std::mt19937_64& random) {
   std::normal_distribution<float> normal;
   for (int64_t i = 0; i < tensor.size(); ++i) tensor.set(i, normal(random));
-}
-
-// What the tokens of a tile pick: block to the first row that picks it.
-std::map<int64_t, int64_t> random_picks(const kernels::TileRanges& ranges, int num_picks, std::mt19937_64& random) {
-  std::map<int64_t, int64_t> first_rows;
-  if (ranges.num_searched() == 0) return first_rows;
-  std::uniform_int_distribution<int64_t> block(ranges.sink_end, ranges.window_begin - 1);
-  for (int64_t row = 0; row < ranges.end - ranges.begin; ++row)
-    for (int pick = 0; pick < num_picks; ++pick) first_rows.emplace(block(random), row);
-  return first_rows;
 }
 
 }  // namespace
@@ -57,41 +48,89 @@ AttentionCase::AttentionCase(const AttentionShape& wanted, uint64_t seed)
     : shape(wanted),
       query(shape.num_tokens * shape.num_query_heads() * shape.head_dim, shape.element),
       d_output(query),
-      key(shape.num_tokens * shape.num_kv_heads * shape.head_dim, shape.element),
+      key(shape.num_kv_heads * shape.key_head_stride(), shape.element),
       value(key),
       output(query),
       d_query(query),
       lse(shape.num_tokens * shape.num_query_heads()),
       d_key(key.size()),
-      d_value(key.size()) {
+      d_value(key.size()),
+      picks(shape.num_kv_heads * shape.num_tokens * shape.num_picks) {
   std::mt19937_64 random(seed);
   for (Tensor* tensor : {&query, &key, &value, &d_output}) fill_normal(*tensor, random);
-  fill_lists(random);
+  pick(0, random);
+  build_lists();
+  for (int head = 0; head < shape.num_kv_heads; ++head)
+    for (int64_t i = key_row(head, shape.num_tokens); i < key_row(head + 1, 0); ++i) {
+      key.set(i, kNan);
+      value.set(i, kNan);
+    }
   poison();
 }
 
-void AttentionCase::fill_lists(std::mt19937_64& random) {
-  const kernels::AttentionGeometry where = geometry();
-  offsets = {};
+void AttentionCase::pick(int64_t begin, std::mt19937_64& random) {
+  for (int head = 0; head < shape.num_kv_heads; ++head)
+    for (int64_t token = begin; token < shape.num_tokens; ++token) {
+      const kernels::TileRanges ranges = tile_ranges(geometry(), token / kQueryTile);
+      for (int i = 0; i < shape.num_picks; ++i)
+        picks[(head * shape.num_tokens + token) * shape.num_picks + i] =
+            ranges.num_searched() == 0 ? -1 : ranges.sink_end + static_cast<int64_t>(random() % ranges.num_searched());
+    }
+}
+
+// What the tokens of a tile pick: block to the first row that picks it.
+std::map<int64_t, int64_t> AttentionCase::tile_picks(int head, int64_t tile) const {
+  std::map<int64_t, int64_t> first_rows;
+  const kernels::TileRanges ranges = tile_ranges(geometry(), tile);
+  for (int64_t token = ranges.begin; token < ranges.end; ++token)
+    for (int i = 0; i < shape.num_picks; ++i) {
+      const int64_t block = picks[(head * shape.num_tokens + token) * shape.num_picks + i];
+      if (block >= 0) first_rows.emplace(block, token - ranges.begin);
+    }
+  return first_rows;
+}
+
+void AttentionCase::build_lists() {
+  offsets.clear();
+  entries.clear();
   for (int head = 0; head < shape.num_kv_heads; ++head) {
-    std::map<int64_t, int64_t> before;
     for (int64_t tile = 0; tile < kernels::num_tiles(shape.num_tokens); ++tile) {
-      const kernels::TileRanges ranges = tile_ranges(where, tile);
-      const std::map<int64_t, int64_t> own = random_picks(ranges, shape.num_picks, random);
       std::map<int64_t, int64_t> list;
-      if (!ranges.first_of_document())
-        for (const auto& [block, row] : before) list[block] = 0;
-      list.insert(own.begin(), own.end());
+      if (!tile_ranges(geometry(), tile).first_of_document())
+        for (const auto& [block, row] : tile_picks(head, tile - 1)) list[block] = 0;
+      list.merge(tile_picks(head, tile));
       offsets.push_back(static_cast<int64_t>(entries.size()));
       for (const auto& [block, row] : list) entries.push_back(kernels::make_list_entry(block, row));
-      before = own;
     }
     offsets.push_back(static_cast<int64_t>(entries.size()));
   }
 }
 
+void AttentionCase::repick(int64_t begin, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  pick(begin, random);
+  build_lists();
+}
+
+void AttentionCase::take_tokens(const AttentionCase& longer, int64_t begin) {
+  const auto copy = [](const Tensor& from, int64_t source, int64_t count, Tensor& to, int64_t target) {
+    for (int64_t i = 0; i < count; ++i) to.set(target + i, from.at(source + i));
+  };
+  copy(longer.query, longer.query_row(begin, 0), query.size(), query, 0);
+  copy(longer.d_output, longer.query_row(begin, 0), query.size(), d_output, 0);
+  for (int head = 0; head < shape.num_kv_heads; ++head) {
+    const int64_t count = shape.num_tokens * shape.head_dim;
+    copy(longer.key, longer.key_row(head, begin), count, key, key_row(head, 0));
+    copy(longer.value, longer.key_row(head, begin), count, value, key_row(head, 0));
+    for (int64_t i = 0; i < shape.num_tokens * shape.num_picks; ++i) {
+      const int64_t block = longer.picks[(head * longer.shape.num_tokens + begin) * shape.num_picks + i];
+      picks[head * shape.num_tokens * shape.num_picks + i] = block < 0 ? -1 : block - begin / shape.block_size;
+    }
+  }
+  build_lists();
+}
+
 void AttentionCase::poison() {
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   for (int64_t i = 0; i < output.size(); ++i) output.set(i, kNan);
   for (int64_t i = 0; i < d_query.size(); ++i) d_query.set(i, kNan);
   std::fill(lse.begin(), lse.end(), kNan);
@@ -110,6 +149,14 @@ kernels::AttentionGeometry AttentionCase::geometry() const {
 
 float AttentionCase::scale() const { return 1.0f / std::sqrt(static_cast<float>(shape.head_dim)); }
 
+int64_t AttentionCase::key_row(int kv_head, int64_t token) const {
+  return kv_head * shape.key_head_stride() + token * shape.head_dim;
+}
+
+int64_t AttentionCase::query_row(int64_t token, int head) const {
+  return (token * shape.num_query_heads() + head) * shape.head_dim;
+}
+
 kernels::SparseAttentionParams AttentionCase::forward_params() { return forward_params(0, shape.num_tokens); }
 
 kernels::SparseAttentionParams AttentionCase::forward_params(int64_t query_begin, int64_t num_queries) {
@@ -118,7 +165,7 @@ kernels::SparseAttentionParams AttentionCase::forward_params(int64_t query_begin
   return {.query = static_cast<char*>(query.data()) + bytes,
           .key = key.data(),
           .value = value.data(),
-          .key_head_stride = shape.num_tokens * shape.head_dim,
+          .key_head_stride = shape.key_head_stride(),
           .output = static_cast<char*>(output.data()) + bytes,
           .log_sum_exp = lse.data() + row,
           .list_offsets = shape.num_picks ? offsets.data() + query_begin / kQueryTile : nullptr,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <random>
 #include <vector>
 
@@ -17,10 +18,12 @@ struct AttentionShape {
   int64_t block_size = 64;
   int64_t sink_tokens = 64;
   int64_t window = 100;
-  int num_picks = 2;  // a token; 0: no lists
+  int num_picks = 2;        // a token; 0: no lists
+  int64_t key_padding = 0;  // tokens of NaN behind each KV head
   std::vector<int64_t> document_starts = {0};
   kernels::ElementType element = kernels::ElementType::kFloat32;
 
+  int64_t key_head_stride() const { return (num_tokens + key_padding) * head_dim; }
   int num_query_heads() const { return group_size * num_kv_heads; }
 };
 
@@ -55,20 +58,30 @@ struct AttentionCase {
   // What kernels write is NaN, what they add to is 0.
   void poison();
 
+  // Other picks for the tokens from `begin` on, and the lists that follow.
+  void repick(int64_t begin, uint64_t seed);
+  // Inputs and picks of a longer case's tokens from `begin` on, the start of its last document.
+  void take_tokens(const AttentionCase& longer, int64_t begin);
+
   kernels::AttentionGeometry geometry() const;
   float scale() const;
+  int64_t key_row(int kv_head, int64_t token) const;  // first element in key, value, d_key, d_value
+  int64_t query_row(int64_t token, int head) const;   // first element in query, output, ...
 
   AttentionShape shape;
   Tensor query, d_output;             // (tokens, query heads, head_dim)
-  Tensor key, value;                  // (kv heads, tokens, head_dim)
+  Tensor key, value;                  // (kv heads, tokens + padding, head_dim)
   Tensor output, d_query;             // (tokens, query heads, head_dim)
   std::vector<float> lse;             // (tokens, query heads)
-  std::vector<float> d_key, d_value;  // (kv heads, tokens, head_dim)
+  std::vector<float> d_key, d_value;  // (kv heads, tokens + padding, head_dim)
+  std::vector<int64_t> picks;         // (kv heads, tokens, num_picks), blocks; -1 where none is searched
   std::vector<int64_t> offsets;       // (kv heads, tiles + 1)
   std::vector<uint32_t> entries;
 
  private:
-  void fill_lists(std::mt19937_64& random);
+  void pick(int64_t begin, std::mt19937_64& random);
+  void build_lists();
+  std::map<int64_t, int64_t> tile_picks(int head, int64_t tile) const;
 };
 
 }  // namespace hiptrain::testing

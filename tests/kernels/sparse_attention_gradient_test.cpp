@@ -1,0 +1,251 @@
+// Backward attention against the gradient by definition, which finite differences check.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/reference/parallel_for.h"
+#include "kernels/sparse_attention.h"
+#include "tests/support/attention_case.h"
+#include "tests/support/attention_definition.h"
+#include "tests/support/attention_shapes.h"
+
+namespace hiptrain::testing {
+namespace {
+
+using kernels::ElementType;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
+
+double largest_error(const Tensor& values, const std::vector<double>& expected) {
+  double error = 0;
+  for (int64_t i = 0; i < values.size(); ++i) {
+    const double difference = std::abs(values.at(i) - expected[i]);
+    error = std::isnan(difference) ? kInfinity : std::max(error, difference);
+  }
+  return error;
+}
+
+double largest_error(const std::vector<float>& values, const std::vector<double>& expected) {
+  double error = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double difference = std::abs(values[i] - expected[i]);
+    error = std::isnan(difference) ? kInfinity : std::max(error, difference);
+  }
+  return error;
+}
+
+void expect_same_gradients(const AttentionCase& a, const AttentionCase& b) {
+  for (int64_t i = 0; i < a.d_query.size(); ++i)
+    ASSERT_TRUE(same_bits(a.d_query.at(i), b.d_query.at(i))) << "d_query " << i;
+  for (size_t i = 0; i < a.d_key.size(); ++i) {
+    ASSERT_TRUE(same_bits(a.d_key[i], b.d_key[i])) << "d_key " << i;
+    ASSERT_TRUE(same_bits(a.d_value[i], b.d_value[i])) << "d_value " << i;
+  }
+}
+
+// Central differences of the loss in every 13th element, the lists kept.
+void expect_finite_differences(AttentionDefinition& definition, std::vector<double>& input,
+                               const std::vector<double>& gradient) {
+  constexpr double kStep = 1e-4;
+  for (size_t i = 0; i < input.size(); i += 13) {
+    const double kept = input[i];
+    input[i] = kept + kStep;
+    definition.compute();
+    const double above = definition.loss();
+    input[i] = kept - kStep;
+    definition.compute();
+    const double below = definition.loss();
+    input[i] = kept;
+    ASSERT_NEAR((above - below) / (2 * kStep), gradient[i], 1e-6) << i;
+  }
+}
+
+TEST(AttentionDefinition, GradientEqualsFiniteDifferences) {
+  const AttentionCase input({.num_tokens = 150,
+                             .num_kv_heads = 1,
+                             .head_dim = 8,
+                             .block_size = 16,
+                             .sink_tokens = 16,
+                             .window = 8,
+                             .num_picks = 1},
+                            31);
+  ASSERT_FALSE(input.entries.empty());
+  AttentionDefinition definition(input);
+  definition.compute();
+  const AttentionDefinition expected = definition;
+  expect_finite_differences(definition, definition.query, expected.d_query);
+  expect_finite_differences(definition, definition.key, expected.d_key);
+  expect_finite_differences(definition, definition.value, expected.d_value);
+}
+
+class SparseAttentionGradientShapes : public ::testing::TestWithParam<AttentionShape> {};
+
+TEST_P(SparseAttentionGradientShapes, EqualsTheDefinition) {
+  AttentionCase input(GetParam(), 32);
+  input.forward();
+  input.backward();
+  AttentionDefinition expected(input);
+  expected.compute();
+  EXPECT_LT(largest_error(input.d_query, expected.d_query), 2e-5);
+  EXPECT_LT(largest_error(input.d_key, expected.d_key), 5e-5);
+  EXPECT_LT(largest_error(input.d_value, expected.d_value), 5e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, SparseAttentionGradientShapes, ::testing::ValuesIn(attention_shapes()));
+
+TEST(SparseAttentionGradient, Bfloat16IsAsGoodAsRounding) {
+  AttentionCase input({.num_tokens = 600, .head_dim = 64, .element = ElementType::kBfloat16}, 33);
+  input.forward();
+  input.backward();
+  AttentionDefinition exact(input), plain(input, true);
+  exact.compute();
+  plain.compute();
+  const auto plain_error = [](const std::vector<double>& a, const std::vector<double>& b) {
+    double error = 0;
+    for (size_t i = 0; i < a.size(); ++i) error = std::max(error, std::abs(a[i] - b[i]));
+    return error;
+  };
+  EXPECT_LE(largest_error(input.d_query, exact.d_query), 2 * plain_error(plain.d_query, exact.d_query));
+  EXPECT_LE(largest_error(input.d_key, exact.d_key), 2 * plain_error(plain.d_key, exact.d_key));
+  EXPECT_LE(largest_error(input.d_value, exact.d_value), 2 * plain_error(plain.d_value, exact.d_value));
+}
+
+TEST(SparseAttentionGradient, RowsBeforeMoveNothingBehindThem) {
+  const AttentionShape shape{
+      .num_tokens = 280, .group_size = 3, .head_dim = 8, .block_size = 16, .sink_tokens = 16, .window = 20};
+  for (int64_t p = 1; p < shape.num_tokens; p += 9) {
+    AttentionCase input(shape, 34);
+    for (int64_t i = input.query_row(p, 0); i < input.d_output.size(); ++i) input.d_output.set(i, 0);
+    input.forward();
+    input.backward();
+    for (int64_t i = input.query_row(p, 0); i < input.d_query.size(); ++i) ASSERT_EQ(input.d_query.at(i), 0) << p;
+    for (int head = 0; head < shape.num_kv_heads; ++head)
+      for (int64_t i = input.key_row(head, p); i < input.key_row(head, shape.num_tokens); ++i) {
+        ASSERT_EQ(input.d_key[i], 0) << p;
+        ASSERT_EQ(input.d_value[i], 0) << p;
+      }
+  }
+}
+
+// A token's NaN query reaches the keys that it sees, and no others.
+TEST(SparseAttentionGradient, NanReachesOnlyKeysThatAreSeen) {
+  const AttentionShape shape{
+      .num_tokens = 300, .num_kv_heads = 1, .head_dim = 8, .block_size = 16, .sink_tokens = 16, .window = 40};
+  AttentionCase input(shape, 35);
+  const AttentionDefinition definition(input);
+  constexpr int64_t kToken = 211;
+  input.query.set(input.query_row(kToken, 1), kNan);
+  input.forward();
+  input.backward();
+  for (int64_t key = 0; key < shape.num_tokens; ++key)
+    ASSERT_EQ(std::isnan(input.d_key[input.key_row(0, key)]), definition.allowed(0, kToken, key)) << key;
+  for (int64_t token = 0; token < shape.num_tokens; ++token)
+    ASSERT_EQ(std::isnan(input.d_query.at(input.query_row(token, 1))), token == kToken) << token;
+}
+
+TEST(SparseAttentionGradient, ThreadsAndRunsGiveTheSameBits) {
+  const AttentionShape shape{
+      .num_tokens = 900, .head_dim = 40, .block_size = 32, .window = 120, .document_starts = {0, 256}};
+  AttentionCase one(shape, 36);
+  kernels::set_reference_threads(1);
+  one.forward();
+  one.backward();
+  for (const int threads : {2, 3, 3, 8}) {
+    AttentionCase more(shape, 36);
+    kernels::set_reference_threads(threads);
+    more.forward();
+    more.backward();
+    expect_same_gradients(one, more);
+  }
+  kernels::set_reference_threads(0);
+}
+
+TEST(SparseAttentionGradient, CallsOverPartsAgree) {
+  const AttentionShape shape{.num_tokens = 1000, .head_dim = 24, .block_size = 32};
+  AttentionCase whole(shape, 37), parts(shape, 37);
+  whole.forward();
+  whole.backward();
+  parts.forward();
+  for (int64_t begin = 0, count; begin < shape.num_tokens; begin += count) {
+    count = std::min<int64_t>(begin == 0 ? 64 : 320, shape.num_tokens - begin);
+    sparse_attention_backward_reference(parts.backward_params(begin, count));
+  }
+  for (int64_t i = 0; i < whole.d_query.size(); ++i)
+    ASSERT_TRUE(same_bits(whole.d_query.at(i), parts.d_query.at(i))) << i;
+  for (size_t i = 0; i < whole.d_key.size(); ++i) {
+    ASSERT_NEAR(whole.d_key[i], parts.d_key[i], 1e-5);
+    ASSERT_NEAR(whole.d_value[i], parts.d_value[i], 1e-5);
+  }
+}
+
+TEST(SparseAttentionGradient, AddsToKeyGradients) {
+  const AttentionShape shape{.num_tokens = 200, .head_dim = 8, .num_picks = 0};
+  AttentionCase fresh(shape, 38), added(shape, 38);
+  fresh.forward();
+  fresh.backward();
+  added.forward();
+  for (size_t i = 0; i < added.d_key.size(); ++i) {
+    added.d_key[i] = 3;
+    added.d_value[i] = -2;
+  }
+  added.backward();
+  for (size_t i = 0; i < added.d_key.size(); ++i) {
+    ASSERT_NEAR(added.d_key[i], fresh.d_key[i] + 3, 1e-5);
+    ASSERT_NEAR(added.d_value[i], fresh.d_value[i] - 2, 1e-5);
+  }
+}
+
+TEST(SparseAttentionGradient, EmptySetHasNone) {
+  AttentionCase input({.num_tokens = 90, .num_kv_heads = 1, .head_dim = 8, .num_picks = 0}, 39);
+  for (int64_t token = 0; token < 90; ++token) {
+    for (int head = 0; head < 2; ++head) input.query.set(input.query_row(token, head), 1);
+    input.key.set(input.key_row(0, token), -1e38f);
+    input.key.set(input.key_row(0, token) + 1, -kInfinity);
+    for (int head = 0; head < 2; ++head) input.query.set(input.query_row(token, head) + 1, 1);
+  }
+  input.forward();
+  input.backward();
+  for (size_t i = 0; i < input.d_value.size(); ++i) {
+    ASSERT_EQ(input.d_key[i], 0);
+    ASSERT_EQ(input.d_value[i], 0);
+  }
+}
+
+TEST(SparseAttentionGradient, GroupIsTheSumOfItsHeads) {
+  const AttentionShape shape{.num_tokens = 300, .group_size = 3, .num_kv_heads = 1, .head_dim = 16};
+  AttentionCase grouped(shape, 40);
+  AttentionShape narrow = shape;
+  narrow.group_size = 1;
+  std::vector<double> d_key(grouped.key.size()), d_value(grouped.key.size());
+  for (int head = 0; head < 3; ++head) {
+    AttentionCase single(narrow, 41);
+    single.key = grouped.key;
+    single.value = grouped.value;
+    single.picks = grouped.picks;
+    single.offsets = grouped.offsets;
+    single.entries = grouped.entries;
+    for (int64_t token = 0; token < shape.num_tokens; ++token)
+      for (int i = 0; i < shape.head_dim; ++i) {
+        single.query.set(single.query_row(token, 0) + i, grouped.query.at(grouped.query_row(token, head) + i));
+        single.d_output.set(single.query_row(token, 0) + i, grouped.d_output.at(grouped.query_row(token, head) + i));
+      }
+    single.forward();
+    single.backward();
+    for (size_t i = 0; i < d_key.size(); ++i) {
+      d_key[i] += single.d_key[i];
+      d_value[i] += single.d_value[i];
+    }
+  }
+  grouped.forward();
+  grouped.backward();
+  EXPECT_LT(largest_error(grouped.d_key, d_key), 1e-5);
+  EXPECT_LT(largest_error(grouped.d_value, d_value), 1e-5);
+}
+
+}  // namespace
+}  // namespace hiptrain::testing
