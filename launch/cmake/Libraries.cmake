@@ -8,6 +8,10 @@ if(TARGET yaml-cpp AND NOT TARGET yaml-cpp::yaml-cpp)  # the name before 0.8
   add_library(yaml-cpp::yaml-cpp ALIAS yaml-cpp)
 endif()
 
+# libtorch.so exports parts of the C++ library it was built with, std::filesystem among them, and those crash: the
+# machine's own C++ library must be the first that the loader searches.
+add_link_options("LINKER:--push-state,--no-as-needed" -lstdc++ "LINKER:--pop-state")
+
 find_package(Torch REQUIRED)
 list(FILTER TORCH_LIBRARIES EXCLUDE REGEX "NOTFOUND")
 

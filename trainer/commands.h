@@ -1,0 +1,14 @@
+// The commands of the program. Each returns the exit code of a run that ended as it should; mistakes are thrown.
+#pragma once
+
+#include "distributed/mpi_runtime.h"
+#include "trainer/command_line.h"
+
+namespace hiptrain {
+
+int run_train(const TrainCommand& command, MpiRuntime& mpi);
+int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi);
+int run_export(const ExportCommand& command, MpiRuntime& mpi);
+int run_attention(const AttentionCommand& command, MpiRuntime& mpi);
+
+}  // namespace hiptrain
