@@ -1,0 +1,71 @@
+// Random inputs, element types and thread counts for the tests of pointwise kernels.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "kernels/element.h"
+#include "kernels/reference/parallel_for.h"
+
+namespace hiptrain::kernels {
+
+inline std::vector<float> random_values(int64_t count, uint32_t seed, float scale = 1.0f) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+// Values as a kernel reads and writes them.
+class Elements {
+ public:
+  Elements(ElementType element, const std::vector<float>& values) : element_(element), floats_(values) {
+    for (const float value : values) bits_.push_back(float_to_bfloat16(value));
+  }
+  Elements(ElementType element, int64_t count) : Elements(element, std::vector<float>(count, -77.0f)) {}
+
+  void* data() { return element_ == ElementType::kFloat32 ? static_cast<void*>(floats_.data()) : bits_.data(); }
+  float operator[](int64_t i) const {
+    return element_ == ElementType::kFloat32 ? floats_[i] : bfloat16_to_float(bits_[i]);
+  }
+  std::vector<float> values() const {
+    std::vector<float> result(floats_.size());
+    for (size_t i = 0; i < result.size(); ++i) result[i] = (*this)[i];
+    return result;
+  }
+
+ private:
+  ElementType element_;
+  std::vector<float> floats_;
+  std::vector<uint16_t> bits_;
+};
+
+// The rounding of a stored result of about this size.
+inline double rounding(ElementType element, double magnitude) {
+  const double relative = element == ElementType::kFloat32 ? 4e-6 : 1.0 / 256;
+  return relative * std::abs(magnitude) + 1e-6;
+}
+
+inline const char* element_name(ElementType element) {
+  return element == ElementType::kFloat32 ? "float32" : "bfloat16";
+}
+
+// Runs `compute` with 1, 2 and 5 threads and expects the same bits.
+template <typename Compute>
+void expect_independent_of_threads(const Compute& compute) {
+  const int threads_before = reference_threads();
+  set_reference_threads(1);
+  const std::vector<float> expected = compute();
+  for (const int threads : {2, 5}) {
+    set_reference_threads(threads);
+    EXPECT_EQ(compute(), expected) << threads << " threads";
+  }
+  set_reference_threads(threads_before);
+}
+
+}  // namespace hiptrain::kernels
