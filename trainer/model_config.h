@@ -10,17 +10,20 @@ namespace hiptrain {
 
 enum class RopeType { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
 
+// A missing optional field has the value that transformers gives it; 0 where transformers computes
+// one from others.
 struct RopeConfig {
   RopeType type = RopeType::kDefault;
   double theta = 10000;
-  double partial_rotary_factor = 1;
-  double factor = 1;
-  double attention_factor = 0;  // 0: the type's own rule
-  int64_t original_max_positions = 0;
-  double low_frequency_factor = 0, high_frequency_factor = 0;  // llama3
+  double factor = 0;                   // 0: max_positions / original_max_positions (yarn, longrope)
+  double attention_factor = 0;         // 0: the type's own rule (yarn, longrope)
+  int64_t original_max_positions = 0;  // llama3, yarn, longrope
+  double low_frequency_factor = 0, high_frequency_factor = 0;            // llama3
   double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;  // yarn
-  bool truncate = true;                                                   // yarn
-  std::vector<double> short_factor, long_factor;                          // longrope
+  bool truncate = true;                                                  // yarn
+  std::vector<double> short_factor = {}, long_factor = {};               // longrope: (rotary_dims / 2)
+
+  bool operator==(const RopeConfig&) const = default;
 };
 
 struct ModelConfig {
@@ -30,20 +33,23 @@ struct ModelConfig {
   double rms_norm_epsilon, initializer_range;
   bool tied_embeddings;
   bool query_bias, key_bias, value_bias, output_bias, mlp_bias;
-  bool query_key_norm;      // RMS norm of every query and key head, before the rotary embedding
-  int64_t sliding_window;   // 0: none. Layers >= first_sliding_layer look at this many tokens only
+  bool query_key_norm;     // RMS norm of every query and key head, before the rotary embedding
+  int64_t sliding_window;  // 0: no layer has one. Some layers of Qwen, all of Mistral see this many
+                           // tokens only
   RopeConfig rope;
   std::vector<int64_t> eos_token_ids;
 
   int group_size() const { return num_query_heads / num_kv_heads; }
-  int rotary_dims() const;
+  int rotary_dims() const { return head_dim; }  // these families rotate whole heads
 };
 
-// Reads FOLDER/config.json (or a config.json itself). A field that changes the mathematics and is not understood, a missing
-// or contradictory one, throws FormatError with its name. sliding_window fields in use are kept in sliding_window.
+// Reads FOLDER/config.json (or a config.json itself), with the defaults of transformers 5. A field
+// that changes the mathematics and is not understood, a missing or contradictory one, throws
+// FormatError with its name.
 ModelConfig read_model_config(const std::filesystem::path& path);
 
-// The rotary frequencies for a sequence whose largest position is sequence_tokens - 1 (dynamic and longrope depend on it).
+// The rotary frequencies for a sequence whose largest position is sequence_tokens - 1 (dynamic and
+// longrope depend on it).
 struct RopeFrequencies {
   std::vector<uint64_t> turns_per_token;  // (rotary_dims / 2), fixed point: 2^64 is one turn
   float attention_factor;                 // multiplies cosine and sine
