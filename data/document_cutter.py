@@ -4,17 +4,17 @@ A tokenizer run over a whole book is one process and much memory, and some take 
 PIECE_CHARACTERS keep it linear and spread one document over all workers.
 
 Where to cut. A byte-level BPE first splits the text with a regular expression and never merges across a split. A cut
-is safe where the expression splits in any case, and behind a line's end, between two characters that are no spaces,
-every known one does (GPT-2, Llama 3, Qwen; o200k not before a slash). Inside a run of spaces none is safe: `\\s+(?!\\S)`
-looks ahead. We trust no rule: each place is tried on the text around it, and taken only if the two sides encoded apart
-give the tokens of both encoded together. Without line ends, places between words are tried, then any.
+is safe where the expression splits in any case: behind a line's end that stands between two characters that are no
+spaces, every known one does (GPT-2, Llama 3, Qwen; o200k not before a slash). Inside a run of spaces no place is safe:
+`\\s+(?!\\S)` looks ahead. We trust no rule: each place is tried on the text around it, and taken only if the two sides
+encoded apart give the tokens of both encoded together. Without line ends, places between words are tried, then any.
 
 A piece that goes on is encoded behind a line's end, whose tokens are then removed: tokenizers of the SentencePiece
 family put a space before every text, which must not be put in the middle of a document.
 
 What this cannot promise: the check sees CONTEXT_CHARACTERS on both sides. A tokenizer without pre-tokenization whose
-choice depends on text further away could differ from the whole at a cut; none is known to. Where no place near
-the wanted one passes (a single word without end, a run of spaces), the cut is made all the same and counted in
+choice depends on text further away could differ from the whole at a cut (periodic text without spaces can do this).
+Where no place near the wanted one passes, as in a run of spaces, the cut is made all the same and counted in
 num_unverified_cuts.
 """
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from argument_types import extension_list, positive
 from input_error import InputError
-from prepare_tokens import extension_list, positive
 from text_sources import SourceOptions, Sources
 
 NUM_BYTES = 256  # each is a token, so that every text can be written
@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--vocab-size", type=positive, required=True, metavar="N", help="of the tokenizer, with the end-of-text token")
     add("--output", required=True, metavar="FOLDER", help="for tokenizer.json and tokenizer_config.json")
     add("--text-column", default="text", metavar="NAME", help="of .jsonl and .parquet (text)")
-    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="of the files to take from folders (all)")
+    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="of the files to take from folders")
     add("--eos-token", default="<|endoftext|>", metavar="TOKEN", help="the end-of-text token (<|endoftext|>)")
     add("--model-max-length", type=positive, default=1 << 30, metavar="N", help="for tokenizer_config.json (no limit)")
     return parser.parse_args()
@@ -71,7 +71,8 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         if arguments.vocab_size <= NUM_BYTES:
-            raise InputError(f"--vocab-size {arguments.vocab_size}; expected at least {NUM_BYTES + 1}: the bytes and EOS.")
+            least = NUM_BYTES + 1
+            raise InputError(f"--vocab-size {arguments.vocab_size}; expected at least {least}: the bytes and EOS.")
         sources = Sources(arguments.inputs, SourceOptions(arguments.text_column, extensions=arguments.extensions))
         texts = (block.text for block in sources.blocks())
         tokenizer = train(texts, arguments.vocab_size, arguments.eos_token, sys.stderr.isatty())
@@ -81,7 +82,7 @@ def main() -> int:
         return 2
     print(f"{arguments.output}: {tokenizer.get_vocab_size():,} tokens from {len(sources.files):,} files")
     if tokenizer.get_vocab_size() < arguments.vocab_size:
-        print(f"the text gives no more than {tokenizer.get_vocab_size():,} tokens; {arguments.vocab_size:,} were asked for")
+        print(f"the text gives no more tokens than that; {arguments.vocab_size:,} were asked for")
     return 0
 
 

@@ -5,7 +5,6 @@ import gzip
 import importlib
 import io
 import json
-import os
 import signal
 import struct
 import subprocess
@@ -56,7 +55,8 @@ def tokenizer_folder(tmp_path_factory) -> Path:
 
 def prepare(tokenizer_folder: Path, output: Path, *arguments) -> subprocess.CompletedProcess:
     run_or_call = run if "--workers" in arguments else call
-    return run_or_call("prepare_tokens", "--workers", 1, *arguments, "--tokenizer", tokenizer_folder, "--output", output)
+    paths = ("--tokenizer", tokenizer_folder, "--output", output)
+    return run_or_call("prepare_tokens", "--workers", 1, *arguments, *paths)
 
 
 def documents_of(prefix: Path) -> list[list[int]]:
@@ -171,17 +171,18 @@ def test_special_tokens(tokenizer_folder, tmp_path):
     assert documents_of(output) == [[0, *plain, 1]]
 
 
-def test_ids_beyond_16_bits_become_int32(tokenizer_folder, tmp_path):
+@pytest.mark.parametrize("vocabulary_size, dtype", [(65536, "uint16"), (65537, "int32")])
+def test_ids_beyond_16_bits_become_int32(tokenizer_folder, tmp_path, vocabulary_size, dtype):
     spec = json.loads((tokenizer_folder / "tokenizer.json").read_text())
-    spec["added_tokens"].append({**spec["added_tokens"][0], "id": 65536, "content": "<far>"})
+    spec["model"]["vocab"] |= {f"<{number}>": number for number in range(1000, vocabulary_size)}
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<far>"}}))
     (tmp_path / "a.txt").write_text("text")
-    far = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).token_to_id("<far>")
-    assert prepare(tmp_path, tmp_path / "out", tmp_path / "a.txt").returncode == 0
-    assert documents_of(tmp_path / "out")[0][-1] == far
-    dtype = json.loads((tmp_path / "out.json").read_text())["dtype"]
-    assert dtype == ("int32" if far >= 65536 else "uint16")
+    last = vocabulary_size - 1
+    result = prepare(tmp_path, tmp_path / "out", tmp_path / "a.txt", "--eos-token", f"<{last}>")
+    assert result.returncode == 0, result.stderr
+    assert documents_of(tmp_path / "out")[0][-1] == last
+    description = json.loads((tmp_path / "out.json").read_text())
+    assert (description["dtype"], description["vocabulary_size"]) == (dtype, vocabulary_size)
 
 
 def test_one_long_document_and_two_workers(tokenizer_folder, tmp_path):
