@@ -11,6 +11,7 @@ namespace hiptrain {
 
 nlohmann::json parse_json(std::string_view text, const std::string& what) {
   using Json = nlohmann::json;
+  if (text.find('\0') != std::string_view::npos) throw FormatError(what + " is not valid JSON: it has a zero byte");
   std::vector<std::set<std::string>> keys_of_open_objects;
   const auto refuse_repeated_keys = [&](int, Json::parse_event_t event, Json& value) {
     if (event == Json::parse_event_t::object_start) {
