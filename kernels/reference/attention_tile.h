@@ -4,6 +4,7 @@
 // A row of a tile is one query head of one token: row = token of the tile * G + query head of the group.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <vector>
