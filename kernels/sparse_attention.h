@@ -1,4 +1,5 @@
-// Attention of tiles of queries over sinks, listed blocks and window (kernels/attention_geometry.h), forward and backward.
+// Attention of tiles of queries over sinks, listed blocks and window (kernels/attention_geometry.h), forward and
+// backward.
 //
 //   A_i  = keys t <= i of the tile's sink and window blocks, and of listed blocks whose first row is <= i's row
 //   s_it = scale q_i . k_t,  L_i = log sum_{t in A_i} exp s_it,  P_it = exp(s_it - L_i),  o_i = sum_t P_it v_t
@@ -16,12 +17,12 @@
 namespace hiptrain::kernels {
 
 struct SparseAttentionParams {
-  const void* query;        // (num_queries, num_query_heads, head_dim)
-  const void* key;          // (num_kv_heads, geometry.num_tokens, head_dim)
-  const void* value;        // (num_kv_heads, geometry.num_tokens, head_dim)
-  int64_t key_head_stride;  // elements from one KV head to the next, of key, value, d_key and d_value
-  void* output;             // (num_queries, num_query_heads, head_dim), out
-  float* log_sum_exp;       // (num_queries, num_query_heads), out; natural logarithm
+  const void* query;             // (num_queries, num_query_heads, head_dim)
+  const void* key;               // (num_kv_heads, geometry.num_tokens, head_dim)
+  const void* value;             // (num_kv_heads, geometry.num_tokens, head_dim)
+  int64_t key_head_stride;       // elements from one KV head to the next, of key, value, d_key and d_value
+  void* output;                  // (num_queries, num_query_heads, head_dim), out
+  float* log_sum_exp;            // (num_queries, num_query_heads), out; natural logarithm
   const int64_t* list_offsets;   // (num_kv_heads, tiles + 1), into list_entries; null: no lists, sinks and window only
   int64_t list_offsets_stride;   // from one KV head to the next; at least tiles + 1
   const uint32_t* list_entries;  // see make_list_entry in kernels/hip_selection.h
