@@ -5,6 +5,7 @@ last. A reader needs the .idx, so it never sees half a pair.
 """
 
 import array
+import contextlib
 import hashlib
 import json
 import os
@@ -64,7 +65,8 @@ class MegatronWriter:
         flush_folder(self.prefix.parent)
 
     def discard(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing writes what is buffered, and the disk may be full
+            self._file.close()
         for suffix in (".bin", ".idx", ".json"):
             self._temporary(suffix).unlink(missing_ok=True)
 

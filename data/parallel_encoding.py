@@ -2,10 +2,12 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
+import queue
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,24 +71,39 @@ class TaskEncoder:
         return numpy.array(ids, self._dtype)
 
 
-worker_encoder: TaskEncoder | None = None  # of a worker process
+class WorkerEnded(Exception):
+    """A worker process was killed or failed."""
 
 
-def start_worker(*arguments) -> None:
-    global worker_encoder
+class Worker:
+    """A process with a pipe of its own. A pool's shared queue can hang when a worker is killed; a pipe just ends."""
+
+    def __init__(self, encoder_arguments: tuple):
+        context = multiprocessing.get_context("spawn")  # no fork: this process may have threads
+        self._connection, other_end = context.Pipe()
+        self._process = context.Process(target=serve, args=(other_end, *encoder_arguments), daemon=True)
+        self._process.start()
+        other_end.close()  # so that the worker's end is the only one, and its death is the end of the pipe
+
+    def encode(self, task: Task) -> TaskTokens:
+        try:
+            self._connection.send(task)
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise WorkerEnded from error
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def serve(connection: multiprocessing.connection.Connection, *encoder_arguments) -> None:
+    """What a worker process does until its parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    worker_encoder = TaskEncoder(*arguments)
-
-
-def end_with_parent() -> None:
-    """A killed parent can tell nobody, and would leave its workers waiting for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def encode_in_worker(task: Task) -> TaskTokens:
-    return worker_encoder(task)
+    encoder = TaskEncoder(*encoder_arguments)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            connection.send(encoder(connection.recv()))
 
 
 def encode_all(tasks: Iterable[Task], num_workers: int, encoder_arguments: tuple) -> Iterator[TaskTokens]:
@@ -95,19 +112,35 @@ def encode_all(tasks: Iterable[Task], num_workers: int, encoder_arguments: tuple
     if num_workers == 1:
         yield from map(TaskEncoder(*encoder_arguments), tasks)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), start_worker, encoder_arguments
-    )
-    waiting = collections.deque()
+    workers = [Worker(encoder_arguments) for _ in range(num_workers)]
+    idle = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def encode(task: Task) -> TaskTokens:
+        worker = idle.get()  # there is one: as many threads as workers
+        try:
+            return worker.encode(task)
+        finally:
+            idle.put(worker)
+
+    threads = concurrent.futures.ThreadPoolExecutor(num_workers)
     try:
-        for task in tasks:
-            waiting.append(pool.submit(encode_in_worker, task))
-            if len(waiting) > 2 * num_workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order(threads, encode, tasks, 2 * num_workers)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in workers:
+            worker.stop()
+        threads.shutdown(cancel_futures=True)
+
+
+def in_order(threads, function, tasks: Iterable[Task], most_waiting: int) -> Iterator[TaskTokens]:
+    waiting = collections.deque()
+    for task in tasks:
+        waiting.append(threads.submit(function, task))
+        if len(waiting) > most_waiting:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def tasks_of(pieces: Iterable[Piece]) -> Iterator[Task]:

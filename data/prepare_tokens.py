@@ -8,7 +8,6 @@ their way, not by files or documents.
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import os
 import shlex
@@ -21,7 +20,7 @@ from argument_types import extension_list, positive, separator
 from document_cutter import DocumentCutter
 from input_error import InputError
 from megatron_writer import MegatronWriter
-from parallel_encoding import SpecialIds, TaskTokens, encode_all, tasks_of
+from parallel_encoding import SpecialIds, TaskTokens, WorkerEnded, encode_all, tasks_of
 from progress import Progress
 from text_sources import SourceOptions, Sources
 from tokenizer_folder import TokenizerFolder
@@ -131,8 +130,8 @@ def main() -> int:
     except InputError as error:
         print(f"prepare_tokens: {error}", file=sys.stderr)
         return 2
-    except concurrent.futures.process.BrokenProcessPool:
-        print("prepare_tokens: a worker process was killed (out of memory?); nothing was written.", file=sys.stderr)
+    except WorkerEnded:
+        print("prepare_tokens: a worker process was killed or failed (out of memory?); nothing was written.", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk
         print(f"prepare_tokens: {error}; nothing was written.", file=sys.stderr)

@@ -5,6 +5,8 @@ import gzip
 import importlib
 import io
 import json
+import os
+import resource
 import signal
 import struct
 import subprocess
@@ -200,6 +202,13 @@ def test_one_long_document_and_two_workers(tokenizer_folder, tmp_path):
     assert description["cuts"] >= 4 and description["unverified_cuts"] == 0
 
 
+def errors_of(process: subprocess.Popen) -> str:
+    try:
+        return process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_final_files(tokenizer_folder, tmp_path, number):
     (tmp_path / "long.txt").write_text(library_text(2_000_000) * 4, encoding="utf-8")
@@ -210,11 +219,41 @@ def test_an_interrupted_run_leaves_no_final_files(tokenizer_folder, tmp_path, nu
     while process.poll() is None and not any(path.stat().st_size for path in output.parent.glob(".*.partial")):
         time.sleep(0.02)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    errors = errors_of(process)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), errors
     left = {path.name for path in output.parent.iterdir()}
     assert not any(name.startswith("tokens") for name in left)
     assert number == signal.SIGKILL or not left
+
+
+def children_of(process_id: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_killed_worker_ends_the_run(tokenizer_folder, tmp_path):
+    (tmp_path / "long.txt").write_text(library_text(2_000_000) * 4, encoding="utf-8")
+    command = [sys.executable, REPOSITORY / "data" / "prepare_tokens.py", tmp_path / "long.txt", "--workers", "2"]
+    command += ["--tokenizer", tokenizer_folder, "--output", tmp_path / "out"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and len(children_of(process.pid)) < 3:  # spawn starts a helper of its own
+        time.sleep(0.02)
+    os.kill(children_of(process.pid)[-1], signal.SIGKILL)
+    errors = errors_of(process)
+    assert process.returncode == 1 and "a worker process was killed" in errors
+    assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_full_disk_is_one_sentence(tokenizer_folder, tmp_path):
+    (tmp_path / "long.txt").write_text(library_text(1_000_000), encoding="utf-8")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        result = prepare(tokenizer_folder, tmp_path / "out", tmp_path / "long.txt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.returncode == 1 and "File too large; nothing was written." in result.stderr
+    assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob(".*.partial"))
 
 
 def mistakes(folder: Path) -> list[tuple[list, str]]:
