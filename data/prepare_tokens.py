@@ -131,7 +131,7 @@ def main() -> int:
         print(f"prepare_tokens: {error}", file=sys.stderr)
         return 2
     except WorkerEnded:
-        print("prepare_tokens: a worker process was killed or failed (out of memory?); nothing was written.", file=sys.stderr)
+        print("prepare_tokens: a worker process failed or was killed (memory?); nothing was written.", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk
         print(f"prepare_tokens: {error}; nothing was written.", file=sys.stderr)
