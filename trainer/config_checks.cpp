@@ -1,0 +1,147 @@
+#include "trainer/config_checks.h"
+
+#include <algorithm>
+
+#include "kernels/attention_geometry.h"
+
+namespace hiptrain {
+namespace {
+
+std::string join_lines(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += (text.empty() ? "" : "\n") + line;
+  return text;
+}
+
+void add(std::vector<ConfigConflict>& conflicts, std::vector<std::string> fields, std::string message) {
+  conflicts.push_back({.fields = std::move(fields), .message = std::move(message)});
+}
+
+std::string number(int64_t value) { return std::to_string(value); }
+
+// "layers 0, 1"
+std::string layers_text(const LayerAttention& entry) {
+  std::string text = entry.layers.size() == 1 ? "layer " : "layers ";
+  for (size_t i = 0; i < entry.layers.size(); ++i) text += (i == 0 ? "" : ", ") + number(entry.layers[i]);
+  return text;
+}
+
+// Conflicts within one layer's attention; fields are named without "attention.".
+std::vector<ConfigConflict> attention_conflicts(const AttentionConfig& attention, RunPurpose purpose) {
+  std::vector<ConfigConflict> conflicts;
+  if (attention.sink_tokens % attention.block_size != 0)
+    add(conflicts, {"sink_tokens", "block_size"},
+        number(attention.sink_tokens) + " is not a multiple of block_size, " + number(attention.block_size) +
+            "; valid: 0, " + number(attention.block_size) + ", " + number(2 * attention.block_size) + ", ...");
+  if (purpose == RunPurpose::kTraining && attention.type == "hip" && attention.selection == "published_own_tile")
+    add(conflicts, {"selection"},
+        "published_own_tile sees the future and is for evaluation only; valid for training: picks, published");
+  return conflicts;
+}
+
+void add_attention_conflicts(const RunConfig& config, RunPurpose purpose, std::vector<ConfigConflict>& conflicts) {
+  for (ConfigConflict& conflict : attention_conflicts(config.attention, purpose)) {
+    for (std::string& field : conflict.fields) field.insert(0, "attention.");
+    conflicts.push_back(conflict);
+  }
+  for (const LayerAttention& entry : config.attention_layers) {
+    for (const ConfigConflict& conflict : attention_conflicts(entry.attention, purpose))
+      add(conflicts, {"attention.layers"},
+          layers_text(entry) + ": " + conflict.fields.front() + ": " + conflict.message);
+    const int64_t alignment = std::max(kernels::kQueryTile, config.attention.block_size);
+    if (config.data.packing == "documents" && entry.attention.block_size > alignment)
+      add(conflicts, {"attention.layers"},
+          layers_text(entry) + ": block_size: " + number(entry.attention.block_size) +
+              ", but documents start on multiples of " + number(alignment) +
+              "; set attention.block_size as large, or data.packing: stream");
+  }
+}
+
+void add_schedule_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  if (config.train.max_steps > 0 && config.optimizer.warmup_steps > config.train.max_steps)
+    add(conflicts, {"optimizer.warmup_steps", "train.max_steps"},
+        number(config.optimizer.warmup_steps) + " is more than train.max_steps, " + number(config.train.max_steps));
+  if (!config.evaluation.path.empty()) return;
+  for (const auto& [name, value] : {std::pair{"evaluation.every", config.evaluation.every},
+                                    std::pair{"evaluation.sequences", config.evaluation.sequences}})
+    if (value > 0)
+      add(conflicts, {name, "evaluation.path"}, number(value) + ", but evaluation.path is empty: nothing is evaluated");
+}
+
+void add_missing(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  if (config.model.path.empty()) add(conflicts, {"model.path"}, "missing; set it to a Hugging Face model folder");
+  if (config.data.path.empty())
+    add(conflicts, {"data.path"},
+        "missing; set it to the prefix of a .bin/.idx pair (data/prepare_tokens.py makes one)");
+}
+
+// Messages on the index dims that a head of this size does not have; `name` is the field's.
+void check_index_dims(const AttentionConfig& attention, int64_t head_dim, const std::string& name,
+                      std::vector<std::string>& messages) {
+  const std::string of_model = "; the model's head_dim is " + number(head_dim);
+  if (attention.type == "dense") return;
+  if (attention.index_dim_list.empty() && attention.index_dims > head_dim)
+    messages.push_back("error: " + name + ": " + number(attention.index_dims) + " is more than a head has" + of_model);
+  for (const int64_t dim : attention.index_dim_list)
+    if (dim >= head_dim)
+      messages.push_back("error: " + name + ": there is no dim " + number(dim) + of_model + ": valid are 0 to " +
+                         number(head_dim - 1));
+}
+
+void check_layers(const RunConfig& config, int64_t num_layers, int64_t head_dim, std::vector<std::string>& messages) {
+  for (const LayerAttention& entry : config.attention_layers) {
+    for (const int64_t layer : entry.layers)
+      if (layer >= num_layers)
+        messages.push_back("error: attention.layers: there is no layer " + number(layer) +
+                           "; the model has layers 0 to " + number(num_layers - 1));
+    check_index_dims(entry.attention, head_dim, "attention.layers: " + layers_text(entry) + ": index_dims", messages);
+  }
+}
+
+void check_ranks(const RunConfig& config, int64_t num_ranks, std::vector<std::string>& messages) {
+  const int64_t sequence = config.parallel.sequence;
+  if (sequence == 0 || num_ranks % sequence == 0) return;
+  std::string valid = "0 (all)";
+  for (int64_t divisor = 1; divisor <= num_ranks; ++divisor)
+    if (num_ranks % divisor == 0) valid += ", " + number(divisor);
+  messages.push_back("error: parallel.sequence: " + number(sequence) + " does not divide the number of ranks, " +
+                     number(num_ranks) + "; valid: " + valid);
+}
+
+void throw_if_any(std::vector<std::string> messages) {
+  if (!messages.empty()) throw ConfigError(std::move(messages));
+}
+
+}  // namespace
+
+ConfigError::ConfigError(std::vector<std::string> messages)
+    : messages_(std::move(messages)), text_(join_lines(messages_)) {}
+
+std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose purpose) {
+  std::vector<ConfigConflict> conflicts;
+  if (purpose == RunPurpose::kTraining) add_missing(config, conflicts);
+  add_attention_conflicts(config, purpose, conflicts);
+  add_schedule_conflicts(config, conflicts);
+  return conflicts;
+}
+
+std::vector<std::string> check_against_model(const RunConfig& config, int64_t num_layers, int64_t head_dim,
+                                             int64_t num_ranks) {
+  std::vector<std::string> messages;
+  check_index_dims(config.attention, head_dim, "attention.index_dims", messages);
+  check_layers(config, num_layers, head_dim, messages);
+  check_ranks(config, num_ranks, messages);
+  return messages;
+}
+
+void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks) {
+  throw_if_any(check_against_model(config, model.num_layers, model.head_dim, num_ranks));
+}
+
+void check_attention(const AttentionConfig& attention, int64_t head_dim) {
+  std::vector<std::string> messages;
+  check_index_dims(attention, head_dim, "attention.index_dims", messages);
+  throw_if_any(std::move(messages));
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,64 @@
+// Every field that a config file may have: one table that drives reading, checking, help and the resolved config.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "trainer/run_config.h"
+
+namespace hiptrain {
+
+// A number of dims, or an explicit list of them; the list wins where it is not empty, and the count is then its size.
+struct CountOrList {
+  int64_t* count;
+  std::vector<int64_t>* list;
+};
+
+// Where a field's value lies in a RunConfig; the alternative is the field's type.
+using FieldSlot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::vector<std::string>*,
+                               CountOrList, std::vector<LayerAttention>*>;
+
+// What a value may be, besides of its type. For a CountOrList: the count; for a list of text: every item.
+struct FieldLimits {
+  double minimum = -std::numeric_limits<double>::infinity();
+  double maximum = std::numeric_limits<double>::infinity();
+  bool minimum_excluded = false, maximum_excluded = false;
+  int64_t multiple_of = 1;
+  std::vector<std::string> choices = {};  // valid values as they are written; empty: any
+};
+
+struct ConfigField {
+  std::string name;  // "optimizer.learning_rate"
+  FieldSlot (*slot)(RunConfig&);
+  FieldLimits limits;
+  std::string help;  // one line
+
+  std::string section() const;  // "optimizer"; empty at the top level
+  std::string key() const;      // "learning_rate"
+};
+
+// In the order of the resolved config: the fields of a section are neighbours.
+std::span<const ConfigField> config_fields();
+const ConfigField* find_field(std::string_view name);
+std::vector<std::string> config_sections();
+
+// "an integer", "true or false", ...: what messages and help call the field's type.
+std::string type_name(const ConfigField& field);
+// "16, 32, 64 or 128", "0 or more", "above 0, at most 1": the limits in words; empty without any.
+std::string limits_text(const FieldLimits& limits);
+// The value as a config file holds it. Not for attention.layers.
+std::string value_text(const ConfigField& field, const RunConfig& config);
+
+// The whole config, defaults included, as YAML that reads back to the same config.
+std::string resolved_config(const RunConfig& config);
+
+// Help on all fields, for the terminal and as a page.
+std::string fields_as_text();
+std::string fields_as_markdown();
+
+}  // namespace hiptrain
