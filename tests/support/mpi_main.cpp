@@ -21,18 +21,21 @@ class FailureNotes : public testing::EmptyTestEventListener {
   FailureNotes(int rank, std::string& notes) : rank_(rank), notes_(notes) {}
 
  private:
+  // GoogleTest reports a result while it holds its lock: the test's name must be known by then.
+  void OnTestStart(const testing::TestInfo& test) override {
+    test_ = std::string(test.test_suite_name()) + '.' + test.name();
+  }
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
     std::ostringstream note;
-    note << "[rank " << rank_ << "] ";
-    if (test != nullptr) note << test->test_suite_name() << '.' << test->name() << ' ';
-    note << (result.file_name() ? result.file_name() : "") << ':' << result.line_number() << '\n'
+    note << "[rank " << rank_ << "] " << test_ << ' ' << (result.file_name() ? result.file_name() : "") << ':'
+         << result.line_number() << '\n'
          << result.message() << '\n';
     notes_ += note.str();
   }
 
   int rank_;
+  std::string test_ = "outside a test";
   std::string& notes_;
 };
 
