@@ -5,3 +5,9 @@ endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
 hiptrain_add_mpi_test(transformer_ranks_test RANKS 1 2 3 4 SOURCES trainer/transformer_ranks_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_mpi_test(checkpoint_store_test RANKS 1 2 3 SOURCES trainer/checkpoint_store_test.cpp LIBS hiptrain_trainer)
+hiptrain_add_test(config_reader_test SOURCES trainer/config_reader_test.cpp LIBS hiptrain_trainer)
+target_compile_definitions(config_reader_test PRIVATE HIPTRAIN_FIELDS_PAGE="${PROJECT_SOURCE_DIR}/configs/fields.md")
+
+add_test(NAME parity_test
+  COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_LIST_DIR}/parity_test.py)
+set_tests_properties(parity_test PROPERTIES TIMEOUT 900 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
