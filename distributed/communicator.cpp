@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <chrono>
 #include <initializer_list>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 namespace hiptrain {
 namespace {
@@ -52,44 +54,66 @@ void check_pair(const char* call, const at::Tensor& small, const at::Tensor& lar
   if (small.numel() * factor != large.numel()) refuse(call, "sizes differ", {&small, &large});
 }
 
+// Adds the time until its end to a total.
+class Timer {
+ public:
+  explicit Timer(double& total) : total_(total) {}
+  ~Timer() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 void copy_flat(const at::Tensor& from, at::Tensor& to) { to.view(-1).copy_(from.view(-1)); }
 
 }  // namespace
 
 void Communicator::all_reduce_sum(at::Tensor& values) {
+  const Timer timer(seconds_);
   check_tensor("all_reduce_sum", values);
   if (size_ > 1) do_all_reduce_sum(values);
 }
 
 void Communicator::all_reduce_max(at::Tensor& values) {
+  const Timer timer(seconds_);
   check_tensor("all_reduce_max", values);
   if (size_ > 1) do_all_reduce_max(values);
 }
 
 void Communicator::all_gather(const at::Tensor& part, at::Tensor& whole) {
+  const Timer timer(seconds_);
   check_pair("all_gather", part, whole, size_);
   size_ > 1 ? do_all_gather(part, whole) : copy_flat(part, whole);
 }
 
 void Communicator::reduce_scatter_sum(const at::Tensor& whole, at::Tensor& part) {
+  const Timer timer(seconds_);
   check_pair("reduce_scatter_sum", part, whole, size_);
   size_ > 1 ? do_reduce_scatter_sum(whole, part) : copy_flat(whole, part);
 }
 
 void Communicator::all_to_all(const at::Tensor& send, at::Tensor& receive) {
+  const Timer timer(seconds_);
   check_pair("all_to_all", send, receive, 1);
   if (send.numel() % size_ != 0) refuse("all_to_all", "ranks do not divide the size", {&send});
   size_ > 1 ? do_all_to_all(send, receive) : copy_flat(send, receive);
 }
 
 void Communicator::broadcast(at::Tensor& values, int root) {
+  const Timer timer(seconds_);
   check_tensor("broadcast", values);
   if (root < 0 || root >= size_) refuse("broadcast", "the root is not in the group", {&values});
   if (size_ > 1) do_broadcast(values, root);
 }
 
 void Communicator::barrier() {
+  const Timer timer(seconds_);
   if (size_ > 1) do_barrier();
 }
+
+double Communicator::take_seconds() { return std::exchange(seconds_, 0); }
 
 }  // namespace hiptrain

@@ -29,6 +29,9 @@ class Communicator {
   void broadcast(at::Tensor& values, int root);
   void barrier();
 
+  // Seconds that this rank spent in calls since the last reading, waiting for others included.
+  double take_seconds();
+
   // The ranks that give the same color, ordered by key.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
@@ -46,6 +49,7 @@ class Communicator {
   virtual void do_barrier() = 0;
 
   int rank_, size_;
+  double seconds_ = 0;
 };
 
 }  // namespace hiptrain

@@ -17,6 +17,11 @@ class ProcessGrid {
   Communicator& data() const { return *data_; }          // ranks that hold the same piece of different sequences
   Communicator& sequence() const { return *sequence_; }  // ranks that hold the pieces of one sequence
 
+  // Seconds in collectives of all three since the last reading.
+  double take_communication_seconds() const {
+    return world_->take_seconds() + data_->take_seconds() + sequence_->take_seconds();
+  }
+
  private:
   std::unique_ptr<Communicator> world_, data_, sequence_;
 };

@@ -6,9 +6,12 @@
 
 namespace hiptrain {
 
+int run_command(const Command& command, MpiRuntime& mpi);
+
 int run_train(const TrainCommand& command, MpiRuntime& mpi);
 int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi);
 int run_export(const ExportCommand& command, MpiRuntime& mpi);
 int run_attention(const AttentionCommand& command, MpiRuntime& mpi);
+int run_doctor(MpiRuntime& mpi);
 
 }  // namespace hiptrain

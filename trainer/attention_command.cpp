@@ -1,0 +1,210 @@
+// hiptrain attention IN.safetensors OUT.safetensors: selection and attention of one layer on tensors from a file.
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <iostream>
+#include <map>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/hip_selection.h"
+#include "trainer/commands.h"
+#include "trainer/config_checks.h"
+#include "trainer/config_reader.h"
+#include "trainer/hip_attention.h"
+#include "trainer/safetensors.h"
+#include "trainer/threads.h"
+
+namespace hiptrain {
+namespace {
+
+struct AttentionInput {
+  at::Tensor query;     // (tokens, query heads, head_dim)
+  at::Tensor key;       // (tokens, kv heads, head_dim)
+  at::Tensor value;     // (tokens, kv heads, head_dim)
+  at::Tensor d_output;  // (tokens, query heads, head_dim), or undefined
+  std::vector<int64_t> document_starts;
+};
+
+[[noreturn]] void refuse(const SafetensorsFile& file, const std::string& what) {
+  throw FormatError(file.path().string() + ": " + what);
+}
+
+std::string shape_of(const at::Tensor& tensor) {
+  std::ostringstream text;
+  text << tensor.scalar_type() << " " << tensor.sizes();
+  return text.str();
+}
+
+void check_shapes(const SafetensorsFile& file, const AttentionInput& input) {
+  const at::Tensor &q = input.query, &k = input.key;
+  if (q.dim() != 3 || k.dim() != 3 || q.size(0) < 1)
+    refuse(file, "q " + shape_of(q) + " and k " + shape_of(k) + ": expected (tokens, heads, head_dim)");
+  if (q.scalar_type() != at::kFloat && q.scalar_type() != at::kBFloat16)
+    refuse(file, "q is " + shape_of(q) + ": expected F32 or BF16");
+  if (k.size(0) != q.size(0) || k.size(2) != q.size(2) || k.scalar_type() != q.scalar_type())
+    refuse(file, "k " + shape_of(k) + " does not match q " + shape_of(q) + " in type, tokens or head_dim");
+  if (input.value.sizes() != k.sizes() || input.value.scalar_type() != k.scalar_type())
+    refuse(file, "v " + shape_of(input.value) + " does not match k " + shape_of(k));
+  if (k.size(1) < 1 || q.size(1) % k.size(1) != 0 || q.size(1) / k.size(1) > 16)
+    refuse(file, std::to_string(q.size(1)) + " query heads over " + std::to_string(k.size(1)) +
+                     " KV heads: expected 1 to 16 query heads for each KV head");
+  if (q.size(2) % 8 != 0 || q.size(2) < 8 || q.size(2) > 256)
+    refuse(file, "head_dim " + std::to_string(q.size(2)) + ": expected a multiple of 8 up to 256");
+  if (input.d_output.defined() &&
+      (input.d_output.sizes() != q.sizes() || input.d_output.scalar_type() != q.scalar_type()))
+    refuse(file, "do " + shape_of(input.d_output) + " does not match q " + shape_of(q));
+}
+
+std::vector<int64_t> read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
+  if (!file.tensors().contains("document_starts")) return {0};
+  const at::Tensor tensor = file.tensor("document_starts");
+  if (tensor.scalar_type() != at::kLong || tensor.dim() != 1 || tensor.size(0) < 1)
+    refuse(file, "document_starts is " + shape_of(tensor) + ": expected I64 (documents)");
+  const int64_t alignment = std::max(kernels::kQueryTile, block_size);
+  std::vector<int64_t> starts(tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.size(0));
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const int64_t least = i == 0 ? 0 : starts[i - 1] + 1;
+    if (starts[i] < least || starts[i] >= num_tokens || starts[i] % alignment != 0 || (i == 0 && starts[i] != 0))
+      refuse(file, "document_starts[" + std::to_string(i) + "] = " + std::to_string(starts[i]) +
+                       ": expected 0 first, then ascending multiples of " + std::to_string(alignment) + " below " +
+                       std::to_string(num_tokens));
+  }
+  return starts;
+}
+
+AttentionInput read_input(const std::filesystem::path& path, const AttentionConfig& config) {
+  const SafetensorsFile file(path);
+  AttentionInput input{.query = file.tensor("q"), .key = file.tensor("k"), .value = file.tensor("v"),
+                       .d_output = {}, .document_starts = {}};
+  if (file.tensors().contains("do")) input.d_output = file.tensor("do");
+  check_shapes(file, input);
+  input.document_starts = read_document_starts(file, input.query.size(0), config.block_size);
+  return input;
+}
+
+// (tokens, heads, head_dim) -> this rank's (heads, local tokens, head_dim), or (local tokens, heads, head_dim).
+at::Tensor local_heads(const at::Tensor& whole, const SequenceShard& shard) {
+  return whole.narrow(0, shard.begin(), shard.size()).transpose(0, 1).contiguous();
+}
+at::Tensor local_tokens(const at::Tensor& whole, const SequenceShard& shard) {
+  return whole.narrow(0, shard.begin(), shard.size()).contiguous();
+}
+
+// (local tokens, ...) of every rank -> (tokens, ...).
+at::Tensor gather_tokens(const at::Tensor& local, const SequenceShard& shard, Communicator& world) {
+  std::vector<int64_t> shape = local.sizes().vec();
+  shape[0] = shard.num_tokens();
+  int64_t columns = 1;
+  for (size_t i = 1; i < shape.size(); ++i) columns *= shape[i];
+  return gather_sequence(local.reshape({1, local.size(0), columns}), shard, world).view(shape);
+}
+
+// The lists of all ranks' tiles as one.
+BlockLists gather_lists(const BlockLists& local, const SequenceShard& shard, Communicator& world) {
+  const int64_t num_kv_heads = local.offsets.size(0), tiles = kernels::num_tiles(shard.num_tokens());
+  const SequenceShard tile_shard(tiles, 1, world.rank(), world.size());
+  const at::Tensor counts =
+      gather_sequence(local.offsets.diff(1, 1).unsqueeze(2).contiguous(), tile_shard, world).squeeze(2);
+  BlockLists all{.offsets = at::zeros({num_kv_heads, tiles + 1}, at::kLong), .entries = {}};
+  const at::Tensor running = counts.flatten().cumsum(0).view({num_kv_heads, tiles});
+  all.offsets.narrow(1, 1, tiles).copy_(running);
+  for (int64_t head = 1; head < num_kv_heads; ++head) all.offsets[head][0] = all.offsets[head - 1][tiles];
+
+  at::Tensor longest = at::full({1}, local.entries.numel(), at::kLong);
+  world.all_reduce_max(longest);
+  const int64_t room = longest.item<int64_t>();
+  at::Tensor padded = at::zeros({room}, at::kInt), gathered = at::empty({world.size(), room}, at::kInt);
+  padded.narrow(0, 0, local.entries.numel()).copy_(local.entries);
+  world.all_gather(padded, gathered);
+  std::vector<at::Tensor> in_order{at::empty({0}, at::kInt)};
+  std::vector<int64_t> taken(world.size(), 0);  // each rank's entries are ordered by head, then tile
+  for (int64_t head = 0; head < num_kv_heads; ++head)
+    for (int rank = 0; rank < world.size(); ++rank) {
+      const SequenceShard part(tiles, 1, rank, world.size());
+      const int64_t size = counts[head].narrow(0, part.begin(), part.size()).sum().item<int64_t>();
+      in_order.push_back(gathered[rank].narrow(0, taken[rank], size));
+      taken[rank] += size;
+    }
+  all.entries = at::cat(in_order);
+  return all;
+}
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+void add_lists(Tensors& out, const BlockLists& lists) {
+  out["list_offsets"] = lists.offsets;
+  out["list_block"] = lists.entries.bitwise_right_shift(kernels::kFirstRowBits)
+                          .bitwise_and((int64_t{1} << (32 - kernels::kFirstRowBits)) - 1)
+                          .to(at::kInt);
+  out["list_first_row"] = lists.entries.bitwise_and((1 << kernels::kFirstRowBits) - 1);
+}
+
+Tensors compute(const AttentionInput& input, const AttentionConfig& config, Communicator& world,
+                RunningCounts& counts) {
+  const SequenceShard shard(input.query.size(0), kernels::kQueryTile, world.rank(), world.size());
+  const HipAttention attention(config, shard, input.document_starts, world, counts);
+  const int num_kv_heads = static_cast<int>(input.key.size(1)), head_dim = static_cast<int>(input.key.size(2));
+  const at::Tensor query = local_tokens(input.query, shard), local_key = local_heads(input.key, shard);
+  const KeysAndValues keys{.key = gather_sequence(local_key, shard, world),
+                           .value = gather_sequence(local_heads(input.value, shard), shard, world)};
+  Tensors out;
+  BlockLists lists;
+  if (attention.selects()) {
+    const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim);
+    out["picks"] = attention.pick(index_queries(query, num_kv_heads, dims), index_keys(local_key, dims));
+    lists = attention.unite(out["picks"]);
+  } else if (attention.selects_as_published()) {
+    lists = attention.select_as_published(query, keys.key);
+  } else {
+    lists = {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, at::kLong),
+             .entries = at::empty({0}, at::kInt)};
+  }
+  const AttentionOutput output = attention.forward(query, keys, lists, 0);
+  out["o"] = gather_tokens(output.output, shard, world);
+  out["lse"] = gather_tokens(output.log_sum_exp, shard, world);
+  add_lists(out, gather_lists(lists, shard, world));
+  if (!input.d_output.defined()) return out;
+
+  KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
+  out["dq"] = gather_tokens(
+      attention.backward(query, keys, lists, 0, output, local_tokens(input.d_output, shard), d_keys), shard, world);
+  const auto home = [&](const at::Tensor& gradient) {
+    return gather_tokens(reduce_scatter_sequence(gradient, shard, world).transpose(0, 1).contiguous(), shard, world);
+  };
+  out["dk"] = home(d_keys.key);
+  out["dv"] = home(d_keys.value);
+  return out;
+}
+
+}  // namespace
+
+int run_attention(const AttentionCommand& command, MpiRuntime& mpi) {
+  if (command.backend != "reference")
+    throw std::invalid_argument("--backend " + command.backend +
+                                ": this version computes attention on the CPU; valid: reference");
+  const RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
+  const std::unique_ptr<Communicator> world = mpi.world(std::chrono::seconds(config.parallel.timeout_seconds));
+  const AttentionInput input = read_input(command.input, config.attention);
+  check_attention(config.attention, input.query.size(2));
+  share_threads(mpi.local_size());
+  RunningCounts counts;
+  const Tensors out = compute(input, config.attention, *world, counts);
+  at::Tensor totals = at::zeros({2}, at::kLong);
+  totals[0] = counts.nan_scores;
+  totals[1] = counts.dropped_entries;
+  world->all_reduce_sum(totals);
+  if (world->rank() == 0) {
+    write_safetensors(command.output, out);
+    const int64_t tiles = std::max<int64_t>(out.at("list_offsets").size(1) - 1, 1) * input.key.size(1);
+    std::cout << command.output.string() << ": " << input.query.size(0) << " tokens, "
+              << static_cast<double>(out.at("list_block").numel()) / static_cast<double>(tiles)
+              << " picked blocks a tile, " << totals[0].item<int64_t>() << " NaN scores, "
+              << totals[1].item<int64_t>() << " entries dropped\n";
+  }
+  return 0;
+}
+
+}  // namespace hiptrain

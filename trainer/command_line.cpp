@@ -1,0 +1,130 @@
+#include "trainer/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <sstream>
+
+namespace hiptrain {
+namespace {
+
+constexpr const char* kFooter =
+    "examples:\n"
+    "  hiptrain train configs/quickstart.yaml --set train.max_steps=10\n"
+    "  mpirun -np 2 --bind-to none hiptrain train run.yaml\n"
+    "  hiptrain evaluate --model DIR --data tokens/held_out --set attention.window=512\n"
+    "  hiptrain export runs/x/checkpoints/step_00000100 OUT\n"
+    "  hiptrain config --help-fields\n"
+    "exit codes: 0 success, 2 a mistake in the command, config or model folder, 3 data or checkpoint, 4 memory,\n"
+    "  5 diverged, 6 communication, 130 stopped by a signal after saving";
+
+void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
+  app.add_option("--set", overrides, "override one field of the config, as section.key=value; repeatable")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->take_all();
+}
+
+void add_train(CLI::App& program, TrainCommand& command) {
+  CLI::App* app = program.add_subcommand("train", "train as a config file says; resumes by itself");
+  app->add_option("config", command.configs, "YAML files; later ones win")->required()->type_name("FILE");
+  add_overrides(*app, command.overrides);
+  app->add_flag("--check", command.check, "read and check everything, print the resolved config, stop");
+}
+
+void add_evaluate(CLI::App& program, EvaluateCommand& command) {
+  CLI::App* app = program.add_subcommand("evaluate", "loss, perplexity, loss by position; retrieval; logits");
+  app->add_option("config", command.configs, "YAML files, for attention and data settings")->type_name("FILE");
+  add_overrides(*app, command.overrides);
+  app->add_option("--model", command.model, "Hugging Face folder, instead of model.path")->type_name("DIR");
+  app->add_option("--data", command.data, "prefix of a .bin/.idx pair, or a retrieval file (.safetensors)")
+      ->required()
+      ->type_name("PATH");
+  app->add_option("--logits", command.logits, "write the first sequence's logits (tokens, vocabulary) here; short inputs")
+      ->type_name("FILE");
+  app->add_option("--sequences", command.sequences, "how many sequences; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+}
+
+void add_export(CLI::App& program, ExportCommand& command) {
+  CLI::App* app = program.add_subcommand("export", "turn a checkpoint into a Hugging Face folder");
+  app->add_option("checkpoint", command.checkpoint, "folder of a checkpoint")->required()->type_name("DIR");
+  app->add_option("output", command.output, "folder to write; must not exist, or be empty")
+      ->required()
+      ->type_name("DIR");
+  app->add_option("--model", command.model, "folder whose config and tokenizer are kept, if it was moved since")
+      ->type_name("DIR");
+  app->add_option("--dtype", command.dtype, "bfloat16 or float32")
+      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->type_name("TYPE");
+  app->add_option("--max-shard-size", command.max_shard_bytes, "largest file, such as 500MB or 5GB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->check(CLI::PositiveNumber)
+      ->default_str("5GB")
+      ->type_name("SIZE");
+}
+
+void add_attention(CLI::App& program, AttentionCommand& command) {
+  CLI::App* app = program.add_subcommand(
+      "attention", "selection and attention on q, k, v (and do) of a safetensors file; compare with your own code");
+  app->add_option("input", command.input,
+                  "q (tokens, query heads, head_dim), k and v (tokens, KV heads, head_dim), float32 or bfloat16; "
+                  "optional do (as q) and document_starts (int64)")
+      ->required()
+      ->type_name("IN");
+  app->add_option("output", command.output,
+                  "o, lse, list_offsets, list_block, list_first_row, picks; with do also dq, dk, dv")
+      ->required()
+      ->type_name("OUT");
+  add_overrides(*app, command.overrides);
+  app->add_option("--backend", command.backend, "reference (CPU) or cuda")
+      ->check(CLI::IsMember({"reference", "cuda"}))
+      ->type_name("NAME");
+}
+
+void add_config(CLI::App& program, ConfigCommand& command) {
+  CLI::App* app = program.add_subcommand("config", "print a resolved config, or help on its fields");
+  app->add_option("config", command.configs, "YAML files; later ones win")->type_name("FILE");
+  add_overrides(*app, command.overrides);
+  CLI::Option* help = app->add_flag("--help-fields", command.help_fields, "every field: type, default, meaning");
+  app->add_flag("--markdown", command.markdown, "the help on fields as a Markdown page")->needs(help);
+}
+
+}  // namespace
+
+CommandLine read_command_line(int argc, const char* const* argv) {
+  CLI::App program("hiptrain: fine-tunes Hugging Face language models on documents of up to millions of tokens",
+                   "hiptrain");
+  program.require_subcommand(1);
+  program.footer(kFooter);
+  TrainCommand train;
+  EvaluateCommand evaluate;
+  ExportCommand exporting;
+  AttentionCommand attention;
+  ConfigCommand config;
+  add_train(program, train);
+  add_evaluate(program, evaluate);
+  add_export(program, exporting);
+  add_attention(program, attention);
+  program.add_subcommand("doctor", "versions, devices, ranks, disk; a product and an all-reduce; what is missing");
+  add_config(program, config);
+  CommandLine line;
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out, err;
+    line.exit_code = program.exit(error, out, err) == 0 ? kSuccess : kUserMistake;
+    line.message = out.str() + err.str();
+    return line;
+  }
+  const std::string name = program.get_subcommands().front()->get_name();
+  if (name == "train") line.command = train;
+  if (name == "evaluate") line.command = evaluate;
+  if (name == "export") line.command = exporting;
+  if (name == "attention") line.command = attention;
+  if (name == "doctor") line.command = DoctorCommand{};
+  if (name == "config") line.command = config;
+  line.ready = true;
+  return line;
+}
+
+}  // namespace hiptrain

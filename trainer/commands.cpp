@@ -1,0 +1,36 @@
+#include "trainer/commands.h"
+
+#include <iostream>
+
+#include "trainer/config_checks.h"
+#include "trainer/config_fields.h"
+#include "trainer/config_reader.h"
+
+namespace hiptrain {
+namespace {
+
+int run_config(const ConfigCommand& command, MpiRuntime& mpi) {
+  if (mpi.rank() != 0) return kSuccess;
+  if (command.help_fields)
+    std::cout << (command.markdown ? fields_as_markdown() : fields_as_text());
+  else
+    std::cout << resolved_config(read_run_config(command.configs, command.overrides, RunPurpose::kAny));
+  return kSuccess;
+}
+
+// Picks the function by the command's type.
+struct Runner {
+  MpiRuntime& mpi;
+  int operator()(const TrainCommand& command) const { return run_train(command, mpi); }
+  int operator()(const EvaluateCommand& command) const { return run_evaluate(command, mpi); }
+  int operator()(const ExportCommand& command) const { return run_export(command, mpi); }
+  int operator()(const AttentionCommand& command) const { return run_attention(command, mpi); }
+  int operator()(const DoctorCommand&) const { return run_doctor(mpi); }
+  int operator()(const ConfigCommand& command) const { return run_config(command, mpi); }
+};
+
+}  // namespace
+
+int run_command(const Command& command, MpiRuntime& mpi) { return std::visit(Runner{mpi}, command); }
+
+}  // namespace hiptrain

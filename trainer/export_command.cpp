@@ -1,0 +1,44 @@
+// hiptrain export CHECKPOINT OUT: a checkpoint as a Hugging Face folder.
+#include <ATen/ops/empty.h>
+
+#include <iostream>
+
+#include "trainer/checkpoint_manifest.h"
+#include "trainer/commands.h"
+#include "trainer/model_config.h"
+#include "trainer/model_export.h"
+#include "trainer/parameter_layout.h"
+
+namespace hiptrain {
+
+// One rank does the work; the others have nothing to do.
+int run_export(const ExportCommand& command, MpiRuntime& mpi) {
+  if (mpi.rank() != 0) return 0;
+  const CheckpointManifest manifest = read_manifest(command.checkpoint);
+  const std::filesystem::path source = command.model.empty() ? std::filesystem::path(manifest.model_path) : command.model;
+  refuse_occupied_output(command.output);
+  const ModelConfig model = read_model_config(source);
+  for (const auto& [file, record] : manifest.files) {
+    verify_size(command.checkpoint / file, record);
+    verify_checksum(command.checkpoint / file, record);
+  }
+  const CheckpointReader reader(command.checkpoint, manifest);
+  const ParameterLayout layout(model);
+  export_model({.source = source,
+                .output = command.output,
+                .type = command.dtype == "float32" ? at::kFloat : at::kBFloat16,
+                .max_shard_bytes = command.max_shard_bytes},
+               [&](const TensorSink& sink) {
+                 for (const ParameterUnit& unit : layout.units())
+                   for (const Parameter& parameter : unit.parameters) {
+                     at::Tensor values = at::empty({parameter.numel}, at::kFloat);
+                     reader.read(parameter.name, "", parameter.shape, 0, values);
+                     sink(parameter.name, values.view(parameter.shape));
+                   }
+               });
+  std::cout << command.output.string() << ": " << layout.num_parameters() << " parameters of step "
+            << manifest.state.step << ", " << command.dtype << "\n";
+  return 0;
+}
+
+}  // namespace hiptrain

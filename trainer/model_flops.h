@@ -1,0 +1,23 @@
+// How much arithmetic a step is, and how fast this rank could do it.
+#pragma once
+
+#include <cstdint>
+
+#include "trainer/model_config.h"
+#include "trainer/run_config.h"
+
+namespace hiptrain {
+
+// Useful FLOP of forward and backward a token, without recompute and search: 6 for every weight of a matrix (the output
+// head included, the embedding's look-up not), and 14 * head_dim for every key a query head attends to (4 forward, 10
+// backward). keys_per_token: see below.
+double model_flops_per_token(const ModelConfig& model, double keys_per_token);
+
+// Keys that a token attends to in a layer, on average: sinks, window and mean_list_entries blocks, at most half of the
+// sequence; the half for dense attention.
+double attended_keys(const AttentionConfig& attention, double mean_list_entries, int64_t sequence_length);
+
+// FLOP/s of a float32 matrix product of 1024^3 on this rank's threads: what MFU is measured against.
+double measured_matmul_rate();
+
+}  // namespace hiptrain

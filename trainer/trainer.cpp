@@ -1,0 +1,259 @@
+#include "trainer/trainer.h"
+
+#include <sys/resource.h>
+
+#include <ATen/ops/full.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+
+#include "trainer/config_fields.h"
+#include "trainer/initial_weights.h"
+#include "trainer/learning_rate.h"
+#include "trainer/model_flops.h"
+#include "trainer/sharded_adamw.h"
+
+namespace hiptrain {
+namespace {
+
+std::vector<TokenFile> open_all(const std::vector<std::string>& prefixes) {
+  std::vector<TokenFile> files;
+  for (const std::string& prefix : prefixes) files.emplace_back(prefix);
+  return files;
+}
+
+}  // namespace
+
+StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, bool shuffle) {
+  return {.sequence_length = config.data.sequence_length,
+          .packing = config.data.packing == "stream" ? Packing::kStream : Packing::kDocuments,
+          .shuffle = shuffle,
+          .seed = config.seed,
+          .document_alignment = std::max(kernels::kQueryTile, config.attention.block_size),
+          .vocabulary_size = model.vocabulary_size};
+}
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The largest resident size of this process so far.
+int64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+double sum_over(Communicator& group, double value) {
+  at::Tensor sum = at::full({1}, value, at::kDouble);
+  group.all_reduce_sum(sum);
+  return sum.item<double>();
+}
+
+int64_t sum_over(Communicator& group, int64_t value) {
+  at::Tensor sum = at::full({1}, value, at::kLong);
+  group.all_reduce_sum(sum);
+  return sum.item<int64_t>();
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid)
+    : config_(config),
+      grid_(grid),
+      model_(read_model_config(config.model.path)),
+      stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
+      parameters_(ParameterLayout(model_), grid.world(), config.precision == "bfloat16", /*with_training=*/true),
+      transformer_(model_, config, parameters_, grid),
+      checkpoints_(std::filesystem::path(config.output_dir) / "checkpoints", config.checkpoint.keep, grid.world()),
+      log_(config.output_dir, grid.world().rank() == 0),
+      matmul_rate_(measured_matmul_rate()) {
+  state_.stream = stream_.state();
+}
+
+RunEnd Trainer::run() {
+  start();
+  while (state_.step < last_step()) {
+    log_.train(step());
+    if (every(config_.evaluation.every)) evaluate();
+    const bool stop = stop_signal_.requested(grid_.world());
+    if (stop || every(config_.checkpoint.every)) save();
+    if (stop) return end(RunEnd::kStoppedBySignal);
+  }
+  if (last_saved_step_ != state_.step) save();
+  if (!every(config_.evaluation.every)) evaluate();
+  return end(RunEnd::kFinished);
+}
+
+StepMetrics Trainer::step() {
+  const auto start = std::chrono::steady_clock::now();
+  parameters_.zero_gradients();
+  const std::vector<LocalBatch> batches = next_batches();
+  const int64_t num_targets = count_targets(batches);  // known before the forward pass: the only division
+  double loss = 0;
+  for (const LocalBatch& batch : batches)
+    loss += transformer_.forward_backward(batch, 1.0 / static_cast<double>(num_targets));
+  loss = sum_over(grid_.world(), loss) / static_cast<double>(num_targets);
+  const double gradient_norm = parameters_.gradient_norm();
+  const bool finite = std::isfinite(loss) && std::isfinite(gradient_norm);
+  const double rate = learning_rate(config_.optimizer, state_.step, last_step());
+  if (finite) update(gradient_norm, rate);
+  advance(finite);
+  return metrics_of(loss, gradient_norm, rate, finite, seconds_since(start));
+}
+
+// One sequence a data rank for each accumulation step.
+std::vector<LocalBatch> Trainer::next_batches() {
+  std::vector<LocalBatch> batches;
+  for (int64_t i = 0; i < config_.train.gradient_accumulation_steps; ++i)
+    batches.push_back(
+        slice_batch(stream_.at(i * grid_.data().size() + grid_.data().rank()), grid_.sequence()));
+  return batches;
+}
+
+// Over all ranks; at least 1.
+int64_t Trainer::count_targets(const std::vector<LocalBatch>& batches) const {
+  int64_t local = 0;
+  for (const LocalBatch& batch : batches) local += batch.targets.ge(0).sum().item<int64_t>();
+  return std::max<int64_t>(sum_over(grid_.world(), local), 1);
+}
+
+void Trainer::update(double gradient_norm, double rate) {
+  const double limit = config_.optimizer.max_grad_norm;
+  const double clip = limit > 0 && gradient_norm > limit ? limit / gradient_norm : 1;
+  ++state_.optimizer_steps;
+  adamw_step(parameters_, config_.optimizer, rate, clip, state_.optimizer_steps);
+}
+
+// A step whose loss or gradient was not finite is skipped: its sequences are behind us, the weights stay.
+void Trainer::advance(bool finite) {
+  const int64_t sequences = config_.train.gradient_accumulation_steps * grid_.data().size();
+  stream_.advance(sequences);
+  state_.stream = stream_.state();
+  state_.tokens += sequences * config_.data.sequence_length;
+  ++state_.step;
+  state_.skipped_in_a_row = finite ? 0 : state_.skipped_in_a_row + 1;
+  if (state_.skipped_in_a_row < config_.train.max_skipped_steps) return;
+  throw DivergenceError(std::to_string(state_.skipped_in_a_row) +
+                        " steps in a row had a loss or gradient that is not finite; the last good checkpoint is " +
+                        (last_checkpoint_.empty() ? "none" : last_checkpoint_.string()) +
+                        ". Lower optimizer.learning_rate or look at the data of these steps.");
+}
+
+int64_t Trainer::last_step() const {
+  if (config_.train.max_steps > 0) return config_.train.max_steps;
+  const double sequences = config_.train.num_epochs * static_cast<double>(stream_.sequences_per_epoch());
+  const int64_t a_step = config_.train.gradient_accumulation_steps * grid_.data().size();
+  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(sequences / static_cast<double>(a_step))));
+}
+
+StepMetrics Trainer::metrics_of(double loss, double gradient_norm, double rate, bool finite, double seconds) {
+  const SelectionStatistics selection = transformer_.take_statistics();
+  const double tokens = static_cast<double>(config_.train.gradient_accumulation_steps * grid_.data().size() *
+                                            config_.data.sequence_length);
+  const int64_t tiles = sum_over(grid_.world(), selection.tiles);
+  const int64_t entries = sum_over(grid_.world(), selection.entries);
+  at::Tensor peaks = at::full({2}, peak_memory_bytes(), at::kLong);
+  peaks[1] = selection.max_entries;
+  grid_.world().all_reduce_max(peaks);
+  const double mean_list_entries = tiles > 0 ? static_cast<double>(entries) / static_cast<double>(tiles) : 0;
+  const double rank_rate = tokens / seconds / static_cast<double>(grid_.world().size());
+  return {.step = state_.step,
+          .last_step = last_step(),
+          .tokens = state_.tokens,
+          .epoch = state_.stream.epoch,
+          .loss = loss,
+          .gradient_norm = gradient_norm,
+          .learning_rate = rate,
+          .skipped = !finite,
+          .step_seconds = seconds,
+          .tokens_per_second = tokens / seconds,
+          .tokens_per_second_per_rank = rank_rate,
+          .mfu = rank_rate * model_flops_per_token(model_, mean_attended_keys(mean_list_entries)) / matmul_rate_,
+          .memory_peak_bytes = peaks[0].item<int64_t>(),
+          .communication_seconds = grid_.take_communication_seconds(),
+          .mean_list_entries = mean_list_entries,
+          .max_list_entries = peaks[1].item<int64_t>(),
+          .dropped_entries = sum_over(grid_.world(), selection.counts.dropped_entries),
+          .nan_scores = sum_over(grid_.world(), selection.counts.nan_scores)};
+}
+
+double Trainer::mean_attended_keys(double mean_list_entries) const {
+  double keys = 0;
+  for (int64_t layer = 0; layer < model_.num_layers; ++layer)
+    keys += attended_keys(config_.attention_of(layer), mean_list_entries, config_.data.sequence_length);
+  return keys / static_cast<double>(model_.num_layers);
+}
+
+void Trainer::start() {
+  const auto warn = [&](const std::string& message) { log_.note("warning: " + message); };
+  const std::string& resume = config_.checkpoint.resume;
+  std::optional<LoadedCheckpoint> found;
+  if (resume == "auto") found = checkpoints_.load_newest(parameters_, warn);
+  if (resume != "auto" && resume != "none")
+    found = LoadedCheckpoint{.path = resume, .state = checkpoints_.load(resume, parameters_)};
+  if (found) {
+    state_ = found->state;
+    stream_.restore(state_.stream);
+    last_checkpoint_ = found->path;
+    last_saved_step_ = state_.step;
+  } else {
+    refuse_old_checkpoints();
+    load_initial_weights();
+  }
+  report_start(found.has_value());
+}
+
+void Trainer::refuse_old_checkpoints() const {
+  const std::vector<std::filesystem::path> old = checkpoints_.list();
+  if (!old.empty())
+    throw std::invalid_argument("checkpoint.resume: none, but " + old.back().string() +
+                                " is there from an earlier run; set another output_dir or checkpoint.resume: auto");
+}
+
+void Trainer::load_initial_weights() {
+  if (config_.model.init == "random")
+    load_random(parameters_, model_, config_.seed);
+  else
+    load_pretrained(parameters_, model_, config_.model.path);
+}
+
+void Trainer::report_start(bool resumed) {
+  const PackingReport& packing = stream_.report();
+  log_.note("model " + config_.model.path + ": " + std::to_string(parameters_.layout().num_parameters()) +
+            " parameters, " + config_.precision + "; " + std::to_string(grid_.world().size()) + " ranks = " +
+            std::to_string(grid_.data().size()) + " data x " + std::to_string(grid_.sequence().size()) + " sequence");
+  log_.note("data: " + std::to_string(packing.documents) + " documents, " + std::to_string(packing.tokens) +
+            " tokens an epoch in " + std::to_string(packing.sequences) + " sequences of " +
+            std::to_string(config_.data.sequence_length) + "; " + std::to_string(packing.cut_documents) +
+            " documents are longer than a sequence and are cut; " + std::to_string(packing.padding_tokens) +
+            " tokens of padding");
+  if (resumed) log_.note("resumed from " + last_checkpoint_.string() + " at step " + std::to_string(state_.step));
+  log_.start(state_.step, last_step(), resumed ? last_checkpoint_.string() : "");
+}
+
+void Trainer::save() {
+  const auto begin = std::chrono::steady_clock::now();
+  last_checkpoint_ = checkpoints_.save(parameters_, state_, config_.model.path, resolved_config(config_));
+  last_saved_step_ = state_.step;
+  log_.checkpoint(state_.step, last_checkpoint_.string(), seconds_since(begin));
+}
+
+void Trainer::evaluate() {
+  if (config_.evaluation.path.empty()) return;
+  const auto begin = std::chrono::steady_clock::now();
+  const BatchStream held_out(open_all(config_.evaluation.path), stream_options(config_, model_, /*shuffle=*/false));
+  const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
+  transformer_.take_statistics();
+  log_.evaluation(state_.step, report, seconds_since(begin));
+}
+
+RunEnd Trainer::end(RunEnd how) {
+  log_.stop(state_.step, how == RunEnd::kFinished ? "finished" : "stopped by a signal, saved");
+  return how;
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,86 @@
+// A training run on this rank.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/batch_stream.h"
+#include "distributed/process_grid.h"
+#include "trainer/checkpoint_store.h"
+#include "trainer/evaluation.h"
+#include "trainer/metrics_log.h"
+#include "trainer/model_config.h"
+#include "trainer/run_config.h"
+#include "trainer/sharded_parameters.h"
+#include "trainer/stop_signal.h"
+#include "trainer/transformer.h"
+
+namespace hiptrain {
+
+// Too many steps in a row whose loss or gradient was not finite.
+class DivergenceError : public std::exception {
+ public:
+  explicit DivergenceError(std::string message) : message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
+// How a run reads its token files; shuffle is for training alone.
+StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, bool shuffle);
+
+enum class RunEnd { kFinished, kStoppedBySignal };
+
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, const ProcessGrid& grid);
+
+  // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step.
+  RunEnd run();
+
+  // One optimizer step: gradients of gradient_accumulation_steps sequences a data rank.
+  StepMetrics step();
+
+  const TrainingState& state() const { return state_; }
+  ShardedParameters& parameters() { return parameters_; }
+  Transformer& transformer() { return transformer_; }
+
+ private:
+  std::vector<LocalBatch> next_batches();
+  int64_t count_targets(const std::vector<LocalBatch>& batches) const;
+  void update(double gradient_norm, double rate);
+  void advance(bool finite);
+  int64_t last_step() const;
+  StepMetrics metrics_of(double loss, double gradient_norm, double rate, bool finite, double seconds);
+  double mean_attended_keys(double mean_list_entries) const;
+
+  void start();
+  void refuse_old_checkpoints() const;
+  void load_initial_weights();
+  void report_start(bool resumed);
+  void save();
+  void evaluate();
+  RunEnd end(RunEnd how);
+  bool every(int64_t interval) const { return interval > 0 && state_.step % interval == 0; }
+
+  const RunConfig& config_;
+  const ProcessGrid& grid_;
+  ModelConfig model_;
+  BatchStream stream_;
+  ShardedParameters parameters_;
+  Transformer transformer_;
+  CheckpointStore checkpoints_;
+  MetricsLog log_;
+  double matmul_rate_;  // FLOP/s of this rank: what MFU is measured against
+  StopSignal stop_signal_;
+  TrainingState state_;
+  int64_t last_saved_step_ = -1;
+  std::filesystem::path last_checkpoint_;
+};
+
+}  // namespace hiptrain
