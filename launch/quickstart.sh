@@ -31,7 +31,9 @@ prepare_inputs() {
   done
 }
 
-num_steps_done() { grep -c '"event": *"train"' $run/metrics.jsonl 2>/dev/null || true; }
+num_steps_done() {
+  if [[ -f $run/metrics.jsonl ]]; then grep -c '"event": *"train"' $run/metrics.jsonl || true; else echo 0; fi
+}
 
 # Training, until the run is half done; then the signal with which a cluster warns of its time limit.
 train_and_interrupt() {
