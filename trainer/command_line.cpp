@@ -19,8 +19,7 @@ constexpr const char* kFooter =
 void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
   app.add_option("--set", overrides, "override one field of the config, as section.key=value; repeatable")
       ->type_name("KEY=VALUE")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);  // one value each: what follows is a config file
 }
 
 void add_train(CLI::App& program, TrainCommand& command) {
@@ -38,7 +37,8 @@ void add_evaluate(CLI::App& program, EvaluateCommand& command) {
   app->add_option("--data", command.data, "prefix of a .bin/.idx pair, or a retrieval file (.safetensors)")
       ->required()
       ->type_name("PATH");
-  app->add_option("--logits", command.logits, "write the first sequence's logits (tokens, vocabulary) here; short inputs")
+  app->add_option("--logits", command.logits,
+                  "write the first sequence's logits (tokens, vocabulary) here; short inputs")
       ->type_name("FILE");
   app->add_option("--sequences", command.sequences, "how many sequences; 0: all")
       ->check(CLI::NonNegativeNumber)

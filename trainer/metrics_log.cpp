@@ -1,6 +1,8 @@
 #include "trainer/metrics_log.h"
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -53,6 +55,15 @@ Json json_of(const StepMetrics& metrics) {
   return object;
 }
 
+// A killed run may leave half a line, to which the next one must not be glued.
+void cut_half_line(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return;
+  std::ostringstream text;
+  text << file.rdbuf();
+  std::filesystem::resize_file(path, text.str().rfind('\n') + 1);  // none at all: nothing stays
+}
+
 std::string step_line(const StepMetrics& metrics, double seconds_left) {
   std::ostringstream line;
   line << "step " << std::setw(5) << metrics.step << "/" << metrics.last_step << std::fixed << "  loss "
@@ -70,6 +81,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& folder, bool writes)
     : writes_(writes), started_(std::chrono::steady_clock::now()) {
   if (!writes_) return;
   std::filesystem::create_directories(folder);
+  cut_half_line(folder / "metrics.jsonl");
   file_.open(folder / "metrics.jsonl", std::ios::app);
   if (!file_) throw std::invalid_argument("output_dir: " + folder.string() + " cannot be written");
 }
@@ -101,9 +113,9 @@ void MetricsLog::evaluation(int64_t step, const LossReport& report, double secon
   object["targets"] = report.num_targets;
   for (const PositionBucket& bucket : report.buckets)
     object["buckets"].push_back({{"begin", bucket.begin},
-                                          {"end", bucket.end},
-                                          {"loss", bucket.loss_sum / static_cast<double>(bucket.num_targets)},
-                                          {"targets", bucket.num_targets}});
+                                 {"end", bucket.end},
+                                 {"loss", bucket.loss_sum / static_cast<double>(bucket.num_targets)},
+                                 {"targets", bucket.num_targets}});
   write_line(file_, object);
   std::ostringstream line;
   line << "step " << std::setw(5) << step << "  held-out loss " << std::fixed << std::setprecision(4) << report.loss()

@@ -1,0 +1,101 @@
+#include "trainer/command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "trainer/software_versions.h"
+
+namespace hiptrain {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+CommandLine read(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "hiptrain");
+  return read_command_line(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(CommandLine, Train) {
+  const CommandLine line =
+      read({"train", "--set", "a.b=[1, 2]", "first.yaml", "--set", "c={d: 1}", "second.yaml", "--check"});
+  ASSERT_TRUE(line.ready) << line.message;
+  const auto& command = std::get<TrainCommand>(line.command);
+  EXPECT_THAT(command.configs, ElementsAre("first.yaml", "second.yaml"));
+  EXPECT_THAT(command.overrides, ElementsAre("a.b=[1, 2]", "c={d: 1}"));
+  EXPECT_TRUE(command.check);
+}
+
+TEST(CommandLine, AnOverrideThatIsAListStaysWhole) {
+  const CommandLine line = read({"attention", "in", "out", "--set", "[x,y]", "--set", "attention.index_dims=[1,2]"});
+  ASSERT_TRUE(line.ready) << line.message;
+  EXPECT_THAT(std::get<AttentionCommand>(line.command).overrides, ElementsAre("[x,y]", "attention.index_dims=[1,2]"));
+}
+
+TEST(CommandLine, Evaluate) {
+  const CommandLine line = read({"evaluate", "--model", "m", "--data", "d", "--logits", "l", "--sequences", "3"});
+  ASSERT_TRUE(line.ready) << line.message;
+  const auto& command = std::get<EvaluateCommand>(line.command);
+  EXPECT_EQ(command.model, "m");
+  EXPECT_EQ(command.data, "d");
+  EXPECT_EQ(command.logits, "l");
+  EXPECT_EQ(command.sequences, 3);
+}
+
+TEST(CommandLine, ShardSizesOfExport) {
+  const auto size = [](const char* text) {
+    const CommandLine line = read({"export", "checkpoint", "out", "--max-shard-size", text});
+    return line.ready ? std::get<ExportCommand>(line.command).max_shard_bytes : -line.exit_code;
+  };
+  EXPECT_EQ(size("5GB"), 5'000'000'000);
+  EXPECT_EQ(size("500MB"), 500'000'000);
+  EXPECT_EQ(size("1000"), 1000);
+  EXPECT_EQ(size("0"), -kUserMistake);
+  EXPECT_EQ(size("many"), -kUserMistake);
+}
+
+TEST(CommandLine, MistakesAreOfTheUser) {
+  const std::vector<std::vector<const char*>> mistakes = {
+      {},
+      {"trian", "x.yaml"},
+      {"train"},
+      {"train", "x.yaml", "--chekc"},
+      {"export", "checkpoint"},
+      {"export", "checkpoint", "out", "--dtype", "int8"},
+      {"attention", "in", "out", "--backend", "tpu"},
+      {"evaluate", "x.yaml"},
+      {"evaluate", "--data", "d", "--sequences", "-1"},
+      {"config", "--markdown"},
+  };
+  for (const auto& arguments : mistakes) {
+    const CommandLine line = read(arguments);
+    EXPECT_FALSE(line.ready);
+    EXPECT_EQ(line.exit_code, kUserMistake) << line.message;
+    EXPECT_FALSE(line.message.empty());
+  }
+}
+
+TEST(CommandLine, HelpIsASuccess) {
+  EXPECT_THAT(read({"--help"}).message, HasSubstr("exit codes"));
+  for (const char* command : {"train", "evaluate", "export", "attention", "doctor", "config"}) {
+    const CommandLine line = read({command, "--help"});
+    EXPECT_FALSE(line.ready);
+    EXPECT_EQ(line.exit_code, kSuccess);
+    EXPECT_THAT(line.message, HasSubstr(command));
+  }
+}
+
+TEST(SoftwareVersions, AnotherMinorVersionIsRefused) {
+  EXPECT_TRUE(same_minor_version("2.28.9", "2.28.3"));
+  EXPECT_FALSE(same_minor_version("2.28.9", "2.27.9"));
+  EXPECT_FALSE(same_minor_version("2.2", "2.28"));
+  EXPECT_FALSE(same_minor_version("9.17.1", "8.17.1"));
+  EXPECT_FALSE(same_minor_version("9.17.1", "none"));
+  EXPECT_EQ(mismatch_text({"NCCL", "2.28.9", "2.28.3", true}), "");
+  EXPECT_EQ(mismatch_text({"MPI", "4.1.4", "4.1.6", false}), "");
+  EXPECT_THAT(mismatch_text({"NCCL", "2.28.9", "2.27.5", true}),
+              HasSubstr("compiled with 2.28.9, but 2.27.5 was loaded"));
+}
+
+}  // namespace
+}  // namespace hiptrain
