@@ -7,8 +7,15 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <stdexcept>
 
 namespace hiptrain {
+
+// A call to MPI or NCCL that failed; the message has the call and the library's own words.
+class CommunicationError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 // A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, with
 // tensors of the same type and size. Tensors are contiguous; counts and types are derived from them. Supported types:

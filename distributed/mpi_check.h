@@ -4,8 +4,9 @@
 
 #include <mpi.h>
 
-#include <stdexcept>
 #include <string>
+
+#include "distributed/communicator.h"
 
 namespace hiptrain {
 
@@ -14,7 +15,7 @@ inline void check_mpi(int result, const char* expression) {
   char text[MPI_MAX_ERROR_STRING] = "";
   int length = 0;
   MPI_Error_string(result, text, &length);
-  throw std::runtime_error(std::string(expression) + " failed: " + std::string(text, length));
+  throw CommunicationError(std::string(expression) + " failed: " + std::string(text, length));
 }
 
 }  // namespace hiptrain

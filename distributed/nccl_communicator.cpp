@@ -23,7 +23,7 @@ constexpr int kCommunicationFailure = 6;  // exit code
 // Communicators are not blocking: ncclInProgress is no error, wait_until_ready() follows.
 void check_nccl(ncclResult_t result, const char* expression) {
   if (result == ncclSuccess || result == ncclInProgress) return;
-  throw std::runtime_error(std::string(expression) + " failed: " + ncclGetErrorString(result) + "; " +
+  throw CommunicationError(std::string(expression) + " failed: " + ncclGetErrorString(result) + "; " +
                            ncclGetLastError(nullptr));
 }
 

@@ -1,14 +1,10 @@
 #include "trainer/checkpoint_store.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
 #include <functional>
 #include <sstream>
 
-#include "trainer/checkpoint_manifest.h"
+#include "trainer/atomic_file.h"
 #include "trainer/safetensors.h"
 
 namespace hiptrain {
@@ -16,18 +12,10 @@ namespace {
 
 constexpr const char* kTemporarySuffix = ".tmp";
 
-void sync_folder(const std::filesystem::path& folder) {
-  const int file = open(folder.c_str(), O_RDONLY | O_DIRECTORY);
-  if (file < 0 || fsync(file) != 0) throw CheckpointError(folder.string() + ": cannot be synced to disk");
-  close(file);
-}
-
 void write_text(const std::filesystem::path& path, const std::string& text) {
-  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  const ssize_t written = file < 0 ? -1 : write(file, text.data(), text.size());
-  const bool complete = written == static_cast<ssize_t>(text.size()) && fsync(file) == 0;
-  if (file >= 0) close(file);
-  if (!complete) throw CheckpointError(path.string() + ": cannot be written (disk full or no permission)");
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
 }
 
 std::string step_folder_name(int64_t step) {

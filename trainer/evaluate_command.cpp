@@ -54,9 +54,9 @@ void write_logits(Transformer& transformer, const ProcessGrid& grid, const Token
 }  // namespace
 
 int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
-  std::vector<std::string> overrides = command.overrides;
-  if (!command.model.empty()) overrides.push_back("model.path=" + command.model.string());
-  RunConfig config = read_run_config(command.configs, overrides, RunPurpose::kAny);
+  RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kAny);
+  if (!command.model.empty()) config.model = {.path = command.model.string(), .init = "pretrained"};
+  if (config.model.path.empty()) throw std::invalid_argument("evaluate: no model; give --model DIR or model.path");
   const bool retrieval = command.data.extension() == ".safetensors";
   RetrievalFile file;
   if (retrieval) {

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "data/token_file.h"
+#include "distributed/communicator.h"
 #include "trainer/checkpoint_manifest.h"
 #include "trainer/command_line.h"
 #include "trainer/config_checks.h"
@@ -39,6 +40,8 @@ Failure describe_current_exception() {
     return {error.what(), kDataError};
   } catch (const DivergenceError& error) {
     return {error.what(), kDiverged};
+  } catch (const CommunicationError& error) {
+    return {error.what(), kCommunication};
   } catch (const std::bad_alloc&) {
     return {"out of memory; a smaller data.sequence_length, memory.query_tile or memory.token_tile, or more ranks help",
             kOutOfMemory};

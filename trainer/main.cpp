@@ -16,7 +16,7 @@ using namespace hiptrain;
 // every rank found the same mistake.
 int end_failed_run(const Failure& failure, MpiRuntime& mpi) {
   if (mpi.size() == 1) {
-    std::cerr << "hiptrain: " << failure.message << "\n";
+    std::cerr << failure.message << "\n";
     return failure.exit_code;
   }
   if (mpi.rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));

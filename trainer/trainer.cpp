@@ -8,6 +8,7 @@
 #include <cmath>
 #include <iostream>
 
+#include "trainer/atomic_file.h"
 #include "trainer/config_fields.h"
 #include "trainer/initial_weights.h"
 #include "trainer/learning_rate.h"
@@ -204,6 +205,7 @@ void Trainer::start() {
     refuse_old_checkpoints();
     load_initial_weights();
   }
+  write_resolved_config();
   report_start(found.has_value());
 }
 
@@ -219,6 +221,13 @@ void Trainer::load_initial_weights() {
     load_random(parameters_, model_, config_.seed);
   else
     load_pretrained(parameters_, model_, config_.model.path);
+}
+
+void Trainer::write_resolved_config() const {
+  if (grid_.world().rank() != 0) return;
+  AtomicFile file(std::filesystem::path(config_.output_dir) / "config.resolved.yaml");
+  file.write(resolved_config(config_));
+  file.commit();
 }
 
 void Trainer::report_start(bool resumed) {

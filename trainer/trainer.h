@@ -62,6 +62,7 @@ class Trainer {
   void start();
   void refuse_old_checkpoints() const;
   void load_initial_weights();
+  void write_resolved_config() const;
   void report_start(bool resumed);
   void save();
   void evaluate();
