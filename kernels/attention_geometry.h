@@ -49,8 +49,7 @@ inline TileRanges tile_ranges(const AttentionGeometry& geometry, int64_t tile) {
   ranges.document_begin = *(std::upper_bound(geometry.document_starts, last, ranges.begin) - 1);
   ranges.sink_begin = ranges.document_begin / geometry.block_size;
   ranges.window_end = (ranges.end - 1) / geometry.block_size + 1;
-  ranges.sink_end = std::min(ranges.sink_begin + geometry.sink_tokens / geometry.block_size,
-                             ranges.window_end);
+  ranges.sink_end = std::min(ranges.sink_begin + geometry.sink_tokens / geometry.block_size, ranges.window_end);
   const int64_t window_begin = std::max(ranges.document_begin, ranges.begin - geometry.window + 1);
   ranges.window_begin = std::max(ranges.sink_end, window_begin / geometry.block_size);
   return ranges;

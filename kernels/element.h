@@ -13,9 +13,7 @@ using Stream = CUstream_st*;
 
 enum class ElementType { kFloat32, kBfloat16 };
 
-inline int64_t element_bytes(ElementType element) {
-  return element == ElementType::kFloat32 ? 4 : 2;
-}
+inline int64_t element_bytes(ElementType element) { return element == ElementType::kFloat32 ? 4 : 2; }
 
 inline float bfloat16_to_float(uint16_t bits) {
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;

@@ -25,8 +25,8 @@ struct IndexParams {
   float* index_query;       // (num_kv_heads, num_tokens, num_index_dims)
   float* index_key;         // (num_kv_heads, num_tokens, num_index_dims)
   int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
-  const int32_t* index_dims;  // (num_index_dims), dims of the head that enter the score
-  ElementType element;        // of query and key
+  const int32_t* index_dims;                               // (num_index_dims), dims of the head that enter the score
+  ElementType element;                                     // of query and key
   int64_t num_tokens;
   int num_query_heads, num_kv_heads, head_dim, num_index_dims;
 };
@@ -54,14 +54,14 @@ struct SearchParams {
   int32_t* picks;             // (num_kv_heads, num_queries, num_picks), out: block numbers counted from the sequence's
                               // start, best first, -1 where there are fewer
   int64_t picks_head_stride;
-  int64_t* num_nan_scores;    // (1), added to
+  int64_t* num_nan_scores;  // (1), added to
   AttentionGeometry geometry;
-  int64_t query_begin;        // position of the first token that picks, a multiple of kQueryTile
+  int64_t query_begin;  // position of the first token that picks, a multiple of kQueryTile
   int64_t num_queries;
   int num_kv_heads, num_index_dims, num_picks;
-  int64_t scan_tokens;        // 0: the tree at every length
-  int beam;                   // nodes that a token keeps at each level
-  int top_nodes;              // bound of the top level
+  int64_t scan_tokens;  // 0: the tree at every length
+  int beam;             // nodes that a token keeps at each level
+  int top_nodes;        // bound of the top level
 };
 void search_reference(const SearchParams& params);
 
@@ -82,7 +82,7 @@ inline int64_t entry_first_row(uint32_t entry) { return entry & ((1u << kFirstRo
 // to an entry if first row <= i. Called twice: with entries null it writes counts only, then with offsets (the
 // exclusive prefix sums of counts) it writes entries.
 struct UnionParams {
-  const int32_t* picks;    // (num_kv_heads, tokens from picks_begin on, num_picks)
+  const int32_t* picks;  // (num_kv_heads, tokens from picks_begin on, num_picks)
   int64_t picks_head_stride;
   int64_t picks_begin;     // position of the first token in picks: at or before query_begin - kQueryTile, or 0
   int64_t* counts;         // (num_kv_heads, tiles), out when entries is null
@@ -91,8 +91,8 @@ struct UnionParams {
   AttentionGeometry geometry;
   int64_t query_begin, num_queries;  // tiles = num_tiles(num_queries)
   int num_kv_heads, num_picks;
-  int64_t max_blocks;      // 0: no cap. Otherwise the entries with the smallest first rows stay (ties: lowest block)
-  int64_t* num_dropped;    // (1), added to when entries is null: entries beyond max_blocks
+  int64_t max_blocks;    // 0: no cap. Otherwise the entries with the smallest first rows stay (ties: lowest block)
+  int64_t* num_dropped;  // (1), added to when entries is null: entries beyond max_blocks
 };
 void sliding_union_reference(const UnionParams& params);
 
@@ -105,11 +105,11 @@ void sliding_union_reference(const UnionParams& params);
 // trailing: positions p0, p0 - query_stride, ... > p0 - kQueryTile, of the same document (causal);
 // own tile: positions p0, p0 + query_stride, ... of the tile itself (sees the future; for evaluation only).
 struct PublishedSearchParams {
-  const void* query;       // (tokens from queries_begin on, num_query_heads, head_dim), rotated
-  int64_t queries_begin;   // position of query's first token: at or before query_begin - kQueryTile + 1, or 0
-  const void* key;         // (num_kv_heads, geometry.num_tokens, head_dim), rotated
+  const void* query;      // (tokens from queries_begin on, num_query_heads, head_dim), rotated
+  int64_t queries_begin;  // position of query's first token: at or before query_begin - kQueryTile + 1, or 0
+  const void* key;        // (num_kv_heads, geometry.num_tokens, head_dim), rotated
   int64_t key_head_stride;
-  int64_t* counts;         // as in UnionParams
+  int64_t* counts;  // as in UnionParams
   const int64_t* offsets;
   uint32_t* entries;
   int64_t* num_nan_scores;  // (1), added to when entries is not null: counting needs no search

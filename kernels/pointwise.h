@@ -32,9 +32,9 @@ struct RmsNormBackwardParams {
 };
 void rms_norm_backward_reference(const RmsNormBackwardParams& params);
 
-// Rotary embedding in the half-split layout of Hugging Face models: the pair (i, i + rotary_dims / 2) of every head turns by
-// position * turns_per_token[i] turns. The frequency is a fixed-point fraction of a turn (2^64 = one turn), so that the
-// reduction is exact at any int64 position: phase = position * frequency mod 2^64.
+// Rotary embedding in the half-split layout of Hugging Face models: the pair (i, i + rotary_dims / 2) of every head
+// turns by position * turns_per_token[i] turns. The frequency is a fixed-point fraction of a turn (2^64 = one turn), so
+// that the reduction is exact at any int64 position: phase = position * frequency mod 2^64.
 //   inverse = false: y = attention_factor * R(position) x;   true: the transpose, for gradients.
 // Dims beyond rotary_dims are copied.
 struct RopeParams {
@@ -97,7 +97,7 @@ struct CrossEntropyParams {
   float* losses;           // (num_tokens), out; 0 where the target is < 0
   int32_t* predictions;    // (num_tokens), out: argmax, lowest index on ties; may be null
   int64_t num_tokens, vocabulary;
-  float gradient_scale;    // d_logits = gradient_scale * (softmax - one_hot)
+  float gradient_scale;  // d_logits = gradient_scale * (softmax - one_hot)
   bool with_gradient;
 };
 void cross_entropy_reference(const CrossEntropyParams& params);
@@ -107,14 +107,14 @@ void cross_entropy_reference(const CrossEntropyParams& params);
 //   w -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + epsilon)
 // with g = gradient * gradient_scale (gradient clipping).
 struct AdamWParams {
-  float* weight;          // (count), master weights, updated
-  const float* gradient;  // (count)
-  float* first_moment;    // (count), updated
-  float* second_moment;   // (count), updated
+  float* weight;              // (count), master weights, updated
+  const float* gradient;      // (count)
+  float* first_moment;        // (count), updated
+  float* second_moment;       // (count), updated
   uint16_t* bfloat16_weight;  // (count), out: the rounded weights; may be null
   int64_t count;
   float learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale;
-  int64_t step;           // counted from 1
+  int64_t step;  // counted from 1
 };
 void adamw_reference(const AdamWParams& params);
 

@@ -12,8 +12,8 @@
 
 namespace hiptrain {
 
-// One slot a layer. Inputs are kept for every `interval`-th layer only; the layers between are run again. Lists are kept
-// for every layer: the search is never repeated.
+// One slot a layer. Inputs are kept for every `interval`-th layer only; the layers between are run again. Lists are
+// kept for every layer: the search is never repeated.
 class ActivationStore {
  public:
   ActivationStore(int64_t num_layers, int64_t interval)

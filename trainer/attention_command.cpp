@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <map>
 #include <sstream>
@@ -77,8 +78,11 @@ std::vector<int64_t> read_document_starts(const SafetensorsFile& file, int64_t n
 
 AttentionInput read_input(const std::filesystem::path& path, const AttentionConfig& config) {
   const SafetensorsFile file(path);
-  AttentionInput input{.query = file.tensor("q"), .key = file.tensor("k"), .value = file.tensor("v"),
-                       .d_output = {}, .document_starts = {}};
+  AttentionInput input{.query = file.tensor("q"),
+                       .key = file.tensor("k"),
+                       .value = file.tensor("v"),
+                       .d_output = {},
+                       .document_starts = {}};
   if (file.tensors().contains("do")) input.d_output = file.tensor("do");
   check_shapes(file, input);
   input.document_starts = read_document_starts(file, input.query.size(0), config.block_size);
@@ -142,35 +146,54 @@ void add_lists(Tensors& out, const BlockLists& lists) {
   out["list_first_row"] = lists.entries.bitwise_and((1 << kernels::kFirstRowBits) - 1);
 }
 
-Tensors compute(const AttentionInput& input, const AttentionConfig& config, Communicator& world,
-                RunningCounts& counts) {
+// Seconds of this rank, waiting for others included.
+struct Timings {
+  double selection = 0, forward = 0, backward = 0;
+};
+
+// Adds the seconds that `work` takes to `total`, and returns its result.
+template <typename Work>
+auto timed(double& total, Work work) {
+  const auto start = std::chrono::steady_clock::now();
+  auto result = work();
+  total += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+BlockLists select(const HipAttention& attention, const AttentionConfig& config, const SequenceShard& shard,
+                  const at::Tensor& query, const at::Tensor& local_key, const KeysAndValues& keys, Tensors& out) {
+  const int num_kv_heads = static_cast<int>(local_key.size(0)), head_dim = static_cast<int>(local_key.size(2));
+  if (attention.selects()) {
+    const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim);
+    out["picks"] = attention.pick(index_queries(query, num_kv_heads, dims), index_keys(local_key, dims));
+    return attention.unite(out["picks"]);
+  }
+  if (attention.selects_as_published()) return attention.select_as_published(query, keys.key);
+  return {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, at::kLong),
+          .entries = at::empty({0}, at::kInt)};
+}
+
+Tensors compute(const AttentionInput& input, const AttentionConfig& config, Communicator& world, RunningCounts& counts,
+                Timings& timings) {
   const SequenceShard shard(input.query.size(0), kernels::kQueryTile, world.rank(), world.size());
   const HipAttention attention(config, shard, input.document_starts, world, counts);
-  const int num_kv_heads = static_cast<int>(input.key.size(1)), head_dim = static_cast<int>(input.key.size(2));
   const at::Tensor query = local_tokens(input.query, shard), local_key = local_heads(input.key, shard);
   const KeysAndValues keys{.key = gather_sequence(local_key, shard, world),
                            .value = gather_sequence(local_heads(input.value, shard), shard, world)};
   Tensors out;
-  BlockLists lists;
-  if (attention.selects()) {
-    const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim);
-    out["picks"] = attention.pick(index_queries(query, num_kv_heads, dims), index_keys(local_key, dims));
-    lists = attention.unite(out["picks"]);
-  } else if (attention.selects_as_published()) {
-    lists = attention.select_as_published(query, keys.key);
-  } else {
-    lists = {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, at::kLong),
-             .entries = at::empty({0}, at::kInt)};
-  }
-  const AttentionOutput output = attention.forward(query, keys, lists, 0);
+  const BlockLists lists =
+      timed(timings.selection, [&] { return select(attention, config, shard, query, local_key, keys, out); });
+  const AttentionOutput output = timed(timings.forward, [&] { return attention.forward(query, keys, lists, 0); });
   out["o"] = gather_tokens(output.output, shard, world);
   out["lse"] = gather_tokens(output.log_sum_exp, shard, world);
   add_lists(out, gather_lists(lists, shard, world));
   if (!input.d_output.defined()) return out;
 
   KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
-  out["dq"] = gather_tokens(
-      attention.backward(query, keys, lists, 0, output, local_tokens(input.d_output, shard), d_keys), shard, world);
+  const at::Tensor d_output = local_tokens(input.d_output, shard);
+  const at::Tensor d_query =
+      timed(timings.backward, [&] { return attention.backward(query, keys, lists, 0, output, d_output, d_keys); });
+  out["dq"] = gather_tokens(d_query, shard, world);
   const auto home = [&](const at::Tensor& gradient) {
     return gather_tokens(reduce_scatter_sequence(gradient, shard, world).transpose(0, 1).contiguous(), shard, world);
   };
@@ -191,20 +214,22 @@ int run_attention(const AttentionCommand& command, MpiRuntime& mpi) {
   check_attention(config.attention, input.query.size(2));
   share_threads(mpi.local_size());
   RunningCounts counts;
-  const Tensors out = compute(input, config.attention, *world, counts);
+  Timings timings;
+  const Tensors out = compute(input, config.attention, *world, counts, timings);
   at::Tensor totals = at::zeros({2}, at::kLong);
   totals[0] = counts.nan_scores;
   totals[1] = counts.dropped_entries;
   world->all_reduce_sum(totals);
-  if (world->rank() == 0) {
-    write_safetensors(command.output, out);
-    const int64_t tiles = std::max<int64_t>(out.at("list_offsets").size(1) - 1, 1) * input.key.size(1);
-    std::cout << command.output.string() << ": " << input.query.size(0) << " tokens, "
-              << static_cast<double>(out.at("list_block").numel()) / static_cast<double>(tiles)
-              << " picked blocks a tile, " << totals[0].item<int64_t>() << " NaN scores, "
-              << totals[1].item<int64_t>() << " entries dropped\n";
-  }
-  return 0;
+  if (world->rank() != 0) return kSuccess;
+  write_safetensors(command.output, out);
+  const int64_t tiles = (out.at("list_offsets").size(1) - 1) * input.key.size(1);
+  std::cout << command.output.string() << ": " << input.query.size(0) << " tokens, "
+            << static_cast<double>(out.at("list_block").numel()) / static_cast<double>(tiles)
+            << " picked blocks a tile, " << totals[0].item<int64_t>() << " NaN scores, " << totals[1].item<int64_t>()
+            << " entries dropped\n"
+            << "seconds: selection " << timings.selection << ", forward " << timings.forward << ", backward "
+            << timings.backward << "\n";
+  return kSuccess;
 }
 
 }  // namespace hiptrain

@@ -32,7 +32,8 @@ TrainingState state_of(const nlohmann::json& json) {
 }
 
 CheckpointManifest manifest_of(const nlohmann::json& json) {
-  CheckpointManifest manifest{.state = state_of(json.at("state")), .model_path = json.at("model_path"), .files = {}, .tensors = {}};
+  CheckpointManifest manifest{
+      .state = state_of(json.at("state")), .model_path = json.at("model_path"), .files = {}, .tensors = {}};
   for (const auto& [name, file] : json.at("files").items())
     manifest.files[name] = {.bytes = file.at("bytes"),
                             .checksum = std::stoull(file.at("xxh3").get<std::string>(), nullptr, 16)};

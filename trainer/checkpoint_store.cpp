@@ -193,8 +193,9 @@ std::optional<LoadedCheckpoint> CheckpointStore::load_newest(
       warn(std::string(error.what()) + (i > 0 ? "; trying the checkpoint before it" : "; no other checkpoint is left"));
     }
   }
-  if (count > 0) throw CheckpointError(folder_.string() + ": none of its " + std::to_string(count) +
-                                       " checkpoints can be read; move them away or set checkpoint.resume: none");
+  if (count > 0)
+    throw CheckpointError(folder_.string() + ": none of its " + std::to_string(count) +
+                          " checkpoints can be read; move them away or set checkpoint.resume: none");
   return std::nullopt;
 }
 

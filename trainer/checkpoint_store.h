@@ -19,15 +19,15 @@ struct LoadedCheckpoint {
   TrainingState state;
 };
 
-// The checkpoints of one run. Layout of a checkpoint folder: trainer/checkpoint_manifest.h. Any number of ranks can load
-// what any other number wrote. Methods that say so are collective over the world.
+// The checkpoints of one run. Layout of a checkpoint folder: trainer/checkpoint_manifest.h. Any number of ranks can
+// load what any other number wrote. Methods that say so are collective over the world.
 class CheckpointStore {
  public:
   // Keeps the newest `keep` checkpoints under folder (0: all).
   CheckpointStore(std::filesystem::path folder, int64_t keep, Communicator& world);
 
-  // Collective. Writes step_00000010.tmp, syncs it, renames it; prunes old ones afterwards. Returns the folder. If a rank
-  // fails every rank throws CheckpointError, and the checkpoints that were there stay.
+  // Collective. Writes step_00000010.tmp, syncs it, renames it; prunes old ones afterwards. Returns the folder. If a
+  // rank fails every rank throws CheckpointError, and the checkpoints that were there stay.
   std::filesystem::path save(const ShardedParameters& parameters, const TrainingState& state,
                              const std::string& model_path, const std::string& resolved_config);
 

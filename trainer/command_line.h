@@ -11,12 +11,12 @@ namespace hiptrain {
 
 enum ExitCode : int {
   kSuccess = 0,
-  kInternalError = 1,    // a mistake of ours, or of a library
-  kUserMistake = 2,      // command line, config, model folder
-  kDataError = 3,        // token files, checkpoints
+  kInternalError = 1,  // a mistake of ours, or of a library
+  kUserMistake = 2,    // command line, config, model folder
+  kDataError = 3,      // token files, checkpoints
   kOutOfMemory = 4,
-  kDiverged = 5,         // too many steps in a row that were not finite
-  kCommunication = 6,    // a collective failed or did not complete in time
+  kDiverged = 5,          // too many steps in a row that were not finite
+  kCommunication = 6,     // a collective failed or did not complete in time
   kStoppedBySignal = 130  // after saving
 };
 

@@ -86,8 +86,7 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
     std::vector<TokenFile> files;
     files.emplace_back(command.data);
     const BatchStream stream(std::move(files), stream_options(config, model, /*shuffle=*/false));
-    if (!command.logits.empty())
-      write_logits(transformer, grid, stream.at(0), model.vocabulary_size, command.logits);
+    if (!command.logits.empty()) write_logits(transformer, grid, stream.at(0), model.vocabulary_size, command.logits);
     const LossReport report = evaluate_stream(transformer, grid, stream, command.sequences);
     if (!prints) return 0;
     print_loss(report);

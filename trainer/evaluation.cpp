@@ -49,8 +49,8 @@ LossReport report_of(const at::Tensor& sums) {
   return report;
 }
 
-// Runs the model over sequences [0, count), shared out over the data ranks, and hands each local result to `use`. All data
-// ranks take part in every forward pass; those without a sequence of their own repeat the last one unheard.
+// Runs the model over sequences [0, count), shared out over the data ranks, and hands each local result to `use`. All
+// data ranks take part in every forward pass; those without a sequence of their own repeat the last one unheard.
 void for_each_sequence(Transformer& transformer, const ProcessGrid& grid, int64_t count,
                        const std::function<TokenBatch(int64_t)>& batch_at,
                        const std::function<void(int64_t, const LocalBatch&, const TokenLosses&)>& use) {
@@ -99,9 +99,8 @@ void check_retrieval_file(const std::filesystem::path& path, const RetrievalFile
   const auto fact = file.facts.accessor<int32_t, 3>();
   for (int64_t sequence = 0; sequence < file.facts.size(0); ++sequence)
     for (int64_t i = 0; i < file.facts.size(1); ++i)
-      if (fact[sequence][i][0] >= 0 &&
-          (fact[sequence][i][1] < 1 || fact[sequence][i][2] < 1 ||
-           int64_t{fact[sequence][i][1]} + fact[sequence][i][2] > file.tokens.size(1)))
+      if (fact[sequence][i][0] >= 0 && (fact[sequence][i][1] < 1 || fact[sequence][i][2] < 1 ||
+                                        int64_t{fact[sequence][i][1]} + fact[sequence][i][2] > file.tokens.size(1)))
         throw FormatError(path.string() + ": fact " + std::to_string(i) + " of sequence " + std::to_string(sequence) +
                           " lies outside the sequence");
 }

@@ -28,8 +28,8 @@ struct LossReport {
   double loss() const { return loss_sum / static_cast<double>(num_targets); }
 };
 
-// Over num_sequences sequences of the stream from its present place on (0: one epoch). Sequences are shared out over the
-// data ranks. Collective; the same report on every rank.
+// Over num_sequences sequences of the stream from its present place on (0: one epoch). Sequences are shared out over
+// the data ranks. Collective; the same report on every rank.
 LossReport evaluate_stream(Transformer& transformer, const ProcessGrid& grid, const BatchStream& stream,
                            int64_t num_sequences);
 
@@ -37,8 +37,8 @@ LossReport evaluate_stream(Transformer& transformer, const ProcessGrid& grid, co
 // value is the most probable one.
 struct RetrievalFile {
   at::Tensor tokens;  // (sequences, length + 1) int32
-  at::Tensor facts;   // (sequences, facts, 3) int32: position of the value, of its repetition, its number of tokens; -1:
-                      // no fact
+  at::Tensor facts;  // (sequences, facts, 3) int32: position of the value, of its repetition, its number of tokens; -1:
+                     // no fact
 };
 // Throws FormatError for a file without these tensors.
 RetrievalFile read_retrieval_file(const std::filesystem::path& path);

@@ -15,7 +15,8 @@ namespace hiptrain {
 int run_export(const ExportCommand& command, MpiRuntime& mpi) {
   if (mpi.rank() != 0) return 0;
   const CheckpointManifest manifest = read_manifest(command.checkpoint);
-  const std::filesystem::path source = command.model.empty() ? std::filesystem::path(manifest.model_path) : command.model;
+  const std::filesystem::path source =
+      command.model.empty() ? std::filesystem::path(manifest.model_path) : command.model;
   refuse_occupied_output(command.output);
   const ModelConfig model = read_model_config(source);
   for (const auto& [file, record] : manifest.files) {

@@ -9,12 +9,12 @@
 
 namespace hiptrain {
 
-// Every rank reads its own pieces. Throws FormatError for a missing or wrong tensor, and for a tensor of the folder that
-// the model has no place for.
+// Every rank reads its own pieces. Throws FormatError for a missing or wrong tensor, and for a tensor of the folder
+// that the model has no place for.
 void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, const std::filesystem::path& folder);
 
-// Matrices normal with deviation initializer_range, norms 1, biases 0. Each element depends on (seed, name, index) alone:
-// the same on any number of ranks.
+// Matrices normal with deviation initializer_range, norms 1, biases 0. Each element depends on (seed, name, index)
+// alone: the same on any number of ranks.
 void load_random(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed);
 
 }  // namespace hiptrain

@@ -45,9 +45,7 @@ const void* bytes(const at::Tensor& tensor) {
 }
 
 // The lists' bits are unsigned in kernels; ATen has no arithmetic on uint32, so tensors hold them as int32.
-const uint32_t* entries_of(const BlockLists& lists) {
-  return reinterpret_cast<const uint32_t*>(int32s(lists.entries));
-}
+const uint32_t* entries_of(const BlockLists& lists) { return reinterpret_cast<const uint32_t*>(int32s(lists.entries)); }
 
 // counts (kv heads, tiles) -> offsets (kv heads, tiles + 1), and an entries tensor of their total.
 BlockLists allocate_lists(const at::Tensor& counts) {
@@ -68,7 +66,8 @@ BlockLists allocate_lists(const at::Tensor& counts) {
 
 kernels::SparseAttentionParams attention_params(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                                                 const BlockLists& lists, int64_t lists_begin,
-                                                const kernels::AttentionGeometry& geometry, int64_t begin, double scale) {
+                                                const kernels::AttentionGeometry& geometry, int64_t begin,
+                                                double scale) {
   REQUIRE_OF(key, key.sizes() == value.sizes() && key.size(1) == geometry.num_tokens);
   REQUIRE_OF(query, query.scalar_type() == key.scalar_type() && query.size(2) == key.size(2));
   const bool listed = lists.offsets.defined();
@@ -245,8 +244,9 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims) {
   return index;
 }
 
-at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
-                  int64_t begin, int64_t end, const SearchSettings& settings, RunningCounts& counts) {
+at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
+                  const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                  const SearchSettings& settings, RunningCounts& counts) {
   at::Tensor picks = at::empty({index_query.size(0), end - begin, settings.picks}, at::kInt);
   kernels::search_reference({.index_query = floats(index_query),
                              .index_key = floats(index_key),
@@ -268,8 +268,8 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key, co
   return picks;
 }
 
-BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                         int64_t max_blocks, RunningCounts& counts) {
+BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
+                         int64_t end, int64_t max_blocks, RunningCounts& counts) {
   at::Tensor tile_counts = at::empty({picks.size(0), kernels::num_tiles(end - begin)}, at::kLong);
   kernels::UnionParams params{.picks = int32s(picks),
                               .picks_head_stride = picks.stride(0),

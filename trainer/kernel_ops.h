@@ -46,8 +46,10 @@ struct CrossEntropyResult {
   at::Tensor losses;       // (tokens) float32
   at::Tensor predictions;  // (tokens) int32: the most probable token
 };
-// logits (tokens, vocabulary) float32, overwritten by their gradient if with_gradient; targets (tokens) int32, < 0: no loss.
-CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale, bool with_gradient);
+// logits (tokens, vocabulary) float32, overwritten by their gradient if with_gradient; targets (tokens) int32, < 0: no
+// loss.
+CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale,
+                                 bool with_gradient);
 
 // Index queries (kv heads, tokens, index dims) float32 of rotated queries (tokens, query heads, head_dim).
 at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims);
@@ -59,12 +61,13 @@ struct SearchSettings {
 };
 // Picks of tokens [begin, end) of the sequence: (kv heads, end - begin, picks) int32. Both indexes are of the whole
 // sequence: (kv heads, tokens, index dims) float32.
-at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
-                  int64_t begin, int64_t end, const SearchSettings& settings, RunningCounts& counts);
+at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
+                  const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                  const SearchSettings& settings, RunningCounts& counts);
 
 // Lists of the tiles of tokens [begin, end), of the whole sequence's picks (kv heads, tokens, picks) int32.
-BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                         int64_t max_blocks, RunningCounts& counts);
+BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
+                         int64_t end, int64_t max_blocks, RunningCounts& counts);
 
 struct PublishedSettings {
   int64_t blocks, beam, query_stride;
@@ -80,8 +83,8 @@ struct AttentionOutput {
   at::Tensor output;       // (queries, query heads, head_dim), as query
   at::Tensor log_sum_exp;  // (queries, query heads) float32
 };
-// query (queries, query heads, head_dim) of tokens [begin, begin + queries); key, value (kv heads, all tokens, head_dim);
-// lists are those of tiles from token lists_begin on (offsets undefined: sinks and window only).
+// query (queries, query heads, head_dim) of tokens [begin, begin + queries); key, value (kv heads, all tokens,
+// head_dim); lists are those of tiles from token lists_begin on (offsets undefined: sinks and window only).
 AttentionOutput sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                                  const BlockLists& lists, int64_t lists_begin,
                                  const kernels::AttentionGeometry& geometry, int64_t begin, double scale);

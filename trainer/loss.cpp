@@ -32,8 +32,8 @@ TokenLosses ChunkedLoss::forward(const HeadTensors& weights, const at::Tensor& h
   return result;
 }
 
-TokenLosses ChunkedLoss::forward_backward(const HeadTensors& weights, HeadTensors& gradients,
-                                          const at::Tensor& hidden, const at::Tensor& targets, double gradient_scale,
+TokenLosses ChunkedLoss::forward_backward(const HeadTensors& weights, HeadTensors& gradients, const at::Tensor& hidden,
+                                          const at::Tensor& targets, double gradient_scale,
                                           at::Tensor& d_hidden) const {
   const int64_t tokens = hidden.size(0);
   TokenLosses result = room_for(tokens);

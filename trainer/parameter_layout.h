@@ -12,11 +12,11 @@
 namespace hiptrain {
 
 struct Parameter {
-  std::string name;            // as in the Hugging Face folder
+  std::string name;  // as in the Hugging Face folder
   std::vector<int64_t> shape;
-  int64_t offset;              // elements, in its unit
+  int64_t offset;  // elements, in its unit
   int64_t numel;
-  bool is_matrix;              // weight decay is for these, unless the user wants it for norms and biases too
+  bool is_matrix;  // weight decay is for these, unless the user wants it for norms and biases too
 };
 
 struct ParameterUnit {
@@ -25,7 +25,8 @@ struct ParameterUnit {
   int64_t numel = 0;
 };
 
-// Unit 0: token embedding. Units 1 .. num_layers: layers. Unit num_layers + 1: final norm, and the head if it is not tied.
+// Unit 0: token embedding. Units 1 .. num_layers: layers. Unit num_layers + 1: final norm, and the head if it is not
+// tied.
 class ParameterLayout {
  public:
   explicit ParameterLayout(const ModelConfig& config);
@@ -40,17 +41,17 @@ class ParameterLayout {
   std::vector<ParameterUnit> units_;
 };
 
-// Views of one layer's parameters, or of their gradients, in a flat float32 buffer. Biases and norms that the model lacks
-// are undefined tensors.
+// Views of one layer's parameters, or of their gradients, in a flat float32 buffer. Biases and norms that the model
+// lacks are undefined tensors.
 struct LayerTensors {
-  at::Tensor attention_norm;                       // (hidden)
-  at::Tensor query, key, value;                    // (heads * head_dim, hidden)
-  at::Tensor query_bias, key_bias, value_bias;     // (heads * head_dim)
-  at::Tensor query_norm, key_norm;                 // (head_dim)
-  at::Tensor output, output_bias;                  // (hidden, query heads * head_dim), (hidden)
-  at::Tensor mlp_norm;                             // (hidden)
-  at::Tensor gate, up, gate_bias, up_bias;         // (intermediate, hidden), (intermediate)
-  at::Tensor down, down_bias;                      // (hidden, intermediate), (hidden)
+  at::Tensor attention_norm;                    // (hidden)
+  at::Tensor query, key, value;                 // (heads * head_dim, hidden)
+  at::Tensor query_bias, key_bias, value_bias;  // (heads * head_dim)
+  at::Tensor query_norm, key_norm;              // (head_dim)
+  at::Tensor output, output_bias;               // (hidden, query heads * head_dim), (hidden)
+  at::Tensor mlp_norm;                          // (hidden)
+  at::Tensor gate, up, gate_bias, up_bias;      // (intermediate, hidden), (intermediate)
+  at::Tensor down, down_bias;                   // (hidden, intermediate), (hidden)
 };
 LayerTensors layer_tensors(const ParameterUnit& unit, const at::Tensor& flat);
 

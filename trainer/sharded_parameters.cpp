@@ -23,10 +23,7 @@ ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world
     : layout_(std::move(layout)), world_(world), round_to_bfloat16_(round_to_bfloat16) {
   for (const ParameterUnit& unit : layout_.units()) {
     const int64_t padded = shard_size(unit.numel, world_.size());
-    Shard shard{.master = at::zeros({padded}, at::kFloat),
-                .gradient = {},
-                .first_moment = {},
-                .second_moment = {}};
+    Shard shard{.master = at::zeros({padded}, at::kFloat), .gradient = {}, .first_moment = {}, .second_moment = {}};
     if (with_training) {
       shard.gradient = at::zeros({padded}, at::kFloat);
       shard.first_moment = at::zeros({padded}, at::kFloat);
@@ -43,10 +40,8 @@ std::vector<ShardedParameters::Piece> ShardedParameters::pieces(int unit, int ra
     const int64_t first = std::max(parameter.offset, begin);
     const int64_t last = std::min(parameter.offset + parameter.numel, end);
     if (first < last)
-      found.push_back({.parameter = &parameter,
-                       .begin = first - parameter.offset,
-                       .count = last - first,
-                        .offset = first - begin});
+      found.push_back(
+          {.parameter = &parameter, .begin = first - parameter.offset, .count = last - first, .offset = first - begin});
   }
   return found;
 }

@@ -17,8 +17,8 @@ class ShardedParameters {
  public:
   // What a rank keeps of a unit. All (shard size) float32.
   struct Shard {
-    at::Tensor master;         // the weights
-    at::Tensor gradient;       // of this step so far; undefined without training
+    at::Tensor master;                       // the weights
+    at::Tensor gradient;                     // of this step so far; undefined without training
     at::Tensor first_moment, second_moment;  // of AdamW; undefined without training
   };
   // The part of a parameter that lies in this rank's shard: elements [begin, begin + count) of the parameter, counted
@@ -40,7 +40,7 @@ class ShardedParameters {
 
   std::vector<Piece> pieces(int unit, int rank) const;  // of any rank, in the order of the layout
   std::vector<Piece> pieces(int unit) const { return pieces(unit, world_.rank()); }
-  void load(const Source& source);            // each rank asks for its own pieces only
+  void load(const Source& source);  // each rank asks for its own pieces only
 
   // (unit's padded size) float32, on every rank. Collective.
   at::Tensor gather(int unit) const;

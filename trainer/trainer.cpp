@@ -110,8 +110,7 @@ StepMetrics Trainer::step() {
 std::vector<LocalBatch> Trainer::next_batches() {
   std::vector<LocalBatch> batches;
   for (int64_t i = 0; i < config_.train.gradient_accumulation_steps; ++i)
-    batches.push_back(
-        slice_batch(stream_.at(i * grid_.data().size() + grid_.data().rank()), grid_.sequence()));
+    batches.push_back(slice_batch(stream_.at(i * grid_.data().size() + grid_.data().rank()), grid_.sequence()));
   return batches;
 }
 

@@ -46,8 +46,8 @@ double Transformer::forward_backward(const LocalBatch& batch, double gradient_sc
   at::Tensor d_hidden = at::empty(hidden.sizes(), at::kFloat);
   HeadTensors gradients = head_tensors(d_head, d_embedding);
   const TokenLosses losses =
-      loss_.forward_backward(head_tensors(parameters_.gather(head_unit), parameters_.gather(embedding_unit)),
-                             gradients, hidden, batch.targets, gradient_scale, d_hidden);
+      loss_.forward_backward(head_tensors(parameters_.gather(head_unit), parameters_.gather(embedding_unit)), gradients,
+                             hidden, batch.targets, gradient_scale, d_hidden);
   parameters_.reduce_gradient(head_unit, d_head);
 
   run_layers_back(context, store, d_hidden);
@@ -74,8 +74,8 @@ at::Tensor Transformer::logits(const LocalBatch& batch) {
   const at::Tensor hidden = run_layers(context, nullptr);
   finish(context);
   const ParameterLayout& layout = parameters_.layout();
-  return loss_.logits(
-      head_tensors(parameters_.gather(layout.head_unit()), parameters_.gather(layout.embedding_unit())), hidden);
+  return loss_.logits(head_tensors(parameters_.gather(layout.head_unit()), parameters_.gather(layout.embedding_unit())),
+                      hidden);
 }
 
 SequenceContext Transformer::context_of(const LocalBatch& batch) const {

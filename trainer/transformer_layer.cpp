@@ -60,8 +60,8 @@ void TransformerLayer::backward(const LayerTensors& weights, LayerTensors& gradi
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile)) {
       const int64_t row = part.begin - tile.begin;
       d_output.narrow(0, row, part.size)
-          .copy_(after_attention_backward(weights, gradients, hidden, output.output.narrow(0, row, part.size),
-                                          d_hidden, part));
+          .copy_(after_attention_backward(weights, gradients, hidden, output.output.narrow(0, row, part.size), d_hidden,
+                                          part));
     }
     const at::Tensor d_query = attention.backward(query, keys, lists, tile.begin, output, d_output, d_keys);
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
@@ -156,8 +156,7 @@ KeysAndValues TransformerLayer::keys_and_values(const LayerTensors& weights, con
 // (tile, query heads, head_dim) in the storage type.
 at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tensor& hidden,
                                      const SequenceContext& context, Tile tile) const {
-  at::Tensor query =
-      at::empty({tile.size, model_.num_query_heads, model_.head_dim}, at::TensorOptions(storage_));
+  at::Tensor query = at::empty({tile.size, model_.num_query_heads, model_.head_dim}, at::TensorOptions(storage_));
   for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
     query.narrow(0, part.begin - tile.begin, part.size)
         .copy_(project(query_projection(weights), normed(weights, hidden, part), context, part));
@@ -191,8 +190,8 @@ at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weight
                                                       const at::Tensor& hidden, const at::Tensor& attention_output,
                                                       at::Tensor& d_hidden, Tile tile) const {
   const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(at::kFloat);
-  const at::Tensor middle = hidden.narrow(0, tile.begin, tile.size).to(at::kFloat) +
-                            linear(heads, weights.output, weights.output_bias);
+  const at::Tensor middle =
+      hidden.narrow(0, tile.begin, tile.size).to(at::kFloat) + linear(heads, weights.output, weights.output_bias);
   const at::Tensor input = rms_norm(middle, weights.mlp_norm, model_.rms_norm_epsilon);
   at::Tensor gate = linear(input, weights.gate, weights.gate_bias);
   at::Tensor up = linear(input, weights.up, weights.up_bias);
@@ -208,9 +207,9 @@ at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weight
 }
 
 // Adds the queries' part to d_hidden's tile: d_query (tile, query heads, head_dim).
-void TransformerLayer::queries_backward(const LayerTensors& weights, LayerTensors& gradients,
-                                        const at::Tensor& hidden, const at::Tensor& d_query, at::Tensor& d_hidden,
-                                        const SequenceContext& context, Tile tile) const {
+void TransformerLayer::queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                                        const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
+                                        Tile tile) const {
   const at::Tensor input = normed(weights, hidden, tile);
   const at::Tensor d_input =
       project_backward(query_projection(weights), query_projection(gradients), input,
@@ -232,11 +231,10 @@ void TransformerLayer::keys_backward(const LayerTensors& weights, LayerTensors& 
   };
   for (const Tile tile : tiles(0, hidden.size(0), memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
-    const at::Tensor d_input =
-        project_backward(key_projection(weights), key_projection(gradients), input, tile_of(d_key, tile), context,
-                         tile) +
-        project_backward(value_projection(weights), value_projection(gradients), input, tile_of(d_value, tile),
-                         context, tile);
+    const at::Tensor d_input = project_backward(key_projection(weights), key_projection(gradients), input,
+                                                tile_of(d_key, tile), context, tile) +
+                               project_backward(value_projection(weights), value_projection(gradients), input,
+                                                tile_of(d_value, tile), context, tile);
     at::Tensor d_here = d_hidden.narrow(0, tile.begin, tile.size);
     rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(at::kFloat), weights.attention_norm,
                       model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);

@@ -39,8 +39,8 @@ class TransformerLayer {
 
   // hidden: the layer's input. d_hidden (local tokens, hidden) float32: the gradient of the layer's output, replaced by
   // that of its input. Adds to gradients. The search is not run again.
-  void backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
-                const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const;
+  void backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden, const BlockLists& lists,
+                at::Tensor& d_hidden, SequenceContext& context) const;
 
  private:
   struct Tile {
@@ -64,9 +64,8 @@ class TransformerLayer {
   at::Tensor normed(const LayerTensors& weights, const at::Tensor& hidden, Tile tile) const;
   at::Tensor project(const HeadProjection& projection, const at::Tensor& input, const SequenceContext& context,
                      Tile tile) const;
-  at::Tensor project_backward(const HeadProjection& projection, const HeadProjection& gradient,
-                              const at::Tensor& input, at::Tensor d_heads, const SequenceContext& context,
-                              Tile tile) const;
+  at::Tensor project_backward(const HeadProjection& projection, const HeadProjection& gradient, const at::Tensor& input,
+                              at::Tensor d_heads, const SequenceContext& context, Tile tile) const;
 
   KeysAndValues keys_and_values(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
                                 const HipAttention& attention, IndexTensors* index) const;

@@ -27,8 +27,9 @@ struct StripSums {
   __m256 high[kStripKeys];
 };
 
-__attribute__((target("avx2,fma"), always_inline)) inline StripSums strip_sums(
-    const BestScoresParams& params, const float* columns, int64_t first_key) {
+__attribute__((target("avx2,fma"), always_inline)) inline StripSums strip_sums(const BestScoresParams& params,
+                                                                               const float* columns,
+                                                                               int64_t first_key) {
   const float* keys[kStripKeys];
   StripSums sums;
 #pragma GCC unroll 6
@@ -58,8 +59,7 @@ __attribute__((target("avx2,fma"), always_inline)) inline bool any_nan(const Str
   return _mm256_movemask_ps(unordered) != 0;
 }
 
-__attribute__((target("avx2,fma"), always_inline)) inline int64_t count_nan(const StripSums& sums,
-                                                                            int64_t num_keys,
+__attribute__((target("avx2,fma"), always_inline)) inline int64_t count_nan(const StripSums& sums, int64_t num_keys,
                                                                             uint32_t wanted) {
   int64_t count = 0;
 #pragma GCC unroll 6
@@ -72,8 +72,8 @@ __attribute__((target("avx2,fma"), always_inline)) inline int64_t count_nan(cons
   return count;
 }
 
-__attribute__((target("avx2,fma"))) int64_t best_of_strip(const BestScoresParams& params,
-                                                          int64_t strip, uint32_t wanted) {
+__attribute__((target("avx2,fma"))) int64_t best_of_strip(const BestScoresParams& params, int64_t strip,
+                                                          uint32_t wanted) {
   const float* const columns = params.columns + strip * kStripColumns;
   __m256 best_low = _mm256_set1_ps(kMinusInfinity), best_high = best_low;
   int64_t num_nan = 0;

@@ -16,14 +16,12 @@ float load(const void* values, int64_t i, ElementType element) {
 void write_index_query(const IndexParams& params, int64_t token) {
   const int group = params.num_query_heads / params.num_kv_heads;
   for (int head = 0; head < params.num_kv_heads; ++head) {
-    float* const out =
-        params.index_query + head * params.index_query_head_stride + token * params.num_index_dims;
+    float* const out = params.index_query + head * params.index_query_head_stride + token * params.num_index_dims;
     const int64_t first_head = token * params.num_query_heads + int64_t{head} * group;
     for (int d = 0; d < params.num_index_dims; ++d) {
       float sum = 0;
       for (int g = 0; g < group; ++g) {
-        sum += load(params.query, (first_head + g) * params.head_dim + params.index_dims[d],
-                    params.element);
+        sum += load(params.query, (first_head + g) * params.head_dim + params.index_dims[d], params.element);
       }
       out[d] = sum;
     }
@@ -32,8 +30,7 @@ void write_index_query(const IndexParams& params, int64_t token) {
 
 void write_index_key(const IndexParams& params, int64_t token) {
   for (int head = 0; head < params.num_kv_heads; ++head) {
-    float* const out =
-        params.index_key + head * params.index_key_head_stride + token * params.num_index_dims;
+    float* const out = params.index_key + head * params.index_key_head_stride + token * params.num_index_dims;
     const int64_t row = head * params.key_head_stride + token * params.head_dim;
     for (int d = 0; d < params.num_index_dims; ++d) {
       out[d] = load(params.key, row + params.index_dims[d], params.element);

@@ -19,8 +19,7 @@ struct Node {
 };
 
 // Reads a vector of (num_dims) elements as floats.
-void load_floats(const void* source, int64_t begin, int64_t num_dims, ElementType element,
-                 float* out) {
+void load_floats(const void* source, int64_t begin, int64_t num_dims, ElementType element, float* out) {
   if (element == ElementType::kFloat32) {
     std::copy_n(static_cast<const float*>(source) + begin, num_dims, out);
   } else {
@@ -30,8 +29,7 @@ void load_floats(const void* source, int64_t begin, int64_t num_dims, ElementTyp
 }
 
 // Positions of the queries that choose for the tile.
-std::vector<int64_t> selecting_positions(const PublishedSearchParams& params,
-                                         const TileRanges& ranges) {
+std::vector<int64_t> selecting_positions(const PublishedSearchParams& params, const TileRanges& ranges) {
   std::vector<int64_t> positions;
   if (params.own_tile) {
     for (int64_t p = ranges.begin; p < ranges.end; p += params.query_stride) positions.push_back(p);
@@ -72,10 +70,8 @@ void TileSearch::load_queries() {
   queries_.resize(positions.size() * static_cast<size_t>(group * params_.head_dim));
   float* out = queries_.data();
   for (const int64_t position : positions) {
-    const int64_t row =
-        (position - params_.queries_begin) * params_.num_query_heads + head_ * group;
-    load_floats(params_.query, row * params_.head_dim, group * params_.head_dim, params_.element,
-                out);
+    const int64_t row = (position - params_.queries_begin) * params_.num_query_heads + head_ * group;
+    load_floats(params_.query, row * params_.head_dim, group * params_.head_dim, params_.element, out);
     out += group * params_.head_dim;
   }
 }
@@ -114,8 +110,7 @@ std::vector<Node> TileSearch::best_nodes(const std::vector<Node>& nodes, int64_t
   wanted = std::min(wanted, num_nodes);
   std::nth_element(keys.begin(), keys.begin() + (wanted - 1), keys.end(), std::greater<>());
   keys.resize(static_cast<size_t>(wanted));
-  std::sort(keys.begin(), keys.end(),
-            [](uint64_t a, uint64_t b) { return key_block(a) < key_block(b); });
+  std::sort(keys.begin(), keys.end(), [](uint64_t a, uint64_t b) { return key_block(a) < key_block(b); });
   std::vector<Node> best;
   for (const uint64_t key : keys) best.push_back(nodes[static_cast<size_t>(key_block(key))]);
   return best;
@@ -148,9 +143,8 @@ std::vector<int64_t> TileSearch::choose() {
 
 void published_search_reference(const PublishedSearchParams& params) {
   if (params.num_blocks < 1 || params.query_stride < 1) {
-    throw std::logic_error(
-        "published search: num_blocks and query_stride must be at least 1, not " +
-        std::to_string(params.num_blocks) + " and " + std::to_string(params.query_stride));
+    throw std::logic_error("published search: num_blocks and query_stride must be at least 1, not " +
+                           std::to_string(params.num_blocks) + " and " + std::to_string(params.query_stride));
   }
   const int64_t tiles = num_tiles(params.num_queries);
   std::atomic<int64_t> num_nan{0};

@@ -26,8 +26,7 @@ inline int64_t key_block(uint64_t key) { return ~static_cast<uint32_t>(key); }
 // The best `capacity` candidates of each row of a tile, kept while the candidates stream past.
 class RunningBest {
  public:
-  explicit RunningBest(int64_t capacity)
-      : capacity_(capacity), keys_(static_cast<size_t>(kQueryTile * capacity)) {}
+  explicit RunningBest(int64_t capacity) : capacity_(capacity), keys_(static_cast<size_t>(kQueryTile * capacity)) {}
 
   void add(int64_t row, uint64_t key) {
     uint64_t* const keys = keys_.data() + row * capacity_;

@@ -27,23 +27,17 @@ void check(bool holds, const char* rule, int64_t value) {
 }
 
 void check_params(const SearchParams& params) {
-  check(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile",
-        params.query_begin);
-  check(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64",
-        params.num_picks);
+  check(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile", params.query_begin);
+  check(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);
   check(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
   // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
   check(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,
         "beam must be at least 1 and a sixteenth of num_picks", params.beam);
   check(params.index_query_begin % kQueryTile == 0 &&
-            params.index_query_begin <=
-                std::max<int64_t>(0, params.query_begin - search_halo(params)),
-        "index_query_begin must be a multiple of the query tile and leave room for the halo",
-        params.index_query_begin);
-  check(
-      params.geometry.num_tokens / params.geometry.block_size < int64_t{1} << (32 - kFirstRowBits),
-      "the sequence must have fewer than 2^26 blocks",
-      params.geometry.num_tokens / params.geometry.block_size);
+            params.index_query_begin <= std::max<int64_t>(0, params.query_begin - search_halo(params)),
+        "index_query_begin must be a multiple of the query tile and leave room for the halo", params.index_query_begin);
+  check(params.geometry.num_tokens / params.geometry.block_size < int64_t{1} << (32 - kFirstRowBits),
+        "the sequence must have fewer than 2^26 blocks", params.geometry.num_tokens / params.geometry.block_size);
 }
 
 class Search {
@@ -83,16 +77,14 @@ class Search {
 void Search::build_boxes() {
   for (int64_t tile = first_tile_; tile < end_tile_; ++tile) {
     const TileRanges ranges = tile_ranges(params_.geometry, tile);
-    const bool last =
-        tile + 1 == end_tile_ || tile_ranges(params_.geometry, tile + 1).first_of_document();
+    const bool last = tile + 1 == end_tile_ || tile_ranges(params_.geometry, tile + 1).first_of_document();
     if (!last || !uses_tree(params_, ranges.num_searched())) continue;
     std::vector<TreeBoxes>& document = boxes_[ranges.document_begin];
     for (int head = 0; head < params_.num_kv_heads; ++head) {
       const int64_t first_key = ranges.sink_end * params_.geometry.block_size;
-      document.emplace_back(params_,
-                            params_.index_key + head * params_.index_key_head_stride +
-                                first_key * params_.num_index_dims,
-                            ranges.num_searched());
+      document.emplace_back(
+          params_, params_.index_key + head * params_.index_key_head_stride + first_key * params_.num_index_dims,
+          ranges.num_searched());
     }
   }
 }
@@ -115,8 +107,7 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
     RunningBest best(std::min<int64_t>(params_.num_picks, ranges.num_searched()));
     if (with_tree) {
       const TreeBoxes& boxes = boxes_.at(ranges.document_begin)[static_cast<size_t>(head)];
-      num_nan +=
-          tree.search_tile(ranges, boxes, columns.data(), static_cast<int>(tiles_before), &best);
+      num_nan += tree.search_tile(ranges, boxes, columns.data(), static_cast<int>(tiles_before), &best);
     } else {
       num_nan += scan_tile(params_, head, ranges, columns.data(), &best);
     }
@@ -127,8 +118,8 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
 
 void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& best) const {
   const int64_t end = std::min(ranges.end, params_.query_begin + params_.num_queries);
-  int32_t* out = params_.picks + head * params_.picks_head_stride +
-                 (ranges.begin - params_.query_begin) * params_.num_picks;
+  int32_t* out =
+      params_.picks + head * params_.picks_head_stride + (ranges.begin - params_.query_begin) * params_.num_picks;
   for (int64_t row = 0; row < end - ranges.begin; ++row, out += params_.num_picks) {
     std::fill(out, out + params_.num_picks, -1);
     int32_t* pick = out;
@@ -144,8 +135,7 @@ int64_t search_halo(const SearchParams& params) {
   const AttentionGeometry& geometry = params.geometry;
   int top = 0;
   for (int64_t i = 0; i < geometry.num_documents; ++i) {
-    const int64_t end =
-        i + 1 < geometry.num_documents ? geometry.document_starts[i + 1] : geometry.num_tokens;
+    const int64_t end = i + 1 < geometry.num_documents ? geometry.document_starts[i + 1] : geometry.num_tokens;
     const int64_t num_searched = tile_ranges(geometry, (end - 1) / kQueryTile).num_searched();
     if (uses_tree(params, num_searched)) {
       top = std::max(top, tree_top_level(num_searched, params.top_nodes));

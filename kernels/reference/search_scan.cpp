@@ -4,8 +4,8 @@
 
 namespace hiptrain::kernels {
 
-int64_t scan_tile(const SearchParams& params, int head, const TileRanges& ranges,
-                  const float* columns, RunningBest* best) {
+int64_t scan_tile(const SearchParams& params, int head, const TileRanges& ranges, const float* columns,
+                  RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin;
   const int64_t block_size = params.geometry.block_size;
   const float* const keys = params.index_key + head * params.index_key_head_stride;

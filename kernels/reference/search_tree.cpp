@@ -46,16 +46,13 @@ void add_nodes(int64_t begin, int64_t end, uint32_t first_row, std::vector<uint3
 
 // The candidates of a level: children of the nodes that the level above handed on, and the whole
 // nodes of this level that lie in no whole node above. Ascending by node.
-std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, int64_t num_blocks,
-                                       int level) {
+std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, int64_t num_blocks, int level) {
   std::vector<uint32_t> candidates;
   for (const uint32_t entry : handed_on) {
     const int64_t child = entry_block(entry) * kTreeFanout;
-    add_nodes(child, child + kTreeFanout, static_cast<uint32_t>(entry_first_row(entry)),
-              &candidates);
+    add_nodes(child, child + kTreeFanout, static_cast<uint32_t>(entry_first_row(entry)), &candidates);
   }
-  add_nodes(num_whole_nodes(num_blocks, level + 1) * kTreeFanout,
-            num_whole_nodes(num_blocks, level), 0, &candidates);
+  add_nodes(num_whole_nodes(num_blocks, level + 1) * kTreeFanout, num_whole_nodes(num_blocks, level), 0, &candidates);
   return candidates;
 }
 
@@ -116,9 +113,7 @@ void TreeBoxes::add_box_level(int64_t num_boxes) {
 }
 
 TreeSearch::TreeSearch(const SearchParams& params, int head)
-    : params_(params),
-      head_(head),
-      bound_columns_(static_cast<size_t>(2 * params.num_index_dims * kQueryTile)) {}
+    : params_(params), head_(head), bound_columns_(static_cast<size_t>(2 * params.num_index_dims * kQueryTile)) {}
 
 // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum,
 // minimum): one of the two adds an exact zero. Rounding is monotone and the chain is that of the
@@ -134,8 +129,8 @@ void TreeSearch::pack_bound_columns(const float* columns) {
 }
 
 // kept: for every row an entry (node, row) of each of its `beam` best candidates.
-void TreeSearch::keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
-                                 int64_t num_rows, Entries* kept) const {
+void TreeSearch::keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows,
+                                 Entries* kept) const {
   RunningBest best(std::min<int64_t>(params_.beam, static_cast<int64_t>(candidates.size())));
   float bounds[kQueryTile];
   for (const uint32_t entry : candidates) {
@@ -155,8 +150,8 @@ void TreeSearch::keep_best_nodes(const TreeBoxes& boxes, int level, const Entrie
   }
 }
 
-int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candidates,
-                                 const float* columns, RunningBest* best) const {
+int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
+                                 RunningBest* best) const {
   const int64_t num_rows = ranges.end - ranges.begin;
   const int64_t block_size = params_.geometry.block_size;
   const float* const keys = params_.index_key + head_ * params_.index_key_head_stride;
@@ -190,8 +185,8 @@ TreeSearch::Entries TreeSearch::hand_on(int level, Entries own) {
   return handed_on;
 }
 
-int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes,
-                                const float* columns, int lowest_level, RunningBest* best) {
+int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns,
+                                int lowest_level, RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin, num_blocks = ranges.num_searched();
   const int top = tree_top_level(num_blocks, params_.top_nodes);
   pack_bound_columns(columns);

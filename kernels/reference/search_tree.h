@@ -59,15 +59,15 @@ class TreeSearch {
   // Adds the leaves that each row sees to the row's best, unless lowest_level is above 0: a tile
   // before the first that picks needs only the levels that later tiles still hear of. columns as in
   // scan_tile. Returns the number of NaN dot products.
-  int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns,
-                      int lowest_level, RunningBest* best);
+  int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns, int lowest_level,
+                      RunningBest* best);
 
  private:
   using Entries = std::vector<uint32_t>;  // list entries of node and first row
 
   void pack_bound_columns(const float* columns);
-  void keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
-                       int64_t num_rows, Entries* kept) const;
+  void keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows,
+                       Entries* kept) const;
   int64_t score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
                        RunningBest* best) const;
   Entries hand_on(int level, Entries own);
@@ -75,7 +75,7 @@ class TreeSearch {
   const SearchParams& params_;
   int head_;
   std::vector<float> bound_columns_;  // (num_index_dims, 2, kQueryTile)
-  std::vector<Entries> kept_;  // by level: what the previous tile's tokens kept, first rows 0
+  std::vector<Entries> kept_;         // by level: what the previous tile's tokens kept, first rows 0
 };
 
 }  // namespace hiptrain::kernels

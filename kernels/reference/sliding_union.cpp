@@ -17,8 +17,7 @@ void unite_entries(std::vector<uint32_t>* entries) {
 void cap_entries(int64_t max_blocks, std::vector<uint32_t>* entries) {
   if (static_cast<int64_t>(entries->size()) <= max_blocks) return;
   const auto earlier = [](uint32_t a, uint32_t b) {
-    return std::pair(entry_first_row(a), entry_block(a)) <
-           std::pair(entry_first_row(b), entry_block(b));
+    return std::pair(entry_first_row(a), entry_block(a)) < std::pair(entry_first_row(b), entry_block(b));
   };
   std::nth_element(entries->begin(), entries->begin() + max_blocks, entries->end(), earlier);
   entries->resize(static_cast<size_t>(max_blocks));
@@ -68,8 +67,7 @@ void sliding_union_reference(const UnionParams& params) {
       params.counts[item] = static_cast<int64_t>(entries.size());
       num_dropped += num_united - params.counts[item];
     } else {
-      std::copy(entries.begin(), entries.end(),
-                params.entries + params.offsets[head * (tiles + 1) + tile]);
+      std::copy(entries.begin(), entries.end(), params.entries + params.offsets[head * (tiles + 1) + tile]);
     }
   });
   if (params.entries == nullptr) *params.num_dropped += num_dropped;

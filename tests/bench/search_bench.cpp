@@ -52,15 +52,14 @@ int main(int argc, char** argv) {
   const int64_t num_tokens = argc > 1 ? std::atoll(argv[1]) : 65536;
   std::mt19937 generator(1);
   std::normal_distribution<float> normal;
-  std::vector<float> queries(static_cast<size_t>(kHeads * num_tokens * kDims)),
-      keys(queries.size());
+  std::vector<float> queries(static_cast<size_t>(kHeads * num_tokens * kDims)), keys(queries.size());
   for (float& value : queries) value = normal(generator);
   for (float& value : keys) value = normal(generator);
   const double scan = seconds_of_search(num_tokens, num_tokens, queries, keys);
   const double tree = seconds_of_search(num_tokens, 0, queries, keys);
   const double products = 1.0 * kHeads * kDims * static_cast<double>(num_tokens * num_tokens);
-  std::printf("%lld tokens, %d KV heads, %d index dims, %d threads\n",
-              static_cast<long long>(num_tokens), kHeads, kDims, kernels::reference_threads());
+  std::printf("%lld tokens, %d KV heads, %d index dims, %d threads\n", static_cast<long long>(num_tokens), kHeads,
+              kDims, kernels::reference_threads());
   std::printf("scan  %8.3f s  %6.1f GFLOP/s\n", scan, products / scan * 1e-9);
   std::printf("tree  %8.3f s  (beam 8, at most 64 top nodes)\n", tree);
 }

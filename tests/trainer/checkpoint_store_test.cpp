@@ -70,7 +70,10 @@ class CheckpointStoreTest : public testing::Test {
     }
   }
   static TrainingState state(int64_t step) {
-    return {.step = step, .optimizer_steps = step - 1, .skipped_in_a_row = 1, .tokens = 77,
+    return {.step = step,
+            .optimizer_steps = step - 1,
+            .skipped_in_a_row = 1,
+            .tokens = 77,
             .stream = {.seed = 3, .epoch = 2, .index = step}};
   }
 

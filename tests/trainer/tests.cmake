@@ -11,7 +11,7 @@ target_compile_definitions(config_reader_test PRIVATE HIPTRAIN_FIELDS_PAGE="${PR
 add_test(NAME parity_test
   COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_LIST_DIR}/parity_test.py)
 set_tests_properties(parity_test PROPERTIES TIMEOUT 900 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
-foreach(name attention_command training)
+foreach(name attention_command quality training)
   add_test(NAME ${name}_test
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_LIST_DIR}/${name}_test.py)
   set_tests_properties(${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")

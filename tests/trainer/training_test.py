@@ -128,10 +128,11 @@ def test_the_loss_falls_and_every_rank_count_agrees(straight):
         assert losses(straight(ranks)) == pytest.approx(one, rel=1e-4), ranks
 
 
-def test_data_ranks_see_other_sequences_of_the_same_stream(inputs, straight, tmp_path):
+@pytest.mark.parametrize("ranks, sequence_ranks", [(2, 1), (4, 2)])
+def test_data_ranks_see_other_sequences_of_the_same_stream(inputs, straight, ranks, sequence_ranks, tmp_path):
     """Two data ranks with one accumulation step take the sequences of one rank with two."""
-    train(inputs, tmp_path / "run", ranks=2,
-          settings=["parallel.sequence=1", "train.gradient_accumulation_steps=1"])
+    train(inputs, tmp_path / "run", ranks=ranks,
+          settings=[f"parallel.sequence={sequence_ranks}", "train.gradient_accumulation_steps=1"])
     assert losses(tmp_path / "run") == pytest.approx(losses(straight(1)), rel=1e-4)
 
 

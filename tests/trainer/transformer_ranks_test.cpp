@@ -65,8 +65,8 @@ TokenBatch random_batch(int64_t length, int64_t vocabulary) {
 }
 
 struct Result {
-  double loss;                            // summed over the ranks
-  std::vector<at::Tensor> gradients;      // of every unit, whole, without padding
+  double loss;                              // summed over the ranks
+  std::vector<at::Tensor> gradients;        // of every unit, whole, without padding
   std::vector<std::vector<int32_t>> lists;  // of every layer: this rank's tiles, entries by (head, tile)
   int64_t first_tile = 0, num_tiles = 0;
 };
@@ -147,6 +147,16 @@ TEST(TransformerRanks, Dense) {
   model.query_key_norm = false;
   model.mlp_bias = model.output_bias = model.value_bias = true;
   expect_ranks_agree(run, model);
+}
+
+TEST(TransformerRanks, EveryLayerItsOwnSettings) {
+  RunConfig run = small_run("picks", 1);
+  LayerAttention dense{.layers = {0}, .attention = run.attention}, wide{.layers = {2}, .attention = run.attention};
+  dense.attention.type = "dense";
+  wide.attention.picks = 5;
+  wide.attention.index_dim_list = {0, 3, 9};
+  run.attention_layers = {dense, wide};
+  expect_ranks_agree(run, small_model());
 }
 
 TEST(TransformerRanks, Bfloat16) {

@@ -1,0 +1,69 @@
+"""What the selection costs a trained model, on the model and the retrieval file beside the repository.
+
+    .venv/bin/python -m pytest tests/trainer/quality_test.py
+The model is too large for the repository: skipped where ../shared is absent.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
+MODEL = ROOT.parent / "shared" / "models" / "kernel-llama-29m"
+FACTS = ROOT.parent / "shared" / "data" / "retrieval_8k.safetensors"
+SEQUENCES = 2
+
+pytestmark = pytest.mark.skipif(not (MODEL.exists() and FACTS.exists()),
+                                reason="needs ../shared/models/kernel-llama-29m and ../shared/data/retrieval_8k.safetensors")
+
+
+def evaluate(*settings, sequences=SEQUENCES):
+    """(loss, retrieval) of float32 with window 512."""
+    command = [str(PROGRAM), "evaluate", "--model", str(MODEL), "--data", str(FACTS), "--sequences", str(sequences)]
+    for setting in ("precision=float32", "attention.window=512", *settings):
+        command += ["--set", setting]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500).stdout
+    return (float(re.search(r"^loss (\S+)", output, re.M).group(1)),
+            float(re.search(r"^retrieval (\S+)", output, re.M).group(1)))
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return evaluate("attention.type=dense")
+
+
+def test_dense_equals_transformers():
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    tokens = load_file(FACTS)["tokens"][0].long()
+    with torch.no_grad():
+        logits = model(tokens[None, :-1]).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits, tokens[1:]).item()
+    loss, _ = evaluate("attention.type=dense", sequences=1)
+    assert loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_defaults(dense):
+    loss, retrieval = evaluate()
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
+def test_tree_at_every_length(dense):
+    loss, retrieval = evaluate("attention.scan_tokens=0")
+    assert loss < dense[0] * 1.015
+    assert retrieval >= dense[1] - 0.1
+
+
+def test_lists_of_whole_tiles_lose_the_facts(dense):
+    """Why the selection is by token; and that the measure can fail."""
+    loss, retrieval = evaluate("attention.selection=published", "attention.blocks=16")
+    assert loss > dense[0] * 1.03
+    assert retrieval < 0.5
