@@ -13,6 +13,7 @@ namespace hiptrain {
 namespace {
 
 using ::testing::HasSubstr;
+using namespace std::string_literals;
 
 constexpr const char* kConfig = R"({
   "vocab_size": 10, "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
@@ -97,7 +98,7 @@ TEST_F(ModelExport, TiedHeadFollowsTheSource) {
 }
 
 TEST_F(ModelExport, TokenizerAndLicenceFilesAreKeptByteForByte) {
-  const std::string bytes("{ \"a\" :1,\r\n\xff\x00}", 16);
+  const std::string bytes = "{ \"a\" :1,\r\n\xff\0}"s;
   const char* kept[] = {"generation_config.json",
                         "tokenizer.json",
                         "tokenizer_config.json",
