@@ -75,13 +75,12 @@ void add_missing(const RunConfig& config, std::vector<ConfigConflict>& conflicts
         "missing; set it to the prefix of a .bin/.idx pair (data/prepare_tokens.py makes one)");
 }
 
-// Messages on the index dims that a head of this size does not have; `name` is the field's.
+// Messages on listed index dims that a head of this size does not have; `name` is the field's. (A count above head_dim
+// means all dims: the default is right for small heads too.)
 void check_index_dims(const AttentionConfig& attention, int64_t head_dim, const std::string& name,
                       std::vector<std::string>& messages) {
   const std::string of_model = "; the model's head_dim is " + number(head_dim);
   if (attention.type == "dense") return;
-  if (attention.index_dim_list.empty() && attention.index_dims > head_dim)
-    messages.push_back("error: " + name + ": " + number(attention.index_dims) + " is more than a head has" + of_model);
   for (const int64_t dim : attention.index_dim_list)
     if (dim >= head_dim)
       messages.push_back("error: " + name + ": there is no dim " + number(dim) + of_model + ": valid are 0 to " +

@@ -83,7 +83,7 @@ std::vector<ConfigField> attention_fields() {
          return CountOrList{&config.attention.index_dims, &config.attention.index_dim_list};
        },
        {.minimum = 2, .multiple_of = 2},
-       "dims of a head that enter the score: how many, from the pairs that rotate slowest, or a list of dims"},
+       "dims of a head that enter the score: how many (at most all), from the pairs that rotate slowest, or a list"},
       {"attention.scan_tokens", slot<&RunConfig::attention, &AttentionConfig::scan_tokens>, at_least(0),
        "up to this much context every key is scored; beyond, a tree is searched; 0: the tree at every length"},
       {"attention.beam", slot<&RunConfig::attention, &AttentionConfig::beam>, between(1, 65536),

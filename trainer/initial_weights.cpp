@@ -1,5 +1,7 @@
 #include "trainer/initial_weights.h"
 
+#include <ATen/ops/equal.h>
+
 #include <cmath>
 #include <numbers>
 #include <set>
@@ -45,11 +47,23 @@ void refuse_unknown_tensors(const ParameterLayout& layout, const ModelConfig& mo
                         model.model_type + " as its config.json describes it");
 }
 
+// A copy of the head beside a tied embedding must be a copy: transformers would not tie them otherwise.
+void refuse_untied_copy(const ModelConfig& model, const SafetensorsFolder& tensors,
+                        const std::filesystem::path& folder) {
+  if (!model.tied_embeddings || !tensors.contains("lm_head.weight")) return;
+  const std::vector<int64_t> shape{model.vocabulary_size, model.hidden_size};
+  if (!at::equal(tensors.tensor("lm_head.weight", shape), tensors.tensor("model.embed_tokens.weight", shape)))
+    throw FormatError(folder.string() +
+                      ": lm_head.weight differs from model.embed_tokens.weight, but config.json has "
+                      "tie_word_embeddings true; set it to false or remove lm_head.weight");
+}
+
 }  // namespace
 
 void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, const std::filesystem::path& folder) {
   const SafetensorsFolder tensors(folder);
   refuse_unknown_tensors(parameters.layout(), model, tensors, folder);
+  refuse_untied_copy(model, tensors, folder);
   for (const ParameterUnit& unit : parameters.layout().units())  // every rank finds every mistake
     for (const Parameter& parameter : unit.parameters) tensors.tensor(parameter.name, parameter.shape);
   parameters.load([&](const Parameter& parameter, int64_t begin, at::Tensor out) {
