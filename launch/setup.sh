@@ -74,12 +74,15 @@ install_packages() {
     apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# An nvcc 13.x: its toolkit's folder. Nothing printed: there is none.
+# An nvcc 13.x: its toolkit's folder, asked of nvcc itself, because what is on PATH may be a wrapper elsewhere. Nothing
+# printed: there is none.
 find_toolkit() {
-  local nvcc
+  local nvcc top
   for nvcc in "$(command -v nvcc || true)" "${CUDA_HOME:+$CUDA_HOME/bin/nvcc}" /usr/local/cuda/bin/nvcc; do
-    if [[ -x $nvcc ]] && "$nvcc" --version 2>/dev/null | grep -q 'release 13\.'; then
-      dirname "$(dirname "$(readlink -f "$nvcc")")"
+    if [[ ! -x $nvcc ]] || ! "$nvcc" --version 2>/dev/null | grep -q 'release 13\.'; then continue; fi
+    top=$("$nvcc" --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
+    if [[ -x $top/bin/nvcc ]]; then
+      readlink -f "$top"
       return
     fi
   done

@@ -16,14 +16,15 @@ find_package(Torch REQUIRED)
 list(FILTER TORCH_LIBRARIES EXCLUDE REGEX "NOTFOUND")
 
 # NCCL and cuDNN: of the same site-packages as torch, else of the toolkit.
+set(hiptrain_cuda_libraries "${hiptrain_cuda_root}/lib64" "${hiptrain_cuda_root}/lib")
 find_path(NCCL_INCLUDE_DIR nccl.h
   HINTS "${hiptrain_site_packages}/nvidia/nccl/include" "${hiptrain_cuda_root}/include" NO_DEFAULT_PATH REQUIRED)
 find_library(NCCL_LIBRARY NAMES libnccl.so.2 nccl
-  HINTS "${hiptrain_site_packages}/nvidia/nccl/lib" "${hiptrain_cuda_root}/lib" NO_DEFAULT_PATH REQUIRED)
+  HINTS "${hiptrain_site_packages}/nvidia/nccl/lib" ${hiptrain_cuda_libraries} NO_DEFAULT_PATH REQUIRED)
 find_path(CUDNN_INCLUDE_DIR cudnn.h
   HINTS "${hiptrain_site_packages}/nvidia/cudnn/include" "${hiptrain_cuda_root}/include" NO_DEFAULT_PATH REQUIRED)
 find_library(CUDNN_LIBRARY NAMES libcudnn.so.9 cudnn
-  HINTS "${hiptrain_site_packages}/nvidia/cudnn/lib" "${hiptrain_cuda_root}/lib" NO_DEFAULT_PATH REQUIRED)
+  HINTS "${hiptrain_site_packages}/nvidia/cudnn/lib" ${hiptrain_cuda_libraries} NO_DEFAULT_PATH REQUIRED)
 add_library(hiptrain_nccl INTERFACE)
 target_include_directories(hiptrain_nccl SYSTEM INTERFACE "${NCCL_INCLUDE_DIR}" ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(hiptrain_nccl INTERFACE "${NCCL_LIBRARY}" CUDA::cudart)
