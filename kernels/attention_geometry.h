@@ -11,8 +11,9 @@
 // Sinks and window are always attended (causally); from the searched range every token picks blocks.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+
+#include "kernels/element.h"
 
 namespace hiptrain::kernels {
 
@@ -36,25 +37,40 @@ struct TileRanges {
   int64_t window_begin;    // block w, also where the searched range ends
   int64_t window_end;      // block h
 
-  int64_t num_searched() const { return window_begin - sink_end; }
-  bool first_of_document() const { return begin == document_begin; }
+  HIPTRAIN_HOST_DEVICE int64_t num_searched() const { return window_begin - sink_end; }
+  HIPTRAIN_HOST_DEVICE bool first_of_document() const { return begin == document_begin; }
 };
 
+// The position where the document that holds `position` begins.
+HIPTRAIN_HOST_DEVICE inline int64_t document_begin(const AttentionGeometry& geometry, int64_t position) {
+  int64_t first = 0, last = geometry.num_documents;  // of the documents, the one sought is in [first, last)
+  while (last - first > 1) {
+    const int64_t middle = first + (last - first) / 2;
+    if (geometry.document_starts[middle] <= position)
+      first = middle;
+    else
+      last = middle;
+  }
+  return geometry.document_starts[first];
+}
+
 // Tiles are counted from the sequence's start: tile m holds positions [m * kQueryTile, ...).
-inline TileRanges tile_ranges(const AttentionGeometry& geometry, int64_t tile) {
+HIPTRAIN_HOST_DEVICE inline TileRanges tile_ranges(const AttentionGeometry& geometry, int64_t tile) {
   TileRanges ranges{};
   ranges.begin = tile * kQueryTile;
-  ranges.end = std::min(geometry.num_tokens, ranges.begin + kQueryTile);
-  const int64_t* last = geometry.document_starts + geometry.num_documents;
-  ranges.document_begin = *(std::upper_bound(geometry.document_starts, last, ranges.begin) - 1);
+  ranges.end = ranges.begin + kQueryTile < geometry.num_tokens ? ranges.begin + kQueryTile : geometry.num_tokens;
+  ranges.document_begin = document_begin(geometry, ranges.begin);
   ranges.sink_begin = ranges.document_begin / geometry.block_size;
   ranges.window_end = (ranges.end - 1) / geometry.block_size + 1;
-  ranges.sink_end = std::min(ranges.sink_begin + geometry.sink_tokens / geometry.block_size, ranges.window_end);
-  const int64_t window_begin = std::max(ranges.document_begin, ranges.begin - geometry.window + 1);
-  ranges.window_begin = std::max(ranges.sink_end, window_begin / geometry.block_size);
+  ranges.sink_end = ranges.sink_begin + geometry.sink_tokens / geometry.block_size;
+  if (ranges.sink_end > ranges.window_end) ranges.sink_end = ranges.window_end;
+  int64_t first_in_window = ranges.begin - geometry.window + 1;
+  if (first_in_window < ranges.document_begin) first_in_window = ranges.document_begin;
+  ranges.window_begin = first_in_window / geometry.block_size;
+  if (ranges.window_begin < ranges.sink_end) ranges.window_begin = ranges.sink_end;
   return ranges;
 }
 
-inline int64_t num_tiles(int64_t num_tokens) { return (num_tokens + kQueryTile - 1) / kQueryTile; }
+HIPTRAIN_HOST_DEVICE inline int64_t num_tiles(int64_t num_tokens) { return (num_tokens + kQueryTile - 1) / kQueryTile; }
 
 }  // namespace hiptrain::kernels

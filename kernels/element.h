@@ -1,4 +1,7 @@
-// Element types of tensors, and bfloat16 on the host.
+// Element types of tensors, bfloat16 on the host, CUDA streams.
+//
+// Of every kernel there are two: X_reference(params) on the CPU, and X_cuda(params, stream) with the same meaning on
+// the GPU. For the latter every pointer is one of device memory, and the call returns before the work is done.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +10,22 @@
 // A CUDA stream, named so that these headers need no CUDA header.
 struct CUstream_st;
 
+// Before functions that CPU and GPU share.
+#ifdef __CUDACC__
+#define HIPTRAIN_HOST_DEVICE __host__ __device__
+#else
+#define HIPTRAIN_HOST_DEVICE
+#endif
+
 namespace hiptrain::kernels {
 
 using Stream = CUstream_st*;
 
 enum class ElementType { kFloat32, kBfloat16 };
 
-inline int64_t element_bytes(ElementType element) { return element == ElementType::kFloat32 ? 4 : 2; }
+HIPTRAIN_HOST_DEVICE inline int64_t element_bytes(ElementType element) {
+  return element == ElementType::kFloat32 ? 4 : 2;
+}
 
 inline float bfloat16_to_float(uint16_t bits) {
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;

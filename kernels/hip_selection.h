@@ -71,11 +71,11 @@ int64_t search_halo(const SearchParams& params);
 
 // One entry of a tile's list.
 constexpr int kFirstRowBits = 6;
-inline uint32_t make_list_entry(int64_t block, int64_t first_row) {
+HIPTRAIN_HOST_DEVICE inline uint32_t make_list_entry(int64_t block, int64_t first_row) {
   return static_cast<uint32_t>(block) << kFirstRowBits | static_cast<uint32_t>(first_row);
 }
-inline int64_t entry_block(uint32_t entry) { return entry >> kFirstRowBits; }
-inline int64_t entry_first_row(uint32_t entry) { return entry & ((1u << kFirstRowBits) - 1); }
+HIPTRAIN_HOST_DEVICE inline int64_t entry_block(uint32_t entry) { return entry >> kFirstRowBits; }
+HIPTRAIN_HOST_DEVICE inline int64_t entry_first_row(uint32_t entry) { return entry & ((1u << kFirstRowBits) - 1); }
 
 // The list of tile m is the union of the picks of tile m-1's tokens (if it is of the same document; first row 0) and
 // of its own tokens (first row: the first token of the tile that picked the block), ascending by block. Row i attends

@@ -34,6 +34,7 @@ struct SparseAttentionParams {
   float scale;
 };
 void sparse_attention_forward_reference(const SparseAttentionParams& params);
+void sparse_attention_forward_cuda(const SparseAttentionParams& params, Stream stream);
 
 struct SparseAttentionBackwardParams {
   SparseAttentionParams forward;  // output and log_sum_exp as the forward pass wrote them
@@ -41,8 +42,31 @@ struct SparseAttentionBackwardParams {
   void* d_query;                  // (num_queries, num_query_heads, head_dim), out
   float* d_key;                   // (num_kv_heads, geometry.num_tokens, head_dim), added to
   float* d_value;                 // (num_kv_heads, geometry.num_tokens, head_dim), added to
+  // The lists the other way round (InvertedListsParams); read on the GPU only, null where there are no lists.
+  const int64_t* inverted_offsets = nullptr;
+  const uint32_t* inverted_entries = nullptr;
+  void* workspace = nullptr;  // (sparse_attention_backward_workspace_bytes(params)); GPU only
 };
 // Deterministic: the same inputs give the same bits, whatever the number of threads.
 void sparse_attention_backward_reference(const SparseAttentionBackwardParams& params);
+void sparse_attention_backward_cuda(const SparseAttentionBackwardParams& params, Stream stream);
+int64_t sparse_attention_backward_workspace_bytes(const SparseAttentionBackwardParams& params);
+
+// Which tiles list a key block: for every KV head and block the tiles (counted from the call's first) ascending, each
+// with the first row that sees the block, as make_list_entry(tile, first_row). Deterministic; linear memory.
+struct InvertedListsParams {
+  const int64_t* list_offsets;    // as in SparseAttentionParams
+  int64_t list_offsets_stride;    // from one KV head to the next
+  const uint32_t* list_entries;   // see make_list_entry in kernels/hip_selection.h
+  int64_t num_entries;            // of all KV heads
+  int64_t* inverted_offsets;      // (num_kv_heads, num_blocks + 1), out, into inverted_entries
+  uint32_t* inverted_entries;     // (num_entries), out
+  int64_t num_tiles, num_blocks;  // num_blocks: of the whole sequence
+  int num_kv_heads;
+  void* workspace = nullptr;  // (invert_lists_workspace_bytes(params)); GPU only
+};
+void invert_lists_reference(const InvertedListsParams& params);
+void invert_lists_cuda(const InvertedListsParams& params, Stream stream);
+int64_t invert_lists_workspace_bytes(const InvertedListsParams& params);
 
 }  // namespace hiptrain::kernels
