@@ -51,17 +51,12 @@ const uint32_t* entries_of(const BlockLists& lists) { return reinterpret_cast<co
 BlockLists allocate_lists(const at::Tensor& counts) {
   const int64_t num_kv_heads = counts.size(0), tiles = counts.size(1);
   at::Tensor offsets = at::zeros({num_kv_heads, tiles + 1}, at::kLong);
-  const int64_t* count = counts.const_data_ptr<int64_t>();
-  int64_t* offset = offsets.mutable_data_ptr<int64_t>();
-  int64_t total = 0;
-  for (int64_t head = 0; head < num_kv_heads; ++head) {
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      *offset++ = total;
-      total += *count++;
-    }
-    *offset++ = total;
-  }
-  return {.offsets = offsets, .entries = at::empty({total}, at::kInt)};
+  int64_t* const offset = offsets.mutable_data_ptr<int64_t>();
+  kernels::list_offsets_reference({.counts = counts.const_data_ptr<int64_t>(),
+                                   .offsets = offset,
+                                   .num_tiles = tiles,
+                                   .num_kv_heads = static_cast<int>(num_kv_heads)});
+  return {.offsets = offsets, .entries = at::empty({offset[offsets.numel() - 1]}, at::kInt)};
 }
 
 kernels::SparseAttentionParams attention_params(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -216,6 +211,7 @@ at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Te
                             .index_key_head_stride = 0,
                             .index_dims = int32s(index_dims),
                             .element = element_of(query),
+                            .index_element = kernels::ElementType::kFloat32,
                             .num_tokens = query.size(0),
                             .num_query_heads = static_cast<int>(query.size(1)),
                             .num_kv_heads = num_kv_heads,
@@ -236,6 +232,7 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims) {
                             .index_key_head_stride = index.stride(0),
                             .index_dims = int32s(index_dims),
                             .element = element_of(key),
+                            .index_element = kernels::ElementType::kFloat32,
                             .num_tokens = key.size(1),
                             .num_query_heads = num_kv_heads,
                             .num_kv_heads = num_kv_heads,
@@ -252,6 +249,7 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                              .index_key = floats(index_key),
                              .index_query_head_stride = index_query.stride(0),
                              .index_key_head_stride = index_key.stride(0),
+                             .index_element = kernels::ElementType::kFloat32,
                              .index_query_begin = 0,
                              .picks = picks.mutable_data_ptr<int32_t>(),
                              .picks_head_stride = picks.stride(0),

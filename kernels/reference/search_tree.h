@@ -2,9 +2,9 @@
 // its first searched block on; a node of level l is 16 of level l - 1.
 //
 // Non-finite values: a NaN key value is left out of its box's dim, so one NaN cannot hide the box's
-// other keys; bounds are taken over values clamped to the largest finite float; a bound that is a
-// NaN all the same counts as -infinity. Only the scores of keys are counted when NaN, and only in
-// rows that see them.
+// other keys; bounds are taken over values clamped to the largest finite one of the index's element type; a bound that
+// is a NaN all the same counts as -infinity. Only the scores of keys are counted when NaN, and only in rows that see
+// them.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +44,7 @@ class TreeBoxes {
   void add_box_level(int64_t num_boxes);
 
   int64_t box_floats_;
+  float largest_;
   std::vector<std::vector<float>> levels_;  // by level, the first empty; (boxes, num_index_dims, 2)
 };
 
@@ -52,7 +53,8 @@ class TreeBoxes {
 // the next tile.
 class TreeSearch {
  public:
-  TreeSearch(const SearchParams& params, int head);
+  // keys is the KV head's index keys, (num_tokens, num_index_dims).
+  TreeSearch(const SearchParams& params, const float* keys);
 
   void forget_kept() { kept_.clear(); }
 
@@ -73,7 +75,8 @@ class TreeSearch {
   Entries hand_on(int level, Entries own);
 
   const SearchParams& params_;
-  int head_;
+  const float* keys_;
+  float largest_;
   std::vector<float> bound_columns_;  // (num_index_dims, 2, kQueryTile)
   std::vector<Entries> kept_;         // by level: what the previous tile's tokens kept, first rows 0
 };
