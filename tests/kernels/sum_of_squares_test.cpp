@@ -20,7 +20,7 @@ double sum_of_squares(Backend backend, const std::vector<float>& values, double 
   return sum[0];
 }
 
-class SumOfSquaresTest : public testing::TestWithParam<Backend> {
+class SumOfSquaresTest : public ::testing::TestWithParam<Backend> {
   void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
 };
 
@@ -42,7 +42,7 @@ TEST_P(SumOfSquaresTest, GivesTheSameBitsEveryTime) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(sum_of_squares(GetParam(), values), expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, SumOfSquaresTest, testing::Values(Backend::kReference, Backend::kCuda),
+INSTANTIATE_TEST_SUITE_P(Backends, SumOfSquaresTest, ::testing::Values(Backend::kReference, Backend::kCuda),
                          [](const auto& backend) { return backend_name(backend.param); });
 
 TEST(SumOfSquares, ThreadsDoNotChangeABit) {
