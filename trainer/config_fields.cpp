@@ -31,6 +31,8 @@ std::vector<ConfigField> top_level_fields() {
       {"seed", slot<&RunConfig::seed>, {}, "of random weights and of the order of the data"},
       {"precision", slot<&RunConfig::precision>, one_of({"bfloat16", "float32"}),
        "of weights and activations as stored; master weights, sums and products on the CPU are float32"},
+      {"device", slot<&RunConfig::device>, one_of({"auto", "cuda", "cpu"}),
+       "auto: a GPU where the host has one that the kernels run on, else the CPU"},
   };
 }
 

@@ -1,5 +1,6 @@
 #include "trainer/initial_weights.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 
 #include <cmath>
@@ -78,9 +79,11 @@ void load_random(ShardedParameters& parameters, const ModelConfig& model, uint64
       return;
     }
     const uint64_t key = mix(seed ^ hash_of(parameter.name));
-    float* values = out.mutable_data_ptr<float>();
+    at::Tensor host = at::empty({out.numel()}, at::kFloat);
+    float* values = host.mutable_data_ptr<float>();
     for (int64_t i = 0; i < out.numel(); ++i)
       values[i] = static_cast<float>(model.initializer_range * normal(key, begin + i));
+    out.copy_(host);
   });
 }
 

@@ -17,6 +17,7 @@
 #include "trainer/run_config.h"
 #include "trainer/sharded_parameters.h"
 #include "trainer/stop_signal.h"
+#include "trainer/training_step.h"
 #include "trainer/transformer.h"
 
 namespace hiptrain {
@@ -38,7 +39,7 @@ enum class RunEnd { kFinished, kStoppedBySignal };
 
 class Trainer {
  public:
-  Trainer(const RunConfig& config, const ProcessGrid& grid);
+  Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device);
 
   // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step.
   RunEnd run();
@@ -52,11 +53,9 @@ class Trainer {
 
  private:
   std::vector<LocalBatch> next_batches();
-  int64_t count_targets(const std::vector<LocalBatch>& batches) const;
-  void update(double gradient_norm, double rate);
   void advance(bool finite);
   int64_t last_step() const;
-  StepMetrics metrics_of(double loss, double gradient_norm, double rate, bool finite, double seconds);
+  StepMetrics metrics_of(const StepResult& result, double rate, double seconds);
   double mean_attended_keys(double mean_list_entries) const;
 
   void start();
@@ -71,6 +70,7 @@ class Trainer {
 
   const RunConfig& config_;
   const ProcessGrid& grid_;
+  at::Device device_;
   ModelConfig model_;
   BatchStream stream_;
   ShardedParameters parameters_;

@@ -23,22 +23,28 @@ struct SequenceContext {
   const LocalBatch& batch;
   Communicator& sequence;
   RotaryEmbedding rope;
-  RunningCounts counts;
+  RunningCounts& counts;
+};
+
+// What a layer's tensors are made of.
+struct LayerTypes {
+  at::ScalarType storage;  // queries, keys, values and attention outputs between kernels: float32 or bfloat16
+  at::ScalarType compute;  // weights, and everything within a token tile: storage on a GPU, float32 on the CPU
+  at::Device device;
 };
 
 class TransformerLayer {
  public:
-  // storage: the type of queries, keys, values and attention outputs between kernels (float32 or bfloat16).
   TransformerLayer(const ModelConfig& model, const AttentionConfig& attention, const MemorySection& memory,
-                   at::ScalarType storage);
+                   const LayerTypes& types);
 
   // hidden (local tokens, hidden) is replaced by the layer's output. Without saved lists the layer searches; the lists
   // that were used are returned.
   BlockLists forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
                      const BlockLists* saved) const;
 
-  // hidden: the layer's input. d_hidden (local tokens, hidden) float32: the gradient of the layer's output, replaced by
-  // that of its input. Adds to gradients. The search is not run again.
+  // hidden: the layer's input. d_hidden (local tokens, hidden) of the compute type: the gradient of the layer's output,
+  // replaced by that of its input. Adds to gradients, which are float32. The search is not run again.
   void backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden, const BlockLists& lists,
                 at::Tensor& d_hidden, SequenceContext& context) const;
 
@@ -47,7 +53,7 @@ class TransformerLayer {
     int64_t begin, size;  // local tokens
   };
   struct IndexTensors {
-    at::Tensor query, key;  // (kv heads, local tokens, index dims) float32; undefined if nothing is searched
+    at::Tensor query, key;  // (kv heads, local tokens, index dims); undefined if nothing is searched
   };
   // One of the three head projections and what follows it.
   struct HeadProjection {
@@ -81,13 +87,14 @@ class TransformerLayer {
   void queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                         const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
                         Tile tile) const;
+  KeysAndValues send_home(const KeysAndValues& d_keys, const SequenceContext& context) const;
   void keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                      const KeysAndValues& d_keys, at::Tensor& d_hidden, const SequenceContext& context) const;
 
   const ModelConfig& model_;
   const AttentionConfig& attention_;
   const MemorySection& memory_;
-  at::ScalarType storage_;
+  LayerTypes types_;
   at::Tensor index_dims_;  // (index dims) int32
 };
 

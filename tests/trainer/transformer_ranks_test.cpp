@@ -85,7 +85,7 @@ std::vector<int32_t> flat_lists(const BlockLists& lists, int64_t first_tile, int
 
 Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid& grid, bool bfloat16,
                int64_t first_tile, int64_t num_tiles) {
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), bfloat16, true);
+  ShardedParameters parameters(ParameterLayout(model), grid.world(), bfloat16, true, at::kCPU);
   load_random(parameters, model, 5);
   Transformer transformer(model, run, parameters, grid);
   Result result;
@@ -93,8 +93,7 @@ Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid
   transformer.observe_lists([&](int64_t, const BlockLists& lists) {
     if (lists.offsets.defined()) result.lists.push_back(flat_lists(lists, first_tile, num_tiles));
   });
-  const double loss = transformer.forward_backward(slice_batch(batch, grid.sequence()), 1.0 / 800);
-  at::Tensor sum = at::full({1}, loss, at::kDouble);
+  at::Tensor sum = transformer.forward_backward(slice_batch(batch, grid.sequence(), at::kCPU), 1.0 / 800);
   grid.world().all_reduce_sum(sum);
   result.loss = sum.item<double>();
   for (size_t unit = 0; unit < parameters.shards().size(); ++unit) {
