@@ -76,7 +76,8 @@ void ShardedParameters::zero_gradients() {
 double ShardedParameters::gradient_norm() const {
   double squares = 0;
   for (const Shard& shard : shards_)
-    squares += kernels::sum_of_squares_reference(shard.gradient.const_data_ptr<float>(), shard.gradient.numel());
+    kernels::sum_of_squares_reference(
+        {.values = shard.gradient.const_data_ptr<float>(), .sum = &squares, .count = shard.gradient.numel()});
   at::Tensor sum = at::full({1}, squares, at::kDouble);
   world_.all_reduce_sum(sum);
   return std::sqrt(sum.item<double>());

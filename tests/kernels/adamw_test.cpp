@@ -114,27 +114,5 @@ TEST(AdamW, ThreadsDoNotChangeABit) {
   });
 }
 
-TEST(SumOfSquares, IsExactToDoublePrecision) {
-  for (const int64_t count : {0, 1, 15, 16, 17, 65'536, 65'537, 300'001}) {
-    const std::vector<float> values = random_values(count, 5, 100.0f);
-    long double expected = 0;
-    for (const float value : values) expected += static_cast<long double>(value) * value;
-    EXPECT_NEAR(sum_of_squares_reference(values.data(), count), static_cast<double>(expected),
-                1e-13 * static_cast<double>(expected));
-  }
-}
-
-TEST(SumOfSquares, ThreadsDoNotChangeABit) {
-  const std::vector<float> values = random_values(1'000'003, 5);
-  const int threads_before = reference_threads();
-  set_reference_threads(1);
-  const double expected = sum_of_squares_reference(values.data(), 1'000'003);
-  for (const int threads : {2, 5}) {
-    set_reference_threads(threads);
-    EXPECT_EQ(sum_of_squares_reference(values.data(), 1'000'003), expected);
-  }
-  set_reference_threads(threads_before);
-}
-
 }  // namespace
 }  // namespace hiptrain::kernels

@@ -59,7 +59,7 @@ struct Case {
   std::vector<int32_t> targets;
 };
 
-class CrossEntropyTest : public testing::TestWithParam<int64_t> {};
+class CrossEntropyTest : public ::testing::TestWithParam<int64_t> {};
 
 TEST_P(CrossEntropyTest, LossesFollowTheFormula) {
   const Case test(GetParam());
@@ -114,7 +114,7 @@ TEST_P(CrossEntropyTest, PredictionsAreTheLowestArgmax) {
   for (int64_t i = 0; i < test.num_tokens; ++i) EXPECT_EQ(result.predictions[i], i % test.vocabulary);
 }
 
-INSTANTIATE_TEST_SUITE_P(Vocabularies, CrossEntropyTest, testing::Values(1, 2, 17, 512, 1543));
+INSTANTIATE_TEST_SUITE_P(Vocabularies, CrossEntropyTest, ::testing::Values(1, 2, 17, 512, 1543));
 
 TEST(CrossEntropy, PredictionsMayBeLeftOut) {
   const Case test(17);

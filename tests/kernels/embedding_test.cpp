@@ -43,7 +43,7 @@ std::vector<float> table_gradient(ElementType element, const std::vector<int32_t
   return d_table;
 }
 
-class EmbeddingTest : public testing::TestWithParam<ElementType> {};
+class EmbeddingTest : public ::testing::TestWithParam<ElementType> {};
 
 TEST_P(EmbeddingTest, OutputsAreRowsOfTheTable) {
   for (const int64_t hidden : {1, 63, 200}) {
@@ -70,7 +70,7 @@ TEST_P(EmbeddingTest, GradientIsSummedInTheOrderOfTokens) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Elements, EmbeddingTest, testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
+INSTANTIATE_TEST_SUITE_P(Elements, EmbeddingTest, ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
                          [](const auto& element) { return std::string(element_name(element.param)); });
 
 TEST(Embedding, ThreadsDoNotChangeABit) {

@@ -60,7 +60,7 @@ template <typename Compute>
 void expect_independent_of_threads(const Compute& compute) {
   const int threads_before = reference_threads();
   set_reference_threads(1);
-  const std::vector<float> expected = compute();
+  const auto expected = compute();
   for (const int threads : {2, 5}) {
     set_reference_threads(threads);
     EXPECT_EQ(compute(), expected) << threads << " threads";

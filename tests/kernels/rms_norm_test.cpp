@@ -81,7 +81,7 @@ struct Case {
   std::vector<float> d_weight;
 };
 
-class RmsNormTest : public testing::TestWithParam<ElementType> {};
+class RmsNormTest : public ::testing::TestWithParam<ElementType> {};
 
 TEST_P(RmsNormTest, ForwardFollowsTheFormula) {
   for (const Shape& shape : kShapes) {
@@ -156,7 +156,7 @@ TEST_P(RmsNormTest, ThreadsDoNotChangeABit) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Elements, RmsNormTest, testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
+INSTANTIATE_TEST_SUITE_P(Elements, RmsNormTest, ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
                          [](const auto& element) { return std::string(element_name(element.param)); });
 
 TEST(RmsNorm, ARowOfZerosStaysZero) {

@@ -124,7 +124,7 @@ TEST(Rope, AnglesAreExactAtEveryPosition) {
   }
 }
 
-class RopeTest : public testing::TestWithParam<ElementType> {};
+class RopeTest : public ::testing::TestWithParam<ElementType> {};
 
 TEST_P(RopeTest, TurnsPairsAndCopiesTheRest) {
   for (const RopeCase& test : {RopeCase{GetParam(), 5, 3, 24, 24}, RopeCase{GetParam(), 700, 2, 64, 64, 1.25f},
@@ -176,7 +176,7 @@ TEST_P(RopeTest, StridesAreFollowed) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Elements, RopeTest, testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
+INSTANTIATE_TEST_SUITE_P(Elements, RopeTest, ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
                          [](const auto& element) { return std::string(element_name(element.param)); });
 
 TEST(Rope, InverseIsTheTranspose) {

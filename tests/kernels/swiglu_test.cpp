@@ -50,7 +50,7 @@ struct Case {
   Elements gate, up, d_output, output, d_gate, d_up;
 };
 
-class SwigluTest : public testing::TestWithParam<ElementType> {};
+class SwigluTest : public ::testing::TestWithParam<ElementType> {};
 
 TEST_P(SwigluTest, ForwardFollowsTheFormula) {
   for (const Shape& shape : kShapes) {
@@ -98,7 +98,7 @@ TEST_P(SwigluTest, GradientsMayReplaceTheInputs) {
   EXPECT_EQ(in_place.up.values(), apart.d_up.values());
 }
 
-INSTANTIATE_TEST_SUITE_P(Elements, SwigluTest, testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
+INSTANTIATE_TEST_SUITE_P(Elements, SwigluTest, ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
                          [](const auto& element) { return std::string(element_name(element.param)); });
 
 TEST(Swiglu, LargeGatesStayFinite) {
