@@ -10,7 +10,7 @@
 #include <cmath>
 
 #include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/sparse_attention.h"
 
 namespace hiptrain::kernels {

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/key_block_tiles.cuh"
 #include "kernels/cuda/sparse_attention.h"
 

@@ -2,7 +2,7 @@
 
 #include <cudaTypedefs.h>
 
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/launch_check.h"
 
 namespace hiptrain::kernels {
 namespace {
