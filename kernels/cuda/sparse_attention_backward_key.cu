@@ -14,8 +14,8 @@
 #include <cmath>
 
 #include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/key_block_tiles.cuh"
+#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/sparse_attention.h"
 
 namespace hiptrain::kernels {
@@ -243,7 +243,7 @@ class Multiplier {
     const BlockView view = BlockView::unpack(shared_.views[at_.stage]);
     CUTE_UNROLL
     for (int i = 0; i < size(scores); ++i)
-      scores(i) = exp2f(scores(i) * scale_log2 - rows[lane_.column(i)].log_sum_exp_log2);
+      scores(i) = fast_exp2(scores(i) * scale_log2 - rows[lane_.column(i)].log_sum_exp_log2);
     if (!view.needs_mask()) return;
     CUTE_UNROLL
     for (int i = 0; i < size(scores); ++i)

@@ -24,7 +24,7 @@ constexpr int kLoaderRegisters = 24, kMultiplierRegisters = 240;
 
 template <int kHeadDim>
 struct Storage {
-  static constexpr int kStages = kHeadDim == 64 ? 8 : 6;
+  static constexpr int kStages = kHeadDim == 64 ? 12 : 7;
 
   alignas(1024) bfloat16 key[kStages][kBlockKeys * kHeadDim];
   alignas(1024) bfloat16 value[kStages][kBlockKeys * kHeadDim];
@@ -204,7 +204,7 @@ class Multiplier {
     CUTE_UNROLL
     for (int i = 0; i < size(scores); ++i) {
       const BackwardRow& row = rows[AccumulatorLane::half(i)];
-      scores(i) = exp2f(scores(i) * scale_log2 - row.log_sum_exp_log2) * (d_weights(i) - row.delta);
+      scores(i) = fast_exp2(scores(i) * scale_log2 - row.log_sum_exp_log2) * (d_weights(i) - row.delta);
     }
     if (!view.needs_mask()) return;
     CUTE_UNROLL

@@ -30,7 +30,7 @@ constexpr int kLoaderRegisters = 24, kMultiplierRegisters = 240;
 
 template <int kHeadDim>
 struct Storage {
-  static constexpr int kStages = kHeadDim == 64 ? 4 : 2;
+  static constexpr int kStages = kHeadDim == 64 ? 6 : 3;
 
   alignas(1024) bfloat16 query[kHeads][kTileRows * kHeadDim];
   alignas(1024) bfloat16 key[kStages][kStepKeys * kHeadDim];
@@ -105,29 +105,25 @@ class Loader {
     if (lane >= count) view.first_row = kSeenByNone;
     for (int i = 0; i < count; i += kBlocksAStep) {
       shared_.keys.wait_empty(at_);
-      shared_.values.wait_empty(at_);
       int32_t rows[kBlocksAStep];
       for (int j = 0; j < kBlocksAStep; ++j) {
         rows[j] = __shfl_sync(~0u, view.block, i + j) * kBlockKeys;
         const uint32_t packed = __shfl_sync(~0u, view.packed(), i + j);
         if (lane == 0) shared_.views[at_.stage][j] = packed;
       }
-      if (lane == 0) load_step(item.kv_head, rows);
+      if (lane == 0) load_step(maps_.key, shared_.keys, shared_.key[at_.stage], item.kv_head, rows);
+      shared_.values.wait_empty(at_);
+      if (lane == 0) load_step(maps_.value, shared_.values, shared_.value[at_.stage], item.kv_head, rows);
       at_.advance();
     }
   }
 
-  __device__ void load_step(int kv_head, const int32_t (&rows)[kBlocksAStep]) {
-    constexpr uint32_t kBytes = kStepKeys * kHeadDim * sizeof(bfloat16);
-    Barrier &keys_full = shared_.keys.full[at_.stage], &values_full = shared_.values.full[at_.stage];
-    keys_full.arrive_and_expect_tx(kBytes);
+  __device__ void load_step(const CUtensorMap& map, RingBarriers<kStages>& ring, bfloat16* shared, int kv_head,
+                            const int32_t (&rows)[kBlocksAStep]) {
+    Barrier& full = ring.full[at_.stage];
+    full.arrive_and_expect_tx(kStepKeys * kHeadDim * sizeof(bfloat16));
     for (int j = 0; j < kBlocksAStep; ++j)
-      load_rows<kStepKeys, kHeadDim>(maps_.key, keys_full, shared_.key[at_.stage], j * kBlockKeys, rows[j], kv_head,
-                                     kKeepInCache);
-    values_full.arrive_and_expect_tx(kBytes);
-    for (int j = 0; j < kBlocksAStep; ++j)
-      load_rows<kStepKeys, kHeadDim>(maps_.value, values_full, shared_.value[at_.stage], j * kBlockKeys, rows[j],
-                                     kv_head, kKeepInCache);
+      load_rows<kStepKeys, kHeadDim>(map, full, shared, j * kBlockKeys, rows[j], kv_head, kKeepInCache);
   }
 
   const SparseAttentionParams& params_;
@@ -137,40 +133,37 @@ class Loader {
   uint32_t query_phase_ = 0;
 };
 
-// Running softmax of a thread's two rows.
+// Running softmax of a thread's two rows. Weights are 2^(scale_log2 * score - offset), scale_log2 = scale * log2(e).
+// The offset follows the maximum only when it is passed by kSlack (weights stay below 2^kSlack): a row's later steps
+// then mostly leave sum and output as they are.
 struct RowState {
-  float maximum[2] = {-INFINITY, -INFINITY};
+  static constexpr float kSlack = 8;
+  float offset[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0, 0};  // of this thread's columns
   float rescale[2];       // what the output so far is to be multiplied by
+  bool moved;             // in some row of the warp: rescale is not 1
 
-  // Turns scores into exp(scale * (score - maximum)); scale_log2 = scale * log2(e).
+  // Turns scores into weights.
   template <class Scores>
   __device__ void exponentiate(Scores& scores, float scale_log2) {
-    float before[2] = {maximum[0], maximum[1]};
+    float maximum[2] = {-INFINITY, -INFINITY};
     CUTE_UNROLL
     for (int i = 0; i < size(scores); ++i) {
       float& row_maximum = maximum[AccumulatorLane::half(i)];
       row_maximum = fmaxf(row_maximum, scores(i));
     }
-    float offset[2];
-    CUTE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(~0u, maximum[half], 1));
-      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(~0u, maximum[half], 2));
-      offset[half] = maximum[half] == -INFINITY ? 0.0f : maximum[half] * scale_log2;
-      rescale[half] = exp2f(before[half] * scale_log2 - offset[half]);
-      sum[half] *= rescale[half];
-    }
+    move_offsets(maximum, scale_log2);
     CUTE_UNROLL
     for (int i = 0; i < size(scores); ++i) {
       const int half = AccumulatorLane::half(i);
-      scores(i) = exp2f(scores(i) * scale_log2 - offset[half]);
+      scores(i) = fast_exp2(scores(i) * scale_log2 - finite_offset(half));
       sum[half] += scores(i);
     }
   }
 
   template <class Output>
   __device__ void rescale_output(Output& output) const {
+    if (!moved) return;
     CUTE_UNROLL
     for (int i = 0; i < size(output); ++i) output(i) *= rescale[AccumulatorLane::half(i)];
   }
@@ -180,6 +173,29 @@ struct RowState {
     for (float& row_sum : sum) {
       row_sum += __shfl_xor_sync(~0u, row_sum, 1);
       row_sum += __shfl_xor_sync(~0u, row_sum, 2);
+    }
+  }
+
+ private:
+  // Rows with no finite score yet have weights of 0, not of NaN.
+  __device__ float finite_offset(int half) const { return offset[half] == -INFINITY ? 0.0f : offset[half]; }
+
+  __device__ void move_offsets(float (&maximum)[2], float scale_log2) {
+    bool move = false;
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(~0u, maximum[half], 1));
+      maximum[half] = fmaxf(maximum[half], __shfl_xor_sync(~0u, maximum[half], 2)) * scale_log2;
+      move |= maximum[half] > offset[half] + kSlack;
+    }
+    moved = __any_sync(~0u, move);
+    if (!moved) return;
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const float before = offset[half];
+      offset[half] = fmaxf(before, maximum[half]);
+      rescale[half] = fast_exp2(before - finite_offset(half));
+      sum[half] *= rescale[half];
     }
   }
 };
@@ -306,7 +322,7 @@ class Multiplier {
       const bool empty = rows.sum[half] == 0;  // no key, or only scores of -infinity
       const float inverse = empty ? 0.0f : 1 / rows.sum[half];
       if (threadIdx.x % 4 == 0)
-        params_.log_sum_exp[row] = empty ? -INFINITY : rows.maximum[half] * params_.scale + logf(rows.sum[half]);
+        params_.log_sum_exp[row] = empty ? -INFINITY : rows.offset[half] / kLog2E + logf(rows.sum[half]);
       auto* target = static_cast<__nv_bfloat16*>(params_.output) + row * kHeadDim;
       CUTE_UNROLL
       for (int i = half * 2; i < size(output); i += 4)

@@ -5,8 +5,8 @@
 
 #include <cmath>
 
-#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/key_block_tiles.cuh"
+#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/sparse_attention.h"
 
 namespace hiptrain::kernels {

@@ -14,6 +14,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cuda/sparse_attention.h"
 #include "kernels/hip_selection.h"
 #include "kernels/sparse_attention.h"
 #include "tests/support/device_buffer.h"
@@ -179,6 +180,11 @@ void bench(const Options& options, int64_t tokens) {
   DeviceBuffer<char> workspace(kernels::sparse_attention_backward_workspace_bytes(params));
   params.workspace = workspace.data();
   const double forward = median_seconds([&] { kernels::sparse_attention_forward_cuda(params.forward, nullptr); });
+  auto* rows = reinterpret_cast<kernels::BackwardRow*>(workspace.data());
+  char* key_workspace = workspace.data() + workspace.size() - kernels::backward_key_workspace_bytes(params);
+  const double prepare = median_seconds([&] { kernels::prepare_backward(params, rows, nullptr); });
+  const double queries = median_seconds([&] { kernels::backward_query_tensor_cores(params, rows, nullptr); });
+  const double keys = median_seconds([&] { kernels::backward_key_tensor_cores(params, rows, key_workspace, nullptr); });
   const double backward = median_seconds([&] {
     check_cuda(cudaMemsetAsync(d_key.data(), 0, d_key.bytes()), "memset");
     check_cuda(cudaMemsetAsync(d_value.data(), 0, d_value.bytes()), "memset");
@@ -186,10 +192,13 @@ void bench(const Options& options, int64_t tokens) {
   });
   const double flop = 4.0 * pairs * options.head_dim;
   std::printf(
-      "T %8lld  %d:%d heads of %d  blocks a tile %.1f  forward %8.2f ms %6.1f TFLOP/s  backward %8.2f ms %6.1f\n",
+      "T %8lld  %d:%d heads of %d  blocks a tile %.1f  forward %8.2f ms %6.1f TFLOP/s  backward %8.2f ms %6.1f  "
+      "(preparation %.2f, "
+      "queries %.2f ms %.1f, keys %.2f ms %.1f)\n",
       static_cast<long long>(tokens), options.query_heads, options.kv_heads, options.head_dim,
       static_cast<double>(lists.entries.size()) / options.kv_heads / kernels::num_tiles(tokens), forward * 1e3,
-      flop / forward * 1e-12, backward * 1e3, 2.5 * flop / backward * 1e-12);
+      flop / forward * 1e-12, backward * 1e3, 2.5 * flop / backward * 1e-12, prepare * 1e3, queries * 1e3,
+      1.5 * flop / queries * 1e-12, keys * 1e3, 2 * flop / keys * 1e-12);
   std::fflush(stdout);
 }
 
