@@ -1,6 +1,6 @@
 # Tests of kernels/.
 add_library(attention_case STATIC support/attention_case.cpp support/attention_definition.cpp)
-target_link_libraries(attention_case PRIVATE hiptrain_warnings PUBLIC hiptrain_kernels)
+target_link_libraries(attention_case PRIVATE hiptrain_warnings PUBLIC hiptrain_kernels GTest::gtest)
 hiptrain_add_test(sparse_attention_test SOURCES kernels/sparse_attention_test.cpp LIBS attention_case)
 hiptrain_add_test(sparse_attention_gradient_test SOURCES kernels/sparse_attention_gradient_test.cpp LIBS attention_case)
 hiptrain_add_test(matrix_tile_test SOURCES kernels/matrix_tile_test.cpp LIBS hiptrain_kernels)
@@ -20,3 +20,9 @@ set_target_properties(search_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_B
 foreach(kernel adamw cross_entropy embedding rms_norm rope sum_of_squares swiglu)
   hiptrain_add_test(${kernel}_test SOURCES kernels/${kernel}_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
 endforeach()
+
+# Timing of the GPU kernels: built, run by hand on a machine with a GPU.
+add_executable(attention_bench bench/attention_bench.cu)
+target_link_libraries(attention_bench PRIVATE hiptrain_warnings hiptrain_kernels)
+set_target_properties(attention_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
+  CUDA_ARCHITECTURES 90a)
