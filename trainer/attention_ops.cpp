@@ -70,7 +70,7 @@ AttentionOutput sparse_attention(const at::Tensor& query, const at::Tensor& key,
       attention_params(query, key, value, lists, lists_begin, geometry, begin, scale);
   params.output = result.output.mutable_data_ptr();
   params.log_sum_exp = result.log_sum_exp.mutable_data_ptr<float>();
-  run(query, params, kernels::sparse_attention_forward_reference, nullptr);
+  run(query, params, kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda);
   return result;
 }
 
@@ -96,8 +96,10 @@ at::Tensor sparse_attention_backward(const at::Tensor& query, const at::Tensor& 
     inverted = invert(params.forward, lists);
     params.inverted_offsets = inverted.offsets.const_data_ptr<int64_t>();
     params.inverted_entries = entries_of(inverted, query);
+    params.num_entries = inverted.entries.numel();
   }
-  run(query, params, kernels::sparse_attention_backward_reference, nullptr, nullptr);
+  run(query, params, kernels::sparse_attention_backward_reference, kernels::sparse_attention_backward_cuda,
+      kernels::sparse_attention_backward_workspace_bytes);
   return d_query;
 }
 

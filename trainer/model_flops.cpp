@@ -28,6 +28,13 @@ double attended_keys(const AttentionConfig& attention, double mean_list_entries,
   return std::min(half, keys);
 }
 
+double mean_attended_keys(const RunConfig& config, const ModelConfig& model, double mean_list_entries) {
+  double keys = 0;
+  for (int64_t layer = 0; layer < model.num_layers; ++layer)
+    keys += attended_keys(config.attention_of(layer), mean_list_entries, config.data.sequence_length);
+  return keys / static_cast<double>(model.num_layers);
+}
+
 double measured_matmul_rate(at::Device device, at::ScalarType type) {
   const int64_t size = device.is_cuda() ? 8192 : 1024;
   constexpr int kRepeats = 4;

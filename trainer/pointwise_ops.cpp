@@ -18,7 +18,7 @@ at::Tensor rms_norm(const at::Tensor& input, const at::Tensor& weight, double ep
                                       .num_columns = input.size(1),
                                       .row_stride = input.size(1),
                                       .epsilon = static_cast<float>(epsilon)};
-  run(input, params, kernels::rms_norm_forward_reference, nullptr);
+  run(input, params, kernels::rms_norm_forward_reference, kernels::rms_norm_forward_cuda);
   return output;
 }
 
@@ -36,7 +36,8 @@ void rms_norm_backward(const at::Tensor& input, const at::Tensor& weight, double
                                               .row_stride = input.size(1),
                                               .epsilon = static_cast<float>(epsilon),
                                               .accumulate = true};
-  run(input, params, kernels::rms_norm_backward_reference, nullptr, nullptr);
+  run(input, params, kernels::rms_norm_backward_reference, kernels::rms_norm_backward_cuda,
+      kernels::rms_norm_backward_workspace_bytes);
 }
 
 void apply_rope(at::Tensor& heads, const at::Tensor& positions, const RotaryEmbedding& rope, bool inverse) {
@@ -58,7 +59,7 @@ void apply_rope(at::Tensor& heads, const at::Tensor& positions, const RotaryEmbe
       .rotary_dims = static_cast<int>(2 * rope.turns_per_token.size(0)),
       .attention_factor = rope.attention_factor,
       .inverse = inverse};
-  run(heads, params, kernels::rope_reference, nullptr);
+  run(heads, params, kernels::rope_reference, kernels::rope_cuda);
 }
 
 namespace {
@@ -80,7 +81,7 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   at::Tensor output = at::empty_like(gate);
   kernels::SwigluParams params = swiglu_params(gate, up);
   params.output = mutable_values_of(output, gate);
-  run(gate, params, kernels::swiglu_forward_reference, nullptr);
+  run(gate, params, kernels::swiglu_forward_reference, kernels::swiglu_forward_cuda);
   return output;
 }
 
@@ -89,7 +90,7 @@ void swiglu_backward(at::Tensor& gate, at::Tensor& up, const at::Tensor& d_outpu
                                              .d_output = values_of(d_output, gate),
                                              .d_gate = mutable_values_of(gate, gate),
                                              .d_up = mutable_values_of(up, gate)};
-  run(gate, params, kernels::swiglu_backward_reference, nullptr);
+  run(gate, params, kernels::swiglu_backward_reference, kernels::swiglu_backward_cuda);
 }
 
 at::Tensor embedding_lookup(const at::Tensor& table, const at::Tensor& tokens) {
@@ -130,7 +131,7 @@ CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, 
                                            .vocabulary = logits.size(1),
                                            .gradient_scale = static_cast<float>(gradient_scale),
                                            .with_gradient = with_gradient};
-  run(logits, params, kernels::cross_entropy_reference, nullptr);
+  run(logits, params, kernels::cross_entropy_reference, kernels::cross_entropy_cuda);
   return result;
 }
 
@@ -151,7 +152,7 @@ void adamw(const AdamWState& state, const AdamWSettings& settings) {
                                     .weight_decay = static_cast<float>(settings.weight_decay),
                                     .gradient_scale = static_cast<float>(settings.gradient_scale),
                                     .step = settings.step};
-  run(weight, params, kernels::adamw_reference, nullptr);
+  run(weight, params, kernels::adamw_reference, kernels::adamw_cuda);
 }
 
 at::Tensor sum_of_squares(const at::Tensor& values) {

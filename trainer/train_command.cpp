@@ -25,7 +25,7 @@ int run_train(const TrainCommand& command, MpiRuntime& mpi) {
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
   Trainer trainer(config, grid, device);
-  return trainer.run() == RunEnd::kFinished ? 0 : kStoppedBySignal;
+  return trainer.run(command.profile) == RunEnd::kFinished ? 0 : kStoppedBySignal;
 }
 
 }  // namespace hiptrain

@@ -12,6 +12,7 @@
 #include "trainer/initial_weights.h"
 #include "trainer/learning_rate.h"
 #include "trainer/model_flops.h"
+#include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
@@ -34,6 +35,8 @@ StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, 
 }
 
 namespace {
+
+constexpr int64_t kWarmUpSteps = 2;  // before the one that is profiled
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -62,10 +65,11 @@ Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device de
   state_.stream = stream_.state();
 }
 
-RunEnd Trainer::run() {
+RunEnd Trainer::run(const std::filesystem::path& profile) {
   start();
+  const int64_t profiled = std::min(state_.step + kWarmUpSteps, last_step() - 1);
   while (state_.step < last_step()) {
-    log_.train(step());
+    log_.train(!profile.empty() && state_.step == profiled ? profiled_step(profile) : step());
     if (every(config_.evaluation.every)) evaluate();
     const bool stop = stop_signal_.requested(grid_.control());
     if (stop || every(config_.checkpoint.every)) save();
@@ -84,6 +88,14 @@ StepMetrics Trainer::step() {
   synchronize(device_);
   advance(result.finite);
   return metrics_of(result, rate, seconds_since(start));
+}
+
+StepMetrics Trainer::profiled_step(const std::filesystem::path& trace) {
+  Profile profile(device_);
+  const StepMetrics metrics = step();
+  if (grid_.world().rank() == 0) write_chrome_trace(trace, profile.finish());
+  log_.note("trace of step " + std::to_string(state_.step) + ": " + trace.string());
+  return metrics;
 }
 
 // One sequence a data rank for each accumulation step.
@@ -139,20 +151,14 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
           .step_seconds = seconds,
           .tokens_per_second = tokens / seconds,
           .tokens_per_second_per_rank = rank_rate,
-          .mfu = rank_rate * model_flops_per_token(model_, mean_attended_keys(mean_list_entries)) / matmul_rate_,
+          .mfu = rank_rate * model_flops_per_token(model_, mean_attended_keys(config_, model_, mean_list_entries)) /
+                 matmul_rate_,
           .memory_peak_bytes = peaks[0].item<int64_t>(),
           .communication_seconds = grid_.take_communication_seconds(),
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),
           .nan_scores = sum_over(grid_.control(), selection.nan_scores)};
-}
-
-double Trainer::mean_attended_keys(double mean_list_entries) const {
-  double keys = 0;
-  for (int64_t layer = 0; layer < model_.num_layers; ++layer)
-    keys += attended_keys(config_.attention_of(layer), mean_list_entries, config_.data.sequence_length);
-  return keys / static_cast<double>(model_.num_layers);
 }
 
 void Trainer::start() {

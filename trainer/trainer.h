@@ -41,8 +41,9 @@ class Trainer {
  public:
   Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device);
 
-  // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step.
-  RunEnd run();
+  // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step. With a path for it, a trace
+  // of the third of these steps is written.
+  RunEnd run(const std::filesystem::path& profile);
 
   // One optimizer step: gradients of gradient_accumulation_steps sequences a data rank.
   StepMetrics step();
@@ -52,11 +53,11 @@ class Trainer {
   Transformer& transformer() { return transformer_; }
 
  private:
+  StepMetrics profiled_step(const std::filesystem::path& trace);
   std::vector<LocalBatch> next_batches();
   void advance(bool finite);
   int64_t last_step() const;
   StepMetrics metrics_of(const StepResult& result, double rate, double seconds);
-  double mean_attended_keys(double mean_list_entries) const;
 
   void start();
   void refuse_old_checkpoints() const;
