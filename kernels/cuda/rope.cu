@@ -45,8 +45,8 @@ struct Rotation {
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       const float a = first[i], b = second[i];
-      first.set(i, a * cosines[i] - b * sines[i]);
-      second.set(i, b * cosines[i] + a * sines[i]);
+      first.set(i, fmaf(a, cosines[i], -(b * sines[i])));
+      second.set(i, fmaf(b, cosines[i], a * sines[i]));
     }
   }
 };

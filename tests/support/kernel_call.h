@@ -45,8 +45,13 @@ class KernelCall {
   T* in_out(std::vector<T>& values) {
     return static_cast<T*>(place_back(values.data(), values.size() * sizeof(T)));
   }
-  const void* in_bytes(const void* host, int64_t bytes) { return place(host, bytes); }
-  void* in_out_bytes(void* host, int64_t bytes) { return place_back(host, bytes); }
+  // A tensor of any type: it has data() and bytes().
+  template <typename Tensor>
+  requires requires(Tensor tensor) { tensor.bytes(); }
+  const void* in(Tensor& tensor) { return place(tensor.data(), tensor.bytes()); }
+  template <typename Tensor>
+  requires requires(Tensor tensor) { tensor.bytes(); }
+  void* in_out(Tensor& tensor) { return place_back(tensor.data(), tensor.bytes()); }
 
   // Device memory that holds no sense; null for the reference.
   void* workspace(int64_t bytes) {
