@@ -6,11 +6,12 @@ hiptrain_add_test(sparse_attention_gradient_test SOURCES kernels/sparse_attentio
 hiptrain_add_test(matrix_tile_test SOURCES kernels/matrix_tile_test.cpp LIBS hiptrain_kernels)
 add_executable(sparse_attention_bench EXCLUDE_FROM_ALL bench/sparse_attention_bench.cpp)
 target_link_libraries(sparse_attention_bench PRIVATE hiptrain_warnings attention_case)
-hiptrain_add_test(index_test SOURCES kernels/index_test.cpp LIBS hiptrain_kernels)
-hiptrain_add_test(published_search_test SOURCES kernels/published_search_test.cpp LIBS hiptrain_kernels)
-hiptrain_add_test(search_test SOURCES kernels/search_test.cpp LIBS hiptrain_kernels)
-hiptrain_add_test(search_tree_test SOURCES kernels/search_tree_test.cpp LIBS hiptrain_kernels)
-hiptrain_add_test(sliding_union_test SOURCES kernels/sliding_union_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(index_test SOURCES kernels/index_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
+hiptrain_add_test(invert_lists_test SOURCES kernels/invert_lists_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
+hiptrain_add_test(published_search_test SOURCES kernels/published_search_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
+hiptrain_add_test(search_test SOURCES kernels/search_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
+hiptrain_add_test(search_tree_test SOURCES kernels/search_tree_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
+hiptrain_add_test(sliding_union_test SOURCES kernels/sliding_union_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
 
 # Timing of the CPU search: built, run by hand.
 add_executable(search_bench bench/search_bench.cpp)
