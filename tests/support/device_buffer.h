@@ -28,7 +28,7 @@ template <typename T>
 class DeviceBuffer {
  public:
   explicit DeviceBuffer(int64_t count) : count_(count) {
-    check_cuda(cudaMalloc(&memory_, bytes() + 2 * kGuardBytes), "cudaMalloc");
+    check_cuda(cudaMalloc(reinterpret_cast<void**>(&memory_), bytes() + 2 * kGuardBytes), "cudaMalloc");
     check_cuda(cudaMemset(memory_, kGuard, bytes() + 2 * kGuardBytes), "cudaMemset");
     poison();
   }

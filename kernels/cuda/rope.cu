@@ -1,0 +1,149 @@
+#include <limits>
+#include <stdexcept>
+
+#include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/vector.cuh"
+#include "kernels/pointwise.h"
+
+namespace hiptrain::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kHeadsPerThread = 8;  // heads that one computation of sines serves
+constexpr int kHeadsInFlight = 4;   // of them, loaded before the first is used
+
+// Cosine and sine of a fixed-point phase (2^64 = one turn). The nearest quarter turn is taken off in integers, so that
+// the rest, at most an eighth of a turn, loses nothing that matters when it becomes a float.
+__device__ void cosine_and_sine(uint64_t phase, float& cosine, float& sine) {
+  const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;
+  const int64_t rest = static_cast<int64_t>(phase - (quarter << 62));
+  float s, c;
+  sincospif(static_cast<float>(rest) * 0x1p-63f, &s, &c);
+  cosine = quarter % 2 == 0 ? c : s;
+  sine = quarter % 2 == 0 ? s : c;
+  if (quarter == 1 || quarter == 2) cosine = -cosine;
+  if (quarter >= 2) sine = -sine;
+}
+
+// Of kWidth neighbouring pairs of one token, for all its heads.
+template <int kWidth>
+struct Rotation {
+  float cosines[kWidth], sines[kWidth];
+
+  __device__ Rotation(const RopeParams& params, int64_t token, int pair) {
+    const uint64_t position = static_cast<uint64_t>(params.positions[token]);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      cosine_and_sine(position * params.turns_per_token[pair + i], cosines[i], sines[i]);
+      cosines[i] *= params.attention_factor;
+      sines[i] *= params.inverse ? -params.attention_factor : params.attention_factor;
+    }
+  }
+
+  template <typename V>
+  __device__ void apply(V& first, V& second) const {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const float a = first[i], b = second[i];
+      first.set(i, a * cosines[i] - b * sines[i]);
+      second.set(i, b * cosines[i] + a * sines[i]);
+    }
+  }
+};
+
+template <typename T, int kWidth>
+__device__ void rotate_heads(const RopeParams& params, const Rotation<kWidth>& rotation, const T* input, T* output,
+                             int num_heads) {
+  using V = Vector<T, kWidth>;
+  const int half = params.rotary_dims / 2;
+  for (int begin = 0; begin < num_heads; begin += kHeadsInFlight) {
+    V first[kHeadsInFlight], second[kHeadsInFlight];
+#pragma unroll
+    for (int i = 0; i < kHeadsInFlight; ++i) {
+      if (begin + i >= num_heads) break;
+      const T* head = input + (begin + i) * params.input_head_stride;
+      first[i] = load_once(reinterpret_cast<const V*>(head));
+      second[i] = load_once(reinterpret_cast<const V*>(head + half));
+    }
+#pragma unroll
+    for (int i = 0; i < kHeadsInFlight; ++i) {
+      if (begin + i >= num_heads) break;
+      rotation.apply(first[i], second[i]);
+      T* head = output + (begin + i) * params.output_head_stride;
+      *reinterpret_cast<V*>(head) = first[i];
+      *reinterpret_cast<V*>(head + half) = second[i];
+    }
+  }
+}
+
+template <typename T, int kWidth>
+__device__ void copy_heads(const RopeParams& params, const T* input, T* output, int num_heads) {
+  using V = Vector<T, kWidth>;
+  for (int head = 0; head < num_heads; ++head) {
+    *reinterpret_cast<V*>(output + head * params.output_head_stride) =
+        load_once(reinterpret_cast<const V*>(input + head * params.input_head_stride));
+  }
+}
+
+// A token's chunks: of kWidth pairs that turn, then of kWidth dims that do not.
+template <int kWidth>
+__host__ __device__ int num_chunks(const RopeParams& params) {
+  return (params.rotary_dims / 2 + params.head_dim - params.rotary_dims) / kWidth;
+}
+
+// A thread takes one chunk of one token, for kHeadsPerThread heads; neighbouring threads neighbouring chunks.
+// Block (x, y): tokens [x * tokens_per_block, ...), heads [y * kHeadsPerThread, ...).
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kThreads) rope_tokens(RopeParams params, int tokens_per_block) {
+  const int chunks = num_chunks<kWidth>(params), half = params.rotary_dims / 2;
+  const int64_t token = int64_t{blockIdx.x} * tokens_per_block + threadIdx.x / chunks;
+  if (threadIdx.x / chunks >= tokens_per_block || token >= params.num_tokens) return;
+  const int dim = threadIdx.x % chunks * kWidth;
+  const int first_head = blockIdx.y * kHeadsPerThread;
+  const int num_heads = min(kHeadsPerThread, params.num_heads - first_head);
+  const T* input =
+      static_cast<const T*>(params.input) + token * params.input_token_stride + first_head * params.input_head_stride;
+  T* output =
+      static_cast<T*>(params.output) + token * params.output_token_stride + first_head * params.output_head_stride;
+  if (dim < half) {
+    const Rotation<kWidth> rotation(params, token, dim);
+    rotate_heads<T, kWidth>(params, rotation, input + dim, output + dim, num_heads);
+  } else {
+    copy_heads<T, kWidth>(params, input + half + dim, output + half + dim, num_heads);
+  }
+}
+
+template <typename T, int kWidth>
+void launch(const RopeParams& params, Stream stream) {
+  const int chunks = num_chunks<kWidth>(params);
+  if (chunks > kThreads) throw std::logic_error("rope: at most 256 chunks of a head's dims");
+  const int tokens_per_block = kThreads / chunks;
+  const int64_t blocks = (params.num_tokens + tokens_per_block - 1) / tokens_per_block;
+  if (blocks > std::numeric_limits<int32_t>::max()) throw std::logic_error("rope: too many tokens for one call");
+  const dim3 grid(static_cast<unsigned>(blocks), (params.num_heads + kHeadsPerThread - 1) / kHeadsPerThread);
+  rope_tokens<T, kWidth><<<grid, kThreads, 0, stream>>>(params, tokens_per_block);
+  check_launch("rope");
+}
+
+bool vectorises(const RopeParams& params, int width) {
+  return params.rotary_dims / 2 % width == 0 && (params.head_dim - params.rotary_dims) % width == 0 &&
+         rows_aligned(params.input, params.input_token_stride, params.element) &&
+         rows_aligned(params.input, params.input_head_stride, params.element) &&
+         rows_aligned(params.output, params.output_token_stride, params.element) &&
+         rows_aligned(params.output, params.output_head_stride, params.element);
+}
+
+}  // namespace
+
+void rope_cuda(const RopeParams& params, Stream stream) {
+  if (params.num_tokens == 0 || params.num_heads == 0 || params.head_dim == 0) return;
+  dispatch_element(params.element, [&](auto element) {
+    using T = decltype(element);
+    if (vectorises(params, kWidest<T>))
+      launch<T, kWidest<T>>(params, stream);
+    else
+      launch<T, 1>(params, stream);
+  });
+}
+
+}  // namespace hiptrain::kernels
