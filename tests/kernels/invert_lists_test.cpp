@@ -84,7 +84,7 @@ Inverted invert(Backend backend, const Lists& lists, int64_t room = 0) {
                              .num_tiles = lists.num_tiles,
                              .num_blocks = lists.num_blocks,
                              .num_kv_heads = lists.num_heads};
-  params.workspace = call.workspace(invert_lists_workspace_bytes(params));
+  if (backend == Backend::kCuda) params.workspace = call.workspace(invert_lists_workspace_bytes(params));
   call.run(params, invert_lists_reference, invert_lists_cuda);
   inverted.entries.resize(static_cast<size_t>(lists.num_entries()));
   return inverted;

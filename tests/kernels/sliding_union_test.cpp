@@ -51,7 +51,7 @@ SelectionCase random_case(Backend backend, std::mt19937& generator) {
   setup.num_tokens = between(generator, 1, 700);
   setup.document_starts = random_documents(generator, setup.num_tokens);
   setup.num_heads = static_cast<int>(between(generator, 1, 3));
-  setup.num_picks = one_of(generator, {1, 2, 3, 4, 64});
+  setup.num_picks = one_of<int>(generator, {1, 2, 3, 4, 64});
   return setup;
 }
 
