@@ -59,7 +59,8 @@ struct InvertedListsParams {
   const int64_t* list_offsets;    // as in SparseAttentionParams
   int64_t list_offsets_stride;    // from one KV head to the next
   const uint32_t* list_entries;   // see make_list_entry in kernels/hip_selection.h
-  int64_t num_entries;            // of all KV heads
+  int64_t num_entries;            // of all KV heads, or more where their number is not known; what is beyond stays
+                                  // without meaning
   int64_t* inverted_offsets;      // (num_kv_heads, num_blocks + 1), out, into inverted_entries
   uint32_t* inverted_entries;     // (num_entries), out
   int64_t num_tiles, num_blocks;  // num_blocks: of the whole sequence

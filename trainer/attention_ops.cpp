@@ -55,7 +55,8 @@ BlockLists invert(const kernels::SparseAttentionParams& attention, const BlockLi
       .num_tiles = kernels::num_tiles(attention.num_queries),
       .num_blocks = num_blocks,
       .num_kv_heads = attention.num_kv_heads};
-  run(lists.entries, params, nullptr, nullptr, nullptr);
+  run(lists.entries, params, kernels::invert_lists_reference, kernels::invert_lists_cuda,
+      kernels::invert_lists_workspace_bytes);
   return inverted;
 }
 

@@ -102,7 +102,7 @@ at::Tensor embedding_lookup(const at::Tensor& table, const at::Tensor& tokens) {
                                         .num_tokens = tokens.size(0),
                                         .hidden = table.size(1),
                                         .vocabulary = table.size(0)};
-  run(table, params, kernels::embedding_forward_reference, nullptr);
+  run(table, params, kernels::embedding_forward_reference, kernels::embedding_forward_cuda);
   return output;
 }
 
@@ -114,7 +114,8 @@ void embedding_backward(const at::Tensor& d_output, const at::Tensor& tokens, at
                                                 .num_tokens = tokens.size(0),
                                                 .hidden = d_table.size(1),
                                                 .vocabulary = d_table.size(0)};
-  run(d_output, params, kernels::embedding_backward_reference, nullptr, nullptr);
+  run(d_output, params, kernels::embedding_backward_reference, kernels::embedding_backward_cuda,
+      kernels::embedding_backward_workspace_bytes);
 }
 
 CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale,

@@ -19,7 +19,7 @@ BlockLists allocate_lists(const at::Tensor& counts) {
                                           .offsets = offsets.mutable_data_ptr<int64_t>(),
                                           .num_tiles = tiles,
                                           .num_kv_heads = static_cast<int>(num_kv_heads)};
-  run(counts, params, kernels::list_offsets_reference, nullptr);
+  run(counts, params, kernels::list_offsets_reference, kernels::list_offsets_cuda);
   const int64_t total = offsets[num_kv_heads - 1][tiles].item<int64_t>();
   return {.offsets = offsets, .entries = empty_beside(counts, {total}, at::kInt)};
 }
@@ -62,7 +62,7 @@ at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Te
                                     .num_kv_heads = num_kv_heads,
                                     .head_dim = static_cast<int>(query.size(2)),
                                     .num_index_dims = static_cast<int>(index_dims.size(0))};
-  run(query, params, kernels::index_reference, nullptr);
+  run(query, params, kernels::index_reference, kernels::index_cuda);
   return index;
 }
 
@@ -84,7 +84,7 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::S
                                     .num_kv_heads = num_kv_heads,
                                     .head_dim = static_cast<int>(key.size(2)),
                                     .num_index_dims = static_cast<int>(index_dims.size(0))};
-  run(key, params, kernels::index_reference, nullptr);
+  run(key, params, kernels::index_reference, kernels::index_cuda);
   return index;
 }
 
@@ -110,7 +110,7 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                                      .scan_tokens = settings.scan_tokens,
                                      .beam = static_cast<int>(settings.beam),
                                      .top_nodes = static_cast<int>(settings.top_nodes)};
-  run(index_query, params, kernels::search_reference, nullptr, nullptr);
+  run(index_query, params, kernels::search_reference, kernels::search_cuda, kernels::search_workspace_bytes);
   return picks;
 }
 
@@ -130,11 +130,11 @@ BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeomet
                               .num_picks = static_cast<int>(picks.size(2)),
                               .max_blocks = max_blocks,
                               .num_dropped = counts.dropped_entries()};
-  run(picks, params, kernels::sliding_union_reference, nullptr);
+  run(picks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
   BlockLists lists = allocate_lists(tile_counts);
   params.offsets = lists.offsets.const_data_ptr<int64_t>();
   params.entries = entry_data(lists);
-  if (lists.entries.numel() > 0) run(picks, params, kernels::sliding_union_reference, nullptr);
+  if (lists.entries.numel() > 0) run(picks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
   return lists;
 }
 

@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
-#include <sstream>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -13,6 +11,7 @@
 #include "kernels/reference/score_key.h"
 #include "kernels/reference/search_scan.h"
 #include "kernels/reference/search_tree.h"
+#include "kernels/search_checks.h"
 
 namespace hiptrain::kernels {
 namespace {
@@ -20,25 +19,10 @@ namespace {
 // Tiles that one thread searches in a row. With a tree every run first repeats search_halo tiles.
 constexpr int64_t kScanRun = 1, kTreeRun = 32;
 
-void check(bool holds, const char* rule, int64_t value) {
-  if (holds) return;
-  std::ostringstream message;
-  message << "search: " << rule << ", not " << value;
-  throw std::logic_error(message.str());
-}
-
 void check_params(const SearchParams& params) {
-  check(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile", params.query_begin);
-  check(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);
-  check(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
-  // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
-  check(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,
-        "beam must be at least 1 and a sixteenth of num_picks", params.beam);
-  check(params.index_query_begin % kQueryTile == 0 &&
-            params.index_query_begin <= std::max<int64_t>(0, params.query_begin - search_halo(params)),
-        "index_query_begin must be a multiple of the query tile and leave room for the halo", params.index_query_begin);
-  check(params.geometry.num_tokens / params.geometry.block_size < int64_t{1} << (32 - kFirstRowBits),
-        "the sequence must have fewer than 2^26 blocks", params.geometry.num_tokens / params.geometry.block_size);
+  check_search(params);
+  check_search(params.index_query_begin <= std::max<int64_t>(0, params.query_begin - search_halo(params)),
+               "index_query_begin must leave room for the halo", params.index_query_begin);
 }
 
 // (num_kv_heads, num_tokens, num_index_dims) of a float32 or bfloat16 index as floats: in place, or widened.
@@ -124,7 +108,8 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
   std::vector<float> columns(static_cast<size_t>(params_.num_index_dims * kQueryTile));
   int64_t num_nan = 0;
   for (int64_t tile = std::max<int64_t>(0, begin - halo_tiles_); tile < end; ++tile) {
-    const TileRanges ranges = tile_ranges(params_.geometry, tile);
+    TileRanges ranges = tile_ranges(params_.geometry, tile);
+    ranges.end = std::min(ranges.end, params_.query_begin + params_.num_queries);
     const bool with_tree = uses_tree(params_, ranges.num_searched());
     const int64_t tiles_before = std::max<int64_t>(0, begin - tile);
     if (ranges.first_of_document() || !with_tree) tree.forget_kept();
@@ -144,10 +129,9 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
 }
 
 void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& best) const {
-  const int64_t end = std::min(ranges.end, params_.query_begin + params_.num_queries);
   int32_t* out =
       params_.picks + head * params_.picks_head_stride + (ranges.begin - params_.query_begin) * params_.num_picks;
-  for (int64_t row = 0; row < end - ranges.begin; ++row, out += params_.num_picks) {
+  for (int64_t row = 0; row < ranges.end - ranges.begin; ++row, out += params_.num_picks) {
     std::fill(out, out + params_.num_picks, -1);
     int32_t* pick = out;
     for (const uint64_t key : best.row(row)) *pick++ = static_cast<int32_t>(key_block(key));

@@ -59,16 +59,6 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
 
 }  // namespace
 
-bool uses_tree(const SearchParams& params, int64_t num_blocks) {
-  return num_blocks * params.geometry.block_size > params.scan_tokens;
-}
-
-int tree_top_level(int64_t num_blocks, int top_nodes) {
-  int level = 0;
-  while (num_whole_nodes(num_blocks, level) > top_nodes) ++level;
-  return level;
-}
-
 TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
     : box_floats_(2 * int64_t{params.num_index_dims}), largest_(largest_finite(params.index_element)), levels_(1) {
   const int top = tree_top_level(num_blocks, params.top_nodes);
