@@ -35,18 +35,29 @@ __device__ inline float max_or_nan(float a, float b) {
 template <int kKeys>
 class BlockCandidates {
  public:
-  // num_rows: rows of the tile that exist. The lists have been cleared.
-  __device__ BlockCandidates(RunningBest best, int num_rows) : best_(best), num_rows_(num_rows) { read_limits(); }
-
-  // scores: the thread's accumulators, (2 columns, 2 rows, kKeys / 8 groups of 8 columns). All threads of a warp.
-  // Of rows before first_row nothing is kept or counted.
-  template <class Scores>
-  __device__ void take(const Scores& scores, const StepUnits& units, int first_row = 0) {
-    const bool may_enter = limits_are_positive_ ? exceeds_positive(scores) : exceeds(scores);
-    if (__any_sync(kWholeWarp, may_enter)) add_blocks(scores, units, first_row);
+  // num_rows: rows of the tile that exist. The lists have been cleared. NaN scores are added to num_nan_scores.
+  __device__ BlockCandidates(RunningBest best, int num_rows, int64_t* num_nan_scores)
+      : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores) {
+    read_limits();
   }
 
-  __device__ int num_nan() const { return num_nan_; }
+  // scores: the thread's accumulators, (2 columns, 2 rows, kKeys / 8 groups of 8 columns). All threads of a warp.
+  // units_of() are the step's StepUnits, asked for when they are needed. Of rows before first_row nothing is kept or
+  // counted.
+  template <class Scores, class UnitsOf>
+  __device__ void take(Scores& scores, const UnitsOf& units_of, int first_row = 0) {
+    float largest[2];
+    if (limits_are_positive_) {
+      largest_if_positive(scores, largest);
+    } else {
+      largest_or_nan(scores, largest);
+    }
+    const bool may_enter = !(largest[0] <= limit_[0]) || !(largest[1] <= limit_[1]);
+    if (!__any_sync(kWholeWarp, may_enter)) return;
+    const bool any_nan = isnan(largest[0]) || isnan(largest[1]);
+    if (__any_sync(kWholeWarp, any_nan)) drop_nan(scores, units_of(), first_row);
+    add_blocks(scores, units_of(), first_row);
+  }
 
  private:
   static constexpr int kUnits = kKeys / kUnitKeys;
@@ -56,36 +67,53 @@ class BlockCandidates {
   }
   __device__ static constexpr int element(int group, int half, int column) { return group * 4 + half * 2 + column; }
 
-  // As integers positive floats keep their order, every negative one is below, and a NaN, which the tensor cores make
-  // with a positive sign, is above. The maximum of three is one instruction.
+  // The largest of the thread's columns of each row where it is positive, 0 where it is not, a NaN if there is one: as
+  // integers positive floats keep their order, negative ones are below, and a NaN, which the tensor cores make with a
+  // positive sign, is above. The maximum of three integers is one instruction.
   template <class Scores>
-  __device__ bool exceeds_positive(const Scores& scores) const {
-    bool exceeds = false;
+  __device__ static void largest_if_positive(const Scores& scores, float (&largest)[2]) {
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
-      int largest = 0;
+      int bits = 0;
       CUTE_UNROLL
       for (int group = 0; group < kKeys / 8; ++group) {
-        largest = __vimax3_s32(largest, __float_as_int(scores(element(group, half, 0))),
-                               __float_as_int(scores(element(group, half, 1))));
+        bits = __vimax3_s32(bits, __float_as_int(scores(element(group, half, 0))),
+                            __float_as_int(scores(element(group, half, 1))));
       }
-      exceeds |= largest > __float_as_int(limit_[half]);
+      largest[half] = __int_as_float(bits);
     }
-    return exceeds;
   }
 
-  // For limits of any sign. A limit that is a NaN, of a list with an empty place, is exceeded by every score.
+  // The largest of the thread's columns of each row, or a NaN if there is one.
   template <class Scores>
-  __device__ bool exceeds(const Scores& scores) const {
-    bool exceeds = false;
+  __device__ static void largest_or_nan(const Scores& scores, float (&largest)[2]) {
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
-      float largest = scores(element(0, half, 0));
+      largest[half] = scores(element(0, half, 0));
       CUTE_UNROLL
-      for (int i = 1; i < kKeys / 4; ++i) largest = max_or_nan(largest, scores(element(i / 2, half, i % 2)));
-      exceeds |= !(largest <= limit_[half]);
+      for (int i = 1; i < kKeys / 4; ++i) {
+        largest[half] = max_or_nan(largest[half], scores(element(i / 2, half, i % 2)));
+      }
     }
-    return exceeds;
+  }
+
+  // Every NaN becomes -infinity; those of searched keys and rows that see them are counted.
+  template <class Scores>
+  __device__ void drop_nan(Scores& scores, const StepUnits& units, int first_row) const {
+    int num_nan = 0;
+    CUTE_UNROLL
+    for (int unit = 0; unit < kUnits; ++unit) {
+      const bool searched = unit >= units.begin && unit < units.end;
+      CUTE_UNROLL
+      for (int i = unit * 8; i < unit * 8 + 8; ++i) {
+        const bool is_nan = isnan(scores(i));
+        scores(i) = is_nan ? -INFINITY : scores(i);
+        num_nan += is_nan && searched && sees(i / 2 % 2, first_row);
+      }
+    }
+    if (num_nan != 0) {
+      atomicAdd(reinterpret_cast<unsigned long long*>(num_nan_scores_), static_cast<unsigned long long>(num_nan));
+    }
   }
 
   // The blocks whose best score of the thread's columns exceeds a row's limit become candidates of the row, one after
@@ -93,7 +121,8 @@ class BlockCandidates {
   template <class Scores>
   __device__ void add_blocks(const Scores& scores, const StepUnits& units, int first_row) {
     float best[2 * kUnits];  // (2 rows, units): of the thread's columns
-    if (__any_sync(kWholeWarp, best_of_units(scores, best))) drop_nan(scores, units, first_row, best);
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kUnits; ++i) best[i] = best_of_unit(scores, i / kUnits, i % kUnits);
     uint32_t candidates = candidates_of(units, first_row, best);
     while (__any_sync(kWholeWarp, candidates != 0)) {
       const int place = __ffs(candidates) - 1;  // -1: the row has no more
@@ -111,34 +140,11 @@ class BlockCandidates {
     read_limits();
   }
 
-  // Returns whether one of them is a NaN.
   template <class Scores>
-  __device__ static bool best_of_units(const Scores& scores, float (&best)[2 * kUnits]) {
-    bool any_nan = false;
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kUnits; ++i) {
-      const int group = i % kUnits * 2, half = i / kUnits;
-      best[i] = max_or_nan(max_or_nan(scores(element(group, half, 0)), scores(element(group, half, 1))),
-                           max_or_nan(scores(element(group + 1, half, 0)), scores(element(group + 1, half, 1))));
-      any_nan |= isnan(best[i]);
-    }
-    return any_nan;
-  }
-
-  // The same with every NaN as -infinity; those of searched keys and rows that see them are counted.
-  template <class Scores>
-  __device__ void drop_nan(const Scores& scores, const StepUnits& units, int first_row, float (&best)[2 * kUnits]) {
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kUnits; ++i) {
-      const int unit = i % kUnits, half = i / kUnits;
-      best[i] = -INFINITY;
-      CUTE_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        const float score = scores(element(unit * 2 + j / 2, half, j % 2));
-        best[i] = fmaxf(best[i], score);
-        num_nan_ += isnan(score) && unit >= units.begin && unit < units.end && sees(half, first_row);
-      }
-    }
+  __device__ static float best_of_unit(const Scores& scores, int half, int unit) {
+    const int group = unit * 2;
+    return fmaxf(fmaxf(scores(element(group, half, 0)), scores(element(group, half, 1))),
+                 fmaxf(scores(element(group + 1, half, 0)), scores(element(group + 1, half, 1))));
   }
 
   // Joins units to blocks, best of a block's first unit being that of all its units, and returns the places in best of
@@ -191,7 +197,7 @@ class BlockCandidates {
   int num_rows_;
   float limit_[2];  // scores of the two rows' worst picks
   bool limits_are_positive_;
-  int num_nan_ = 0;
+  int64_t* num_nan_scores_;
 };
 
 }  // namespace hiptrain::kernels

@@ -49,16 +49,16 @@ struct RunningBest {
 };
 
 // Rows of a tile that pick: its tokens up to the call's last.
-__device__ inline int num_picking_rows(const SearchParams& params, const TileRanges& ranges) {
-  const int64_t end = params.query_begin + params.num_queries;
-  return static_cast<int>((ranges.end < end ? ranges.end : end) - ranges.begin);
+__device__ inline int num_picking_rows(const SearchParams& params, int64_t tile) {
+  const int64_t left = params.query_begin + params.num_queries - tile * kQueryTile;
+  return static_cast<int>(left < kQueryTile ? left : kQueryTile);
 }
 
 // Writes the picks of the tile's rows [first_row, end_row).
-__device__ inline void write_picks(const SearchParams& params, int head, const TileRanges& ranges,
-                                   const RunningBest& best, int first_row, int end_row, int thread, int num_threads) {
+__device__ inline void write_picks(const SearchParams& params, int head, int64_t tile, const RunningBest& best,
+                                   int first_row, int end_row, int thread, int num_threads) {
   int32_t* const out =
-      params.picks + head * params.picks_head_stride + (ranges.begin - params.query_begin) * params.num_picks;
+      params.picks + head * params.picks_head_stride + (tile * kQueryTile - params.query_begin) * params.num_picks;
   for (int i = first_row * params.num_picks + thread; i < end_row * params.num_picks; i += num_threads) {
     out[i] = best.keys[i] == 0 ? -1 : key_block(best.keys[i]);
   }

@@ -12,7 +12,6 @@
 #include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/bfloat16.h>
-#include <cutlass/pipeline/sm90_pipeline.hpp>
 
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
@@ -31,9 +30,13 @@ constexpr int kStepKeys = 128;
 template <int kDims /* 16, 32, 64 or 128 */>
 struct ScanShape {
   static constexpr int kTiles = kDims <= 32 ? 4 : 3;
-  static constexpr int kStages = kDims <= 32 ? 6 : kDims <= 64 ? 4 : 3;
+  static constexpr int kStages = kDims <= 64 ? 8 : 4;
   static constexpr int kThreads = (kTiles + 1) * kWarpgroupThreads;
-  static constexpr int kLoaderRegisters = 24, kScannerRegisters = kTiles == 4 ? 120 : 152;
+  // Of the registers that the launch gives all threads alike the loader hands most to the scanners.
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
+  static constexpr int kLoaderRegisters = 32, kScannerRegisters = kTiles == 4 ? 112 : 160;
+  static_assert(kLoaderRegisters + kTiles * kScannerRegisters <= (kTiles + 1) * kLaunchRegisters,
+                "the scanners would wait for registers for ever");
   static constexpr int kPanelDims = kDims < 64 ? kDims : 64;  // a swizzled row of shared memory is at most 128 bytes
   static constexpr int kStepBytes = kStepKeys * kDims * 2;
 
@@ -82,7 +85,17 @@ struct ScanStorage {
   }
 };
 
-// What the tiles of a thread block stream together.
+// A step's buffer of the ring, and the parity of its barriers' present round.
+template <int kStages>
+struct RingPosition {
+  static_assert((kStages & (kStages - 1)) == 0, "a step's buffer is its number's last bits");
+  uint32_t step = 0;
+
+  __device__ int stage() const { return static_cast<int>(step % kStages); }
+  __device__ uint32_t phase() const { return step / kStages % 2; }
+};
+
+// The keys that the tiles of a thread block stream together: begin >= end if they search none.
 template <int kTiles>
 struct ScanStream {
   int32_t begin = INT32_MAX, end = 0;
@@ -94,22 +107,21 @@ struct ScanStream {
       end = max(end, span.end);
     }
   }
-  __device__ int num_steps() const { return end > begin ? (end - begin + kStepKeys - 1) / kStepKeys : 0; }
 };
 
 template <int kDims>
 __device__ void load_index_keys(ScanStorage<kDims>& shared, const CUtensorMap& map, int head,
                                 const ScanStream<ScanShape<kDims>::kTiles>& stream) {
   using Shape = ScanShape<kDims>;
-  cutlass::PipelineState<Shape::kStages> at(0, 1, 0);  // the first round finds empty buffers
-  for (int step = 0; step < stream.num_steps(); ++step, ++at) {
-    shared.empty[at.index()].wait(at.phase());
-    shared.full[at.index()].arrive_and_expect_tx(Shape::kStepBytes);
-    bfloat16_t* const buffer = shared.keys + at.index() * kStepKeys * kDims;
+  RingPosition<Shape::kStages> at;
+  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kStepKeys, ++at.step) {
+    shared.empty[at.stage()].wait(at.phase() ^ 1);  // the first round finds empty buffers
+    shared.full[at.stage()].arrive_and_expect_tx(Shape::kStepBytes);
+    bfloat16_t* const buffer = shared.keys + at.stage() * kStepKeys * kDims;
     for (int dim = 0; dim < kDims; dim += Shape::kPanelDims) {
-      cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&shared.full[at.index()]),
+      cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&shared.full[at.stage()]),
                                    static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
-                                   buffer + dim * kStepKeys, dim, stream.begin + step * kStepKeys, head);
+                                   buffer + dim * kStepKeys, dim, first_key, head);
     }
   }
 }
@@ -145,6 +157,12 @@ __device__ void multiply(Product& product, const Queries& queries, const Keys& k
   cute::warpgroup_fence_operand(scores);
 }
 
+__device__ inline StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_t first_key) {
+  const int block_shift = __ffs(static_cast<int>(block_size) / kUnitKeys) - 1;
+  return {(span.begin - first_key) / kUnitKeys, (span.end - first_key) / kUnitKeys,
+          first_key / kUnitKeys >> block_shift, block_shift};
+}
+
 // One tile's warpgroup: every step of the stream is taken from the ring, those of the tile's span are multiplied.
 template <int kDims, class Selection>
 __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared, int head, int64_t tile,
@@ -160,17 +178,13 @@ __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared
       slice.partition_fragment_B(cute::make_tensor(cute::make_smem_ptr(shared.keys), typename Shape::KeyLayout{}));
   auto scores = cute::partition_fragment_C(product, cute::Shape<Int<kQueryTile>, Int<kStepKeys>>{});
 
-  const int block_shift = __ffs(static_cast<int>(params.geometry.block_size) / kUnitKeys) - 1;
-  cutlass::PipelineState<Shape::kStages> at;
-  for (int step = 0; step < stream.num_steps(); ++step, ++at) {
-    const int32_t first_key = stream.begin + step * kStepKeys;
-    shared.full[at.index()].wait(at.phase());
+  RingPosition<Shape::kStages> at;
+  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kStepKeys, ++at.step) {
+    shared.full[at.stage()].wait(at.phase());
     const bool searched = first_key < span.end && first_key + kStepKeys > span.begin;
-    if (searched) multiply(product, queries, keys(cute::_, cute::_, cute::_, at.index()), scores);
-    if (threadIdx.x % 32 == 0) shared.empty[at.index()].arrive();
-    if (!searched) continue;
-    selection.take(scores, StepUnits{(span.begin - first_key) / kUnitKeys, (span.end - first_key) / kUnitKeys,
-                                     first_key / kUnitKeys >> block_shift, block_shift});
+    if (searched) multiply(product, queries, keys(cute::_, cute::_, cute::_, at.stage()), scores);
+    if (threadIdx.x % 32 == 0) shared.empty[at.stage()].arrive();
+    if (searched) selection.take(scores, [&] { return step_units(params.geometry.block_size, span, first_key); });
   }
 }
 
@@ -187,13 +201,13 @@ __device__ void start_ring(ScanStorage<kDims>& shared) {
 // Grid: (groups of kTiles tiles * KV heads). Selection: BlockCandidates, or something that does less, for timing.
 template <int kDims, class Selection>
 __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
-    scan_kernel(const SearchParams params, const __grid_constant__ CUtensorMap key_map, int64_t num_groups) {
+    scan_kernel(const SearchParams params, const __grid_constant__ CUtensorMap key_map, int num_groups) {
   using Shape = ScanShape<kDims>;
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<ScanStorage<kDims>*>(memory);
-  const int head = static_cast<int>(blockIdx.x / num_groups);
-  const int64_t group = num_groups - 1 - blockIdx.x % num_groups;
-  const int64_t first_tile = params.query_begin / kQueryTile + group * Shape::kTiles;
+  const int head = static_cast<int>(blockIdx.x) / num_groups;
+  const int group = num_groups - 1 - static_cast<int>(blockIdx.x) % num_groups;
+  const int first_tile = static_cast<int>(params.query_begin / kQueryTile) + group * Shape::kTiles;
   const int tile_of_thread = threadIdx.x / kWarpgroupThreads;
   if (threadIdx.x < Shape::kTiles) shared.spans[threadIdx.x] = ScanSpan(params, first_tile + threadIdx.x);
   if (threadIdx.x == 0) start_ring(shared);
@@ -205,21 +219,16 @@ __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
     return;
   }
   cutlass::arch::warpgroup_reg_alloc<Shape::kScannerRegisters>();
-  const ScanSpan span = shared.spans[tile_of_thread];
-  const int64_t tile = first_tile + tile_of_thread;
+  const ScanSpan& span = shared.spans[tile_of_thread];  // stays there: registers are short
+  const int tile = first_tile + tile_of_thread;
   const RunningBest best{shared.lists() + tile_of_thread * kQueryTile * params.num_picks, params.num_picks};
-  const TileRanges ranges = tile_ranges(params.geometry, span.scans ? tile : first_tile);
-  const int num_rows = span.scans ? num_picking_rows(params, ranges) : 0;
+  const int num_rows = span.scans ? num_picking_rows(params, tile) : 0;
   const int warp_row = threadIdx.x % kWarpgroupThreads / 32 * 16, lane = threadIdx.x % 32;
   for (int i = warp_row * params.num_picks + lane; i < (warp_row + 16) * params.num_picks; i += 32) best.keys[i] = 0;
   __syncwarp();
-  Selection selection(best, num_rows);
+  Selection selection(best, num_rows, params.num_nan_scores);
   scan_tile(params, shared, head, tile, span, stream, selection, num_rows);
-  if (selection.num_nan() != 0) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(params.num_nan_scores),
-              static_cast<unsigned long long>(selection.num_nan()));
-  }
-  write_picks(params, head, ranges, best, min(warp_row, num_rows), min(warp_row + 16, num_rows), lane, 32);
+  write_picks(params, head, tile, best, min(warp_row, num_rows), min(warp_row + 16, num_rows), lane, 32);
 }
 
 // The map by which the copy engine reads (dims, tokens, KV heads) of the index keys, 128 keys and a panel of dims a
@@ -229,11 +238,11 @@ CUtensorMap index_key_map(const SearchParams& params, int panel_dims);
 template <int kDims, class Selection>
 void launch_scan(const SearchParams& params, Stream stream) {
   using Shape = ScanShape<kDims>;
-  const int64_t num_groups = (num_tiles(params.num_queries) + Shape::kTiles - 1) / Shape::kTiles;
+  const auto num_groups = static_cast<int>((num_tiles(params.num_queries) + Shape::kTiles - 1) / Shape::kTiles);
   const auto shared_bytes = static_cast<int>(ScanStorage<kDims>::bytes(params.num_picks));
   const auto kernel = scan_kernel<kDims, Selection>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
-  kernel<<<static_cast<unsigned>(num_groups * params.num_kv_heads), Shape::kThreads, shared_bytes, stream>>>(
+  kernel<<<num_groups * params.num_kv_heads, Shape::kThreads, shared_bytes, stream>>>(
       params, index_key_map(params, Shape::kPanelDims), num_groups);
   check_launch("search");
 }

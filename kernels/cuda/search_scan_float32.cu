@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
   const int64_t tile = params.query_begin / kQueryTile + tiles - 1 - blockIdx.x % tiles;
   const TileRanges ranges = tile_ranges(params.geometry, tile);
   if (uses_tree(params, ranges.num_searched())) return;
-  const int num_rows = num_picking_rows(params, ranges);
+  const int num_rows = num_picking_rows(params, tile);
   const RunningBest best{reinterpret_cast<uint64_t*>(memory), params.num_picks};
   const auto block_keys = static_cast<int>(params.geometry.block_size);
   RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), params.num_index_dims,
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
   }
   scores.count_nan(params.num_nan_scores);
   __syncthreads();
-  write_picks(params, head, ranges, best, 0, num_rows, threadIdx.x, kScoreThreads);
+  write_picks(params, head, tile, best, 0, num_rows, threadIdx.x, kScoreThreads);
 }
 
 }  // namespace
