@@ -188,10 +188,7 @@ class Multiplier {
     clear(d_value);
     shared_.keys_full.wait(0);
     if (warpgroup_ == 1) at_.advance();
-    for (int i = warpgroup_; i < num_pairs; i += kMultipliers) {
-      add_pair(d_key, d_value);
-      for (int j = 0; j < kMultipliers; ++j) at_.advance();
-    }
+    if (warpgroup_ < num_pairs) add_pairs((num_pairs - warpgroup_ + kMultipliers - 1) / kMultipliers, d_key, d_value);
     add_to_memory(item, work, d_key, d_value);
   }
 
@@ -199,9 +196,11 @@ class Multiplier {
   using ScoreProduct = SharedProduct<kTileRows, kHeadDim>;
   using GradientProduct = RegisterProduct<kHeadDim, kTileRows, GMMA::Major::MN>;
 
-  // The (tile, head) at at_. Scores are transposed: rows are keys, columns are the tile's rows.
+  // Every kMultipliers-th (tile, head) from at_ on. Scores are transposed: rows are keys, columns are the tile's rows.
+  // The products of the next pair's scores are queued behind this one's gradients, so that the tensor cores have work
+  // while the threads wait for neither.
   template <class Gradient>
-  __device__ void add_pair(Gradient& d_key, Gradient& d_value) {
+  __device__ void add_pairs(int count, Gradient& d_key, Gradient& d_value) {
     ScoreProduct score_product;
     GradientProduct gradient_product;
     auto score_thread = score_product.get_slice(0);
@@ -215,25 +214,48 @@ class Multiplier {
     const auto transposed = [&](bfloat16* rows) {
       return gradient_thread.make_fragment_B(gradient_thread.partition_B(transposed_tensor<kTileRows, kHeadDim>(rows)));
     };
-    bfloat16 *query = shared_.query[at_.stage], *d_output = shared_.d_output[at_.stage];
     auto scores = partition_fragment_C(score_product, Shape<Int<kBlockKeys>, Int<kTileRows>>{});
     auto d_weights = make_tensor_like(scores);
-    auto operand = make_tensor<bfloat16>(partition_shape_A(gradient_product, Shape<Int<kBlockKeys>, Int<kTileRows>>{}));
-    auto d_operand = make_tensor_like(operand);
+    auto weights = make_tensor<bfloat16>(partition_shape_A(gradient_product, Shape<Int<kBlockKeys>, Int<kTileRows>>{}));
+    auto d_scores = make_tensor_like(weights);
+    const auto weigh = [&] {  // scores are under way, and behind them d_weights
+      wait_products<1>(scores);
+      exponentiate(scores);
+      round_to_operand(scores, weights);
+      wait_products<0>(d_weights);
+    };
+    const auto start_scores = [&] {
+      shared_.queries.wait_full(at_);
+      start_product<false>(score_product, left(shared_.key), right(shared_.query[at_.stage]), scores);
+      start_product<false>(score_product, left(shared_.value), right(shared_.d_output[at_.stage]), d_weights);
+    };
+    const auto start_gradients = [&] {
+      start_product<true>(gradient_product, weights, transposed(shared_.d_output[at_.stage]), d_value);
+      differentiate(weights, d_weights);
+      round_to_operand(d_weights, d_scores);
+      start_product<true>(gradient_product, d_scores, transposed(shared_.query[at_.stage]), d_key);
+    };
 
-    shared_.queries.wait_full(at_);
-    start_product<false>(score_product, left(shared_.key), right(query), scores);
-    start_product<false>(score_product, left(shared_.value), right(d_output), d_weights);
-    wait_products<1>(scores);
-    exponentiate(scores);
-    round_to_operand(scores, operand);
-    wait_products<0>(d_weights);
-    start_product<true>(gradient_product, operand, transposed(d_output), d_value);
-    differentiate(scores, d_weights);
-    round_to_operand(d_weights, d_operand);
-    start_product<true>(gradient_product, d_operand, transposed(query), d_key);
+    start_scores();
+    weigh();
+    for (int i = 1; i < count; ++i) {
+      start_gradients();
+      wait_products<1>(d_value);
+      const int before = at_.stage;
+      for (int j = 0; j < kMultipliers; ++j) at_.advance();
+      start_scores();
+      wait_products<2>(d_key);
+      release(before);
+      weigh();
+    }
+    start_gradients();
     wait_products<0>(d_key, d_value);
-    if (threadIdx.x % 32 == 0) shared_.queries.empty[at_.stage].arrive();
+    release(at_.stage);
+  }
+
+  // A warp is done with a buffer.
+  __device__ void release(int stage) {
+    if (threadIdx.x % 32 == 0) shared_.queries.empty[stage].arrive();
   }
 
   template <class Scores>
@@ -251,11 +273,12 @@ class Multiplier {
   }
 
   // d_weights become the gradients of the scores.
-  template <class Scores>
-  __device__ void differentiate(const Scores& weights, Scores& d_weights) const {
+  template <class Weights, class Scores>
+  __device__ void differentiate(const Weights& weights, Scores& d_weights) const {
     const BackwardRow* rows = shared_.rows[at_.stage];
     CUTE_UNROLL
-    for (int i = 0; i < size(weights); ++i) d_weights(i) = weights(i) * (d_weights(i) - rows[lane_.column(i)].delta);
+    for (int i = 0; i < size(weights); ++i)
+      d_weights(i) = static_cast<float>(weights(i)) * (d_weights(i) - rows[lane_.column(i)].delta);
   }
 
   // In the order of the items of a key block, and of the two warpgroups.
@@ -289,12 +312,9 @@ class Multiplier {
     }
   }
 
-  // Past the first-level cache: other multiprocessors have added there.
+  // Nobody waits for the sum, which the second-level cache computes.
   __device__ static void add(float* target, float x, float y) {
-    float2 sum = __ldcg(reinterpret_cast<const float2*>(target));
-    sum.x += x;
-    sum.y += y;
-    __stcg(reinterpret_cast<float2*>(target), sum);
+    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(target), "f"(x), "f"(y) : "memory");
   }
 
   const SparseAttentionBackwardParams& params_;
@@ -337,7 +357,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 int64_t max_items(const SparseAttentionBackwardParams& params, int64_t key_blocks) {
   const AttentionGeometry& geometry = params.forward.geometry;
   const int64_t tiles = num_tiles(params.forward.num_queries), heads = params.forward.num_kv_heads;
-  const int64_t structured = tiles * (geometry.sink_tokens / kBlockKeys + geometry.window / kBlockKeys + 2);
+  const int64_t window = std::min(geometry.window, geometry.num_tokens);
+  const int64_t structured = tiles * (geometry.sink_tokens / kBlockKeys + window / kBlockKeys + 2);
   return key_blocks + (params.num_entries + structured * heads) / kItemTiles + 1;
 }
 
