@@ -17,7 +17,7 @@ add_executable(search_bench bench/search_bench.cpp)
 target_link_libraries(search_bench PRIVATE hiptrain_warnings hiptrain_kernels)
 set_target_properties(search_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
-foreach(kernel adamw cross_entropy embedding rms_norm rope sum_of_squares swiglu)
+foreach(kernel adamw cross_entropy embedding pointwise_large rms_norm rope sum_of_squares swiglu)
   hiptrain_add_test(${kernel}_test SOURCES kernels/${kernel}_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
 endforeach()
 hiptrain_add_test(stochastic_rounding_test SOURCES kernels/stochastic_rounding_test.cpp LIBS hiptrain_kernels)
