@@ -14,6 +14,7 @@ namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kWide = 4;              // columns of a thread: 16 bytes of the table
 constexpr int kInFlight = 4;          // rows that a thread loads before it uses the first
 constexpr int64_t kMaxPieces = 1024;  // bounds the workspace
 constexpr int64_t kMinPiece = 32;     // sorted positions
@@ -86,22 +87,34 @@ struct Sorted {
   __device__ bool ends_run(int64_t i) const { return i + 1 == count || tokens[i + 1] != tokens[i]; }
 };
 
-// Where a run's sum goes: the table's row, which it then starts from, or a piece's sum.
 template <int kWidth>
-struct RunSum {
-  Vector<float, kWidth> sum;
-  float* target;
+__device__ Vector<float, kWidth> load_sum(const float* address) {
+  return *reinterpret_cast<const Vector<float, kWidth>*>(address);
+}
 
-  __device__ void begin(float* address, bool from_target) {
-    target = address;
-    sum = from_target ? *reinterpret_cast<const Vector<float, kWidth>*>(address) : Vector<float, kWidth>{};
+// One sorted position on its way: its row of d_output, and what the sum of the run that begins with it starts from.
+template <typename T, int kWidth>
+struct Entry {
+  Vector<T, kWidth> row;
+  Vector<float, kWidth> start;
+};
+
+// A block's piece of the sorted positions, and where the sums of its runs go.
+struct Piece {
+  int64_t begin, end;
+  bool goes_on;         // its last run does
+  uint32_t last_token;  // of its last run
+  float *first_sum, *last_sum;
+
+  __device__ Piece(const Sorted& sorted, int64_t piece, int64_t hidden, float* first_sums, float* last_sums) {
+    begin = piece * sorted.piece_size;
+    end = min(sorted.count, begin + sorted.piece_size);
+    goes_on = !sorted.ends_run(end - 1);
+    last_token = sorted.tokens[end - 1];
+    first_sum = first_sums + piece * hidden;
+    last_sum = last_sums + piece * hidden;
   }
-  template <typename V>
-  __device__ void add(const V& row) {
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) sum.values[j] += row[j];
-  }
-  __device__ void end() const { *reinterpret_cast<Vector<float, kWidth>*>(target) = sum; }
+  __device__ bool is_unfinished(uint32_t token) const { return goes_on && token == last_token; }
 };
 
 // Block (x, y): columns [x * kThreads * kWidth, ...) of piece y.
@@ -110,56 +123,71 @@ __global__ void __launch_bounds__(kThreads)
     sum_pieces(EmbeddingBackwardParams params, Sorted sorted, float* first_sums, float* last_sums) {
   using V = Vector<T, kWidth>;
   const int64_t column = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kWidth;
-  const int64_t piece = blockIdx.y, begin = piece * sorted.piece_size;
-  const int64_t end = min(sorted.count, begin + sorted.piece_size);
   if (column >= params.hidden) return;
+  const Piece piece(sorted, blockIdx.y, params.hidden, first_sums, last_sums);
   const T* d_output = static_cast<const T*>(params.d_output) + column;
-  const bool goes_on = !sorted.ends_run(end - 1);
-  const uint32_t last_token = sorted.tokens[end - 1];
-  RunSum<kWidth> run;
-  if (!sorted.begins_run(begin)) run.begin(first_sums + piece * params.hidden + column, false);
-  for (int64_t i = begin; i < end; i += kInFlight) {
-    V rows[kInFlight];
+  Vector<float, kWidth> sum{};
+  float* target = piece.first_sum;  // of a run that comes from before
+  for (int64_t i = piece.begin; i < piece.end; i += kInFlight) {
+    Entry<T, kWidth> entries[kInFlight];
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) {
-      if (i + k < end)
-        rows[k] = load_once(reinterpret_cast<const V*>(d_output + int64_t{sorted.positions[i + k]} * params.hidden));
+      if (i + k >= piece.end) break;
+      const int64_t position = sorted.positions[i + k];
+      const uint32_t token = sorted.tokens[i + k];
+      entries[k].row = load_once(reinterpret_cast<const Vector<T, kWidth>*>(d_output + position * params.hidden));
+      if (sorted.begins_run(i + k) && token < params.vocabulary && !piece.is_unfinished(token))
+        entries[k].start = load_sum<kWidth>(params.d_table + token * params.hidden + column);
     }
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) {
-      if (i + k >= end) break;
+      if (i + k >= piece.end) break;
       const uint32_t token = sorted.tokens[i + k];
       if (token == params.vocabulary) return;  // the rest is outside the vocabulary
       if (sorted.begins_run(i + k)) {
-        const bool unfinished = goes_on && token == last_token;
-        run.begin(unfinished ? last_sums + piece * params.hidden + column
-                             : params.d_table + int64_t{token} * params.hidden + column,
-                  !unfinished);
+        const bool unfinished = piece.is_unfinished(token);
+        sum = unfinished ? Vector<float, kWidth>{} : entries[k].start;
+        target = unfinished ? piece.last_sum : params.d_table + token * params.hidden;
       }
-      run.add(rows[k]);
-      if (i + k + 1 == end || sorted.ends_run(i + k)) run.end();
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) sum.values[j] += entries[k].row[j];
+      if (i + k + 1 == piece.end || sorted.ends_run(i + k))
+        *reinterpret_cast<Vector<float, kWidth>*>(target + column) = sum;
     }
   }
 }
 
+constexpr int kPiecesInFlight = 16;
+
 // Block (x, y): columns [x * kThreads, ...) of the run that begins in piece y and goes on after it, if there is one.
 __global__ void __launch_bounds__(kThreads)
-    add_pieces(EmbeddingBackwardParams params, Sorted sorted, const float* first_sums, const float* last_sums) {
-  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  int64_t piece = blockIdx.y;
-  const int64_t begin = piece * sorted.piece_size, end = min(sorted.count, begin + sorted.piece_size);
-  const uint32_t token = sorted.tokens[end - 1];
-  if (sorted.ends_run(end - 1) || token == params.vocabulary || column >= params.hidden) return;
-  if (sorted.tokens[begin] == token && !sorted.begins_run(begin)) return;  // it begins in an earlier piece
-  float sum = params.d_table[int64_t{token} * params.hidden + column] + last_sums[piece * params.hidden + column];
+    add_pieces(EmbeddingBackwardParams params, Sorted sorted, float* first_sums, float* last_sums) {
+  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x, num_pieces = gridDim.y;
+  const Piece begin(sorted, blockIdx.y, params.hidden, first_sums, last_sums);
+  const uint32_t token = begin.last_token;
+  if (!begin.goes_on || token == params.vocabulary || column >= params.hidden) return;
+  if (sorted.tokens[begin.begin] == token && !sorted.begins_run(begin.begin)) return;  // begins in an earlier piece
+  float sum = params.d_table[token * params.hidden + column] + begin.last_sum[column];
   bool goes_on = true;
-  while (goes_on) {
-    ++piece;
-    sum += first_sums[piece * params.hidden + column];
-    const int64_t last = min(sorted.count, (piece + 1) * sorted.piece_size) - 1;
-    goes_on = sorted.tokens[last] == token && !sorted.ends_run(last);
+  for (int64_t first = blockIdx.y + 1; goes_on; first += kPiecesInFlight) {
+    float sums[kPiecesInFlight];
+    bool continues[kPiecesInFlight];  // beyond the piece
+#pragma unroll
+    for (int k = 0; k < kPiecesInFlight; ++k) {
+      continues[k] = false;
+      if (first + k >= num_pieces) break;
+      const Piece piece(sorted, first + k, params.hidden, first_sums, last_sums);
+      sums[k] = piece.first_sum[column];
+      continues[k] = piece.is_unfinished(token);
+    }
+#pragma unroll
+    for (int k = 0; k < kPiecesInFlight; ++k) {
+      if (!goes_on) break;
+      sum += sums[k];
+      goes_on = continues[k];
+    }
   }
-  params.d_table[int64_t{token} * params.hidden + column] = sum;
+  params.d_table[token * params.hidden + column] = sum;
 }
 
 template <typename T, int kWidth>
@@ -198,7 +226,7 @@ void embedding_backward_cuda(const EmbeddingBackwardParams& params, Stream strea
   dispatch_element(params.element, [&](auto element) {
     using T = decltype(element);
     if (wide)
-      launch<T, kWidest<T>>(params, sorted, workspace, stream);
+      launch<T, kWide>(params, sorted, workspace, stream);
     else
       launch<T, 1>(params, sorted, workspace, stream);
   });

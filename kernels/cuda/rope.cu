@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kHeadsPerThread = 8;  // heads that one computation of sines serves
-constexpr int kHeadsInFlight = 4;   // of them, loaded before the first is used
+constexpr int kHeadsInFlight = 2;   // of them, on their way while as many are turned
 
 // Cosine and sine of a fixed-point phase (2^64 = one turn). The nearest quarter turn is taken off in integers, so that
 // the rest, at most an eighth of a turn, loses nothing that matters when it becomes a float.
@@ -51,28 +51,50 @@ struct Rotation {
   }
 };
 
+// The two halves of a thread's pairs, of a few heads.
 template <typename T, int kWidth>
-__device__ void rotate_heads(const RopeParams& params, const Rotation<kWidth>& rotation, const T* input, T* output,
-                             int num_heads) {
+struct HeadGroup {
   using V = Vector<T, kWidth>;
+  V first[kHeadsInFlight], second[kHeadsInFlight];
+
+  __device__ void load(const T* heads, int64_t head_stride, int half, int num_heads) {
+#pragma unroll
+    for (int i = 0; i < kHeadsInFlight; ++i) {
+      if (i >= num_heads) break;
+      first[i] = load_once(reinterpret_cast<const V*>(heads + i * head_stride));
+      second[i] = load_once(reinterpret_cast<const V*>(heads + i * head_stride + half));
+    }
+  }
+  __device__ void store(T* heads, int64_t head_stride, int half, int num_heads) const {
+#pragma unroll
+    for (int i = 0; i < kHeadsInFlight; ++i) {
+      if (i >= num_heads) break;
+      *reinterpret_cast<V*>(heads + i * head_stride) = first[i];
+      *reinterpret_cast<V*>(heads + i * head_stride + half) = second[i];
+    }
+  }
+  __device__ void rotate(const Rotation<kWidth>& rotation) {
+#pragma unroll
+    for (int i = 0; i < kHeadsInFlight; ++i) rotation.apply(first[i], second[i]);
+  }
+};
+
+// The first heads are on their way while the sines are computed.
+template <typename T, int kWidth>
+__device__ void rotate_heads(const RopeParams& params, int64_t token, int pair, const T* input, T* output,
+                             int num_heads) {
   const int half = params.rotary_dims / 2;
-  for (int begin = 0; begin < num_heads; begin += kHeadsInFlight) {
-    V first[kHeadsInFlight], second[kHeadsInFlight];
-#pragma unroll
-    for (int i = 0; i < kHeadsInFlight; ++i) {
-      if (begin + i >= num_heads) break;
-      const T* head = input + (begin + i) * params.input_head_stride;
-      first[i] = load_once(reinterpret_cast<const V*>(head));
-      second[i] = load_once(reinterpret_cast<const V*>(head + half));
-    }
-#pragma unroll
-    for (int i = 0; i < kHeadsInFlight; ++i) {
-      if (begin + i >= num_heads) break;
-      rotation.apply(first[i], second[i]);
-      T* head = output + (begin + i) * params.output_head_stride;
-      *reinterpret_cast<V*>(head) = first[i];
-      *reinterpret_cast<V*>(head + half) = second[i];
-    }
+  HeadGroup<T, kWidth> group;
+  group.load(input, params.input_head_stride, half, num_heads);
+  const Rotation<kWidth> rotation(params, token, pair);
+  for (; num_heads > 0; num_heads -= kHeadsInFlight) {
+    HeadGroup<T, kWidth> next;
+    input += kHeadsInFlight * params.input_head_stride;
+    next.load(input, params.input_head_stride, half, num_heads - kHeadsInFlight);
+    group.rotate(rotation);
+    group.store(output, params.output_head_stride, half, num_heads);
+    output += kHeadsInFlight * params.output_head_stride;
+    group = next;
   }
 }
 
@@ -94,7 +116,7 @@ __host__ __device__ int num_chunks(const RopeParams& params) {
 // A thread takes one chunk of one token, for kHeadsPerThread heads; neighbouring threads neighbouring chunks.
 // Block (x, y): tokens [x * tokens_per_block, ...), heads [y * kHeadsPerThread, ...).
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads) rope_tokens(RopeParams params, int tokens_per_block) {
+__global__ void __launch_bounds__(kThreads, 3) rope_tokens(RopeParams params, int tokens_per_block) {
   const int chunks = num_chunks<kWidth>(params), half = params.rotary_dims / 2;
   const int64_t token = int64_t{blockIdx.x} * tokens_per_block + threadIdx.x / chunks;
   if (threadIdx.x / chunks >= tokens_per_block || token >= params.num_tokens) return;
@@ -106,8 +128,7 @@ __global__ void __launch_bounds__(kThreads) rope_tokens(RopeParams params, int t
   T* output =
       static_cast<T*>(params.output) + token * params.output_token_stride + first_head * params.output_head_stride;
   if (dim < half) {
-    const Rotation<kWidth> rotation(params, token, dim);
-    rotate_heads<T, kWidth>(params, rotation, input + dim, output + dim, num_heads);
+    rotate_heads<T, kWidth>(params, token, dim, input + dim, output + dim, num_heads);
   } else {
     copy_heads<T, kWidth>(params, input + half + dim, output + half + dim, num_heads);
   }

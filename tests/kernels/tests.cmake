@@ -28,7 +28,7 @@ target_link_libraries(selection_bench PRIVATE hiptrain_warnings hiptrain_kernels
 set_target_properties(selection_bench PROPERTIES CUDA_ARCHITECTURES 90a
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
-foreach(kernel adamw cross_entropy embedding rms_norm rope sum_of_squares swiglu)
+foreach(kernel adamw cross_entropy embedding pointwise_large rms_norm rope sum_of_squares swiglu)
   hiptrain_add_test(${kernel}_test SOURCES kernels/${kernel}_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
 endforeach()
 
