@@ -4,10 +4,12 @@
 #include "kernels/pointwise.h"
 #include "trainer/kernel_call.h"
 #include "trainer/kernel_ops.h"
+#include "trainer/profiler.h"
 
 namespace hiptrain {
 
 at::Tensor rms_norm(const at::Tensor& input, const at::Tensor& weight, double epsilon) {
+  const ProfiledRange range(part::kPointwise);
   at::Tensor output = at::empty_like(input);
   const kernels::RmsNormParams params{.input = values_of(input, input),
                                       .weight = values_of(weight, weight),
@@ -24,6 +26,7 @@ at::Tensor rms_norm(const at::Tensor& input, const at::Tensor& weight, double ep
 
 void rms_norm_backward(const at::Tensor& input, const at::Tensor& weight, double epsilon, const at::Tensor& d_output,
                        at::Tensor& d_input, at::Tensor& d_weight) {
+  const ProfiledRange range(part::kPointwise);
   const kernels::RmsNormBackwardParams params{.input = values_of(input, input),
                                               .weight = values_of(weight, weight),
                                               .d_output = values_of(d_output, input),
@@ -41,6 +44,7 @@ void rms_norm_backward(const at::Tensor& input, const at::Tensor& weight, double
 }
 
 void apply_rope(at::Tensor& heads, const at::Tensor& positions, const RotaryEmbedding& rope, bool inverse) {
+  const ProfiledRange range(part::kPointwise);
   REQUIRE_OF(positions, positions.size(0) == heads.size(0));
   void* data = mutable_values_of(heads, heads);
   const kernels::RopeParams params{
@@ -78,6 +82,7 @@ kernels::SwigluParams swiglu_params(const at::Tensor& gate, const at::Tensor& up
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+  const ProfiledRange range(part::kPointwise);
   at::Tensor output = at::empty_like(gate);
   kernels::SwigluParams params = swiglu_params(gate, up);
   params.output = mutable_values_of(output, gate);
@@ -86,6 +91,7 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
 }
 
 void swiglu_backward(at::Tensor& gate, at::Tensor& up, const at::Tensor& d_output) {
+  const ProfiledRange range(part::kPointwise);
   const kernels::SwigluBackwardParams params{.forward = swiglu_params(gate, up),
                                              .d_output = values_of(d_output, gate),
                                              .d_gate = mutable_values_of(gate, gate),

@@ -15,6 +15,7 @@ namespace hiptrain {
 // The parts that a step is broken down into; what lies in none of them is "rest".
 namespace part {
 inline constexpr const char* kProjections = "projections and MLP";
+inline constexpr const char* kPointwise = "norms, rotary, SwiGLU";
 inline constexpr const char* kSearch = "search";
 inline constexpr const char* kAttentionForward = "attention forward";
 inline constexpr const char* kAttentionBackward = "attention backward";

@@ -20,12 +20,11 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
                                      const BlockLists* saved) const {
   const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
                                context.counts);
-  IndexTensors index;
-  const KeysAndValues keys = keys_and_values(weights, hidden, context, attention, saved ? nullptr : &index);
-  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, keys, index);
+  const FirstPass pass = first_pass(weights, hidden, context, /*with_index=*/!saved && attention.selects());
+  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
   for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
-    const at::Tensor query = queries(weights, hidden, context, tile);
-    const at::Tensor output = attention.forward(query, keys, lists, tile.begin).output;
+    const at::Tensor query = pass.queries.defined() ? pass.queries : queries(weights, hidden, context, tile);
+    const at::Tensor output = attention.forward(query, pass.keys, lists, tile.begin).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
   }
@@ -36,7 +35,7 @@ void TransformerLayer::backward(const LayerTensors& weights, LayerTensors& gradi
                                 const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const {
   const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
                                context.counts);
-  const KeysAndValues keys = keys_and_values(weights, hidden, context, attention, nullptr);
+  const KeysAndValues keys = first_pass(weights, hidden, context, /*with_index=*/false).keys;
   KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
   for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
     const at::Tensor query = queries(weights, hidden, context, tile);
@@ -112,35 +111,40 @@ at::Tensor TransformerLayer::project_backward(const HeadProjection& projection, 
   return linear_backward(input, projection.weight, d_flat, gradient.weight, gradient.bias);
 }
 
-// Projects the local tokens and exchanges keys and values with the sequence's ranks. With index, also the index of the
+// Projects the local tokens to keys and values, and exchanges these with the sequence's ranks. The index is of the
 // local tokens.
-KeysAndValues TransformerLayer::keys_and_values(const LayerTensors& weights, const at::Tensor& hidden,
-                                                const SequenceContext& context, const HipAttention& attention,
-                                                IndexTensors* index) const {
-  const int64_t tokens = hidden.size(0);
+TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& weights, const at::Tensor& hidden,
+                                                         const SequenceContext& context, bool with_index) const {
   const ProfiledRange range(part::kProjections);
+  const int64_t tokens = hidden.size(0), heads = model_.num_kv_heads, head_dim = model_.head_dim;
   const auto options = hidden.options().dtype(types_.storage);
-  KeysAndValues local{.key = at::empty({model_.num_kv_heads, tokens, model_.head_dim}, options),
-                      .value = at::empty({model_.num_kv_heads, tokens, model_.head_dim}, options)};
-  const bool with_index = index != nullptr && attention.selects();
-  if (with_index)
-    index->query = at::empty({model_.num_kv_heads, tokens, index_dims_.size(0)}, options.dtype(types_.compute));
+  KeysAndValues local{.key = at::empty({heads, tokens, head_dim}, options),
+                      .value = at::empty({heads, tokens, head_dim}, options)};
+  FirstPass pass;
+  if (with_index) pass.index.query = at::empty({heads, tokens, index_dims_.size(0)}, options.dtype(types_.compute));
+  if (with_index && tokens <= memory_.query_tile)
+    pass.queries = at::empty({tokens, model_.num_query_heads, head_dim}, options);
   for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
     local.key.narrow(1, tile.begin, tile.size)
         .copy_(project(key_projection(weights), input, context, tile).transpose(0, 1));
     local.value.narrow(1, tile.begin, tile.size)
         .copy_(project(value_projection(weights), input, context, tile).transpose(0, 1));
-    if (!with_index) continue;
-    const at::Tensor query = project(query_projection(weights), input, context, tile).to(types_.storage);
-    const ProfiledRange index_range(part::kSearch);
-    index->query.narrow(1, tile.begin, tile.size)
-        .copy_(index_queries(query, model_.num_kv_heads, index_dims_, types_.compute));
+    if (with_index) index_tile(project(query_projection(weights), input, context, tile), tile, pass);
   }
-  if (with_index) index->key = index_keys(local.key, index_dims_, types_.compute);
+  if (with_index) pass.index.key = index_keys(local.key, index_dims_, types_.compute);
   const ProfiledRange exchange_range(part::kExchange);
-  return {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
-          .value = gather_sequence(local.value, context.batch.shard, context.sequence)};
+  pass.keys = {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
+               .value = gather_sequence(local.value, context.batch.shard, context.sequence)};
+  return pass;
+}
+
+// query (tile, query heads, head_dim): its index, and itself where all queries are kept.
+void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const {
+  const ProfiledRange range(part::kSearch);
+  pass.index.query.narrow(1, tile.begin, tile.size)
+      .copy_(index_queries(query.to(types_.storage), model_.num_kv_heads, index_dims_, types_.compute));
+  if (pass.queries.defined()) pass.queries.narrow(0, tile.begin, tile.size).copy_(query);
 }
 
 // (tile, query heads, head_dim) in the storage type.
@@ -157,11 +161,11 @@ at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tens
 
 BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden,
                                     const SequenceContext& context, const HipAttention& attention,
-                                    const KeysAndValues& keys, const IndexTensors& index) const {
-  if (attention.selects()) return attention.unite(attention.pick(index.query, index.key));
+                                    const FirstPass& pass) const {
+  if (attention.selects()) return attention.unite(attention.pick(pass.index.query, pass.index.key));
   if (!attention.selects_as_published()) return {};
   const at::Tensor query = queries(weights, hidden, context, {.begin = 0, .size = hidden.size(0)});
-  return attention.select_as_published(query, keys.key);
+  return attention.select_as_published(query, pass.keys.key);
 }
 
 // Output projection, residual, norm, MLP, residual: writes the layer's output over the tile of hidden.

@@ -55,6 +55,12 @@ class TransformerLayer {
   struct IndexTensors {
     at::Tensor query, key;  // (kv heads, local tokens, index dims); undefined if nothing is searched
   };
+  // What the first pass over the local tokens makes.
+  struct FirstPass {
+    KeysAndValues keys;  // of the whole sequence
+    IndexTensors index;
+    at::Tensor queries;  // (local tokens, query heads, head_dim), if they were needed and fit into one query tile
+  };
   // One of the three head projections and what follows it.
   struct HeadProjection {
     const at::Tensor &weight, &bias, &norm;  // bias and norm may be undefined
@@ -73,12 +79,13 @@ class TransformerLayer {
   at::Tensor project_backward(const HeadProjection& projection, const HeadProjection& gradient, const at::Tensor& input,
                               at::Tensor d_heads, const SequenceContext& context, Tile tile) const;
 
-  KeysAndValues keys_and_values(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                                const HipAttention& attention, IndexTensors* index) const;
+  FirstPass first_pass(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                       bool with_index) const;
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
                      Tile tile) const;
+  void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
   BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                    const HipAttention& attention, const KeysAndValues& keys, const IndexTensors& index) const;
+                    const HipAttention& attention, const FirstPass& pass) const;
 
   void after_attention(const LayerTensors& weights, at::Tensor& hidden, const at::Tensor& attention_output,
                        Tile tile) const;
