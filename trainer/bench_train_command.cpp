@@ -24,7 +24,7 @@ constexpr double kLearningRate = 1e-6;  // small: the weights stay what they are
 // A stretch of text repeats few words, and so neighbours pick the same blocks. Drawn from the whole vocabulary, tokens
 // would share nothing, and lists would be several times as long as a trained model's (about 34 blocks a tile).
 constexpr int64_t kStretchTokens = 512;
-constexpr int64_t kStretchVocabulary = 16;
+constexpr int64_t kStretchVocabulary = 4;
 
 // One document.
 TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
