@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cute/tensor.hpp>
 
-#include "kernels/cuda/running_best.cuh"
+#include "kernels/cuda/tile_best.cuh"
 
 namespace hiptrain::kernels {
 
@@ -36,7 +36,7 @@ template <int kKeys>
 class BlockCandidates {
  public:
   // num_rows: rows of the tile that exist. The lists have been cleared. NaN scores are added to num_nan_scores.
-  __device__ BlockCandidates(RunningBest best, int num_rows, int64_t* num_nan_scores)
+  __device__ BlockCandidates(TileBest best, int num_rows, int64_t* num_nan_scores)
       : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores) {
     read_limits();
   }
@@ -193,7 +193,7 @@ class BlockCandidates {
     limits_are_positive_ = __all_sync(kWholeWarp, positive);
   }
 
-  RunningBest best_;
+  TileBest best_;
   int num_rows_;
   float limit_[2];  // scores of the two rows' worst picks
   bool limits_are_positive_;

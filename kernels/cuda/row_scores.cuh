@@ -34,6 +34,19 @@ class RowScores {
     }
   }
 
+  // The same of which boxes, (maximum, minimum) by dim, are the keys: the score is then the upper bound sum of
+  // max(q * minimum, q * maximum) as a product, since one of q+ and q- is zero. Values are clamped to +-finite.
+  __device__ void set_bound_rows(const void* rows, ElementType element, int64_t offset, int num_rows, float finite) {
+    const int row_dims = num_dims_ / 2;
+    for (int i = threadIdx.x; i < kQueryTile * row_dims; i += kScoreThreads) {
+      const int row = i / row_dims, dim = i % row_dims;
+      float value = row < num_rows ? load_element(rows, element, offset + i) : 0.0f;
+      value = value > finite ? finite : value < -finite ? -finite : value;  // a NaN stays
+      columns_[2 * dim * kQueryTile + row] = value > 0 ? value : 0.0f;
+      columns_[(2 * dim + 1) * kQueryTile + row] = value < 0 ? value : 0.0f;
+    }
+  }
+
   // keys (num_keys, num_dims) from an offset on.
   __device__ void set_keys(const void* keys, ElementType element, int64_t offset) {
     __syncthreads();  // nobody reads the keys before

@@ -16,4 +16,8 @@ void scan_in_float32(const SearchParams& params, Stream stream);
 void search_tree_cuda(const SearchParams& params, Stream stream);
 int64_t search_tree_workspace_bytes(const SearchParams& params);
 
+struct NodeBoxes;
+struct TreeLists;
+void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
+
 }  // namespace hiptrain::kernels

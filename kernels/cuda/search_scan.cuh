@@ -81,13 +81,13 @@ struct ScanStorage {
   __device__ uint64_t* lists() { return reinterpret_cast<uint64_t*>(this + 1); }
 
   static int64_t bytes(int num_picks) {
-    return static_cast<int64_t>(sizeof(ScanStorage)) + Shape::kTiles * RunningBest::bytes(num_picks);
+    return static_cast<int64_t>(sizeof(ScanStorage)) + Shape::kTiles * TileBest::bytes(num_picks);
   }
 };
 
 // A step's buffer of the ring, and the parity of its barriers' present round.
 template <int kStages>
-struct RingPosition {
+struct StepRing {
   static_assert((kStages & (kStages - 1)) == 0, "a step's buffer is its number's last bits");
   uint32_t step = 0;
 
@@ -113,7 +113,7 @@ template <int kDims>
 __device__ void load_index_keys(ScanStorage<kDims>& shared, const CUtensorMap& map, int head,
                                 const ScanStream<ScanShape<kDims>::kTiles>& stream) {
   using Shape = ScanShape<kDims>;
-  RingPosition<Shape::kStages> at;
+  StepRing<Shape::kStages> at;
   for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kStepKeys, ++at.step) {
     shared.empty[at.stage()].wait(at.phase() ^ 1);  // the first round finds empty buffers
     shared.full[at.stage()].arrive_and_expect_tx(Shape::kStepBytes);
@@ -178,7 +178,7 @@ __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared
       slice.partition_fragment_B(cute::make_tensor(cute::make_smem_ptr(shared.keys), typename Shape::KeyLayout{}));
   auto scores = cute::partition_fragment_C(product, cute::Shape<Int<kQueryTile>, Int<kStepKeys>>{});
 
-  RingPosition<Shape::kStages> at;
+  StepRing<Shape::kStages> at;
   for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kStepKeys, ++at.step) {
     shared.full[at.stage()].wait(at.phase());
     const bool searched = first_key < span.end && first_key + kStepKeys > span.begin;
@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
   cutlass::arch::warpgroup_reg_alloc<Shape::kScannerRegisters>();
   const ScanSpan& span = shared.spans[tile_of_thread];  // stays there: registers are short
   const int tile = first_tile + tile_of_thread;
-  const RunningBest best{shared.lists() + tile_of_thread * kQueryTile * params.num_picks, params.num_picks};
+  const TileBest best{shared.lists() + tile_of_thread * kQueryTile * params.num_picks, params.num_picks};
   const int num_rows = span.scans ? num_picking_rows(params, tile) : 0;
   const int warp_row = threadIdx.x % kWarpgroupThreads / 32 * 16, lane = threadIdx.x % 32;
   for (int i = warp_row * params.num_picks + lane; i < (warp_row + 16) * params.num_picks; i += 32) best.keys[i] = 0;

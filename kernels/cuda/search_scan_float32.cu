@@ -2,8 +2,8 @@
 // ascending dims, as in the reference.
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/row_scores.cuh"
-#include "kernels/cuda/running_best.cuh"
 #include "kernels/cuda/search.h"
+#include "kernels/cuda/tile_best.cuh"
 #include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
   const TileRanges ranges = tile_ranges(params.geometry, tile);
   if (uses_tree(params, ranges.num_searched())) return;
   const int num_rows = num_picking_rows(params, tile);
-  const RunningBest best{reinterpret_cast<uint64_t*>(memory), params.num_picks};
+  const TileBest best{reinterpret_cast<uint64_t*>(memory), params.num_picks};
   const auto block_keys = static_cast<int>(params.geometry.block_size);
   RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), params.num_index_dims,
                    block_keys);
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
 void scan_in_float32(const SearchParams& params, Stream stream) {
   const int64_t tiles = num_tiles(params.num_queries);
   const auto shared_bytes =
-      static_cast<int>(RunningBest::bytes(params.num_picks) +
+      static_cast<int>(TileBest::bytes(params.num_picks) +
                        RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size)));
   check_cuda(cudaFuncSetAttribute(scan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
   scan_kernel<<<static_cast<unsigned>(tiles * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(params,

@@ -97,7 +97,7 @@ float median_ms(int repeats, const std::function<void()>& work) {
 // The product without a selection: as little as keeps the scores from being optimised away.
 class NoSelection {
  public:
-  __device__ NoSelection(RunningBest, int, int64_t* counter) : counter_(counter) {}
+  __device__ NoSelection(TileBest, int, int64_t* counter) : counter_(counter) {}
   template <class Scores, class UnitsOf>
   __device__ void take(const Scores& scores, const UnitsOf&) {
     if (scores(0) == 1e30f) ++*counter_;

@@ -23,7 +23,7 @@ __device__ inline float key_score(uint64_t key) {
   return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
 }
 
-struct RunningBest {
+struct TileBest {
   uint64_t* keys;  // (kQueryTile, capacity), best first; shared memory
   int capacity;
 
@@ -43,7 +43,7 @@ struct RunningBest {
   // What a candidate must exceed to be kept: 0 while there is an empty place.
   __device__ uint64_t worst(int row) const { return keys[row * capacity + capacity - 1]; }
 
-  static constexpr int64_t bytes(int64_t capacity) {
+  HIPTRAIN_HOST_DEVICE static constexpr int64_t bytes(int64_t capacity) {
     return kQueryTile * capacity * static_cast<int64_t>(sizeof(uint64_t));
   }
 };
@@ -54,13 +54,13 @@ __device__ inline int num_picking_rows(const SearchParams& params, int64_t tile)
   return static_cast<int>(left < kQueryTile ? left : kQueryTile);
 }
 
-// Writes the picks of the tile's rows [first_row, end_row).
-__device__ inline void write_picks(const SearchParams& params, int head, int64_t tile, const RunningBest& best,
-                                   int first_row, int end_row, int thread, int num_threads) {
+// Writes the picks of the tile's rows [first_row, end_row); best counts blocks from first_block.
+__device__ inline void write_picks(const SearchParams& params, int head, int64_t tile, const TileBest& best,
+                                   int first_row, int end_row, int thread, int num_threads, int64_t first_block = 0) {
   int32_t* const out =
       params.picks + head * params.picks_head_stride + (tile * kQueryTile - params.query_begin) * params.num_picks;
   for (int i = first_row * params.num_picks + thread; i < end_row * params.num_picks; i += num_threads) {
-    out[i] = best.keys[i] == 0 ? -1 : key_block(best.keys[i]);
+    out[i] = best.keys[i] == 0 ? -1 : static_cast<int32_t>(first_block + key_block(best.keys[i]));
   }
 }
 
