@@ -55,6 +55,7 @@ class Trainer {
   int64_t count_targets(const std::vector<LocalBatch>& batches) const;
   void update(double gradient_norm, double rate);
   void advance(bool finite);
+  void refuse_divergence();
   int64_t last_step() const;
   StepMetrics metrics_of(double loss, double gradient_norm, double rate, bool finite, double seconds);
   double mean_attended_keys(double mean_list_entries) const;
