@@ -127,6 +127,17 @@ void add_config(CLI::App& program, ConfigCommand& command) {
   app->add_flag("--markdown", command.markdown, "the help on fields as a Markdown page")->needs(help);
 }
 
+// A sentence about a first word that is no command; "" if it is one, or none was given.
+std::string unknown_command(const CLI::App& program, int argc, const char* const* argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  std::string names;
+  for (const CLI::App* command : program.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == argv[1]) return "";
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  return "'" + std::string(argv[1]) + "' is no command; valid: " + names + "\n";
+}
+
 }  // namespace
 
 CommandLine read_command_line(int argc, const char* const* argv) {
@@ -157,7 +168,7 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     std::ostringstream out, err;
     line.exit_code = program.exit(error, out, err) == 0 ? kSuccess : kUserMistake;
-    line.message = out.str() + err.str();
+    line.message = unknown_command(program, argc, argv) + out.str() + err.str();
     return line;
   }
   const std::string name = program.get_subcommands().front()->get_name();

@@ -70,6 +70,7 @@ RunEnd Trainer::run(const std::filesystem::path& profile) {
   const int64_t profiled = std::min(state_.step + kWarmUpSteps, last_step() - 1);
   while (state_.step < last_step()) {
     log_.train(!profile.empty() && state_.step == profiled ? profiled_step(profile) : step());
+    refuse_divergence();
     if (every(config_.evaluation.every)) evaluate();
     const bool stop = stop_signal_.requested(grid_.control());
     if (stop || every(config_.checkpoint.every)) save();
@@ -115,7 +116,11 @@ void Trainer::advance(bool finite) {
   state_.tokens += sequences * config_.data.sequence_length;
   ++state_.step;
   state_.skipped_in_a_row = finite ? 0 : state_.skipped_in_a_row + 1;
+}
+
+void Trainer::refuse_divergence() {
   if (state_.skipped_in_a_row < config_.train.max_skipped_steps) return;
+  log_.stop(state_.step, "diverged");
   throw DivergenceError(std::to_string(state_.skipped_in_a_row) +
                         " steps in a row had a loss or gradient that is not finite; the last good checkpoint is " +
                         (last_checkpoint_.empty() ? "none" : last_checkpoint_.string()) +

@@ -56,6 +56,7 @@ class Trainer {
   StepMetrics profiled_step(const std::filesystem::path& trace);
   std::vector<LocalBatch> next_batches();
   void advance(bool finite);
+  void refuse_divergence();
   int64_t last_step() const;
   StepMetrics metrics_of(const StepResult& result, double rate, double seconds);
 

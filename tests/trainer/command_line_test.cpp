@@ -75,6 +75,12 @@ TEST(CommandLine, MistakesAreOfTheUser) {
   }
 }
 
+TEST(CommandLine, AnUnknownCommandIsNamed) {
+  EXPECT_THAT(read({"trian", "x.yaml"}).message,
+              HasSubstr("'trian' is no command; valid: train, evaluate, export, attention, doctor, config"));
+  EXPECT_THAT(read({"train"}).message, ::testing::Not(HasSubstr("is no command")));
+}
+
 TEST(CommandLine, HelpIsASuccess) {
   EXPECT_THAT(read({"--help"}).message, HasSubstr("exit codes"));
   for (const char* command : {"train", "evaluate", "export", "attention", "doctor", "config"}) {
