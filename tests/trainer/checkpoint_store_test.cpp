@@ -10,6 +10,7 @@
 #include "distributed/mpi_runtime.h"
 #include "tests/support/mpi_test.h"
 #include "trainer/checkpoint_store.h"
+#include "trainer/device.h"
 #include "trainer/initial_weights.h"
 
 namespace hiptrain {
@@ -105,6 +106,19 @@ TEST_F(CheckpointStoreTest, LoadsOnAnyNumberOfRanks) {
     EXPECT_EQ(found.stream, (StreamState{.seed = 3, .epoch = 2, .index = 12}));
     expect_equal_to_seed(parameters, *group, 9);
   }
+}
+
+// What a GPU wrote, a CPU reads, and the other way round.
+TEST_F(CheckpointStoreTest, DevicesReadEachOthers) {
+  if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
+  const at::Device gpu = choose_device("cuda", test_runtime());
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, gpu);
+  CheckpointStore store(folder_, 0, *world_);
+  store.load(save(3, 8), parameters);
+  const fs::path of_gpu = store.save(parameters, state(4), "some/model", "seed: 1\n");
+  ShardedParameters on_cpu(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+  EXPECT_EQ(store.load(of_gpu, on_cpu).step, 4);
+  expect_equal_to_seed(on_cpu, *world_, 8);
 }
 
 TEST_F(CheckpointStoreTest, KeepsTheNewest) {

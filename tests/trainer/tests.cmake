@@ -1,5 +1,5 @@
 # Tests of trainer/.
-foreach(name command_line learning_rate metrics_log model_config model_export rope_frequencies safetensors)
+foreach(name command_line learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
@@ -15,7 +15,7 @@ foreach(part "logits" "not logits")
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider -k ${part} ${CMAKE_CURRENT_LIST_DIR}/parity_test.py)
   set_tests_properties(parity_${name}_test PROPERTIES TIMEOUT 900 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
 endforeach()
-foreach(name attention_command quality training)
+foreach(name attention_command bench quality training)
   add_test(NAME ${name}_test
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_LIST_DIR}/${name}_test.py)
   set_tests_properties(${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
