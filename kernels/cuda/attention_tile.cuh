@@ -107,6 +107,12 @@ struct RingBarriers {
   __device__ void wait_empty(RingPosition<kStages> at) { empty[at.stage].wait(at.phase ^ 1); }
 };
 
+// A warp says that it has read what a barrier guards: all its lanes have.
+__device__ inline void arrive_as_warp(Barrier& barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier.arrive();
+}
+
 // Rows by head_dim in shared memory: panels of 64 columns, each with its rows after each other, swizzled. As operand
 // of a product over head_dim, and transposed as operand of a product over the rows.
 template <int kRows, int kHeadDim>

@@ -255,7 +255,7 @@ class Multiplier {
 
   // A warp is done with a buffer.
   __device__ void release(int stage) {
-    if (threadIdx.x % 32 == 0) shared_.queries.empty[stage].arrive();
+    arrive_as_warp(shared_.queries.empty[stage]);
   }
 
   template <class Scores>

@@ -213,7 +213,7 @@ class Multiplier {
   }
 
   __device__ void release(int stage) {
-    if (threadIdx.x % 32 == 0) shared_.blocks.empty[stage].arrive();
+    arrive_as_warp(shared_.blocks.empty[stage]);
   }
 
   template <class Gradient>

@@ -273,7 +273,7 @@ class Multiplier {
       rows.rescale_output(output);
       round_to_operand(scores, weights);
     }
-    if (threadIdx.x % 32 == 0) shared_.query_empty.arrive();
+    arrive_as_warp(shared_.query_empty);
     shared_.values.wait_full(values_at_);
     start_product<true>(value_product, weights, values(values_at_.stage), output);
     rows.finish();
@@ -306,7 +306,7 @@ class Multiplier {
 
   // A warp is done with a buffer.
   __device__ static void release(RingBarriers<kStages>& ring, RingPosition<kStages>& at) {
-    if (threadIdx.x % 32 == 0) ring.empty[at.stage].arrive();
+    arrive_as_warp(ring.empty[at.stage]);
     at.advance();
   }
 
