@@ -24,7 +24,7 @@ constexpr double kLearningRate = 1e-6;  // small: the weights stay what they are
 // A stretch of text repeats few words, and so neighbours pick the same blocks. Drawn from the whole vocabulary, tokens
 // would share nothing, and lists would be several times as long as a trained model's (about 34 blocks a tile).
 constexpr int64_t kStretchTokens = 512;
-constexpr int64_t kStretchVocabulary = 4;
+constexpr int64_t kStretchVocabulary = 5;
 
 // One document.
 TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
@@ -143,7 +143,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
             << " picked blocks a tile\n";
   print_parts(timings);
   std::cout << decimal(rate, 0) << " tokens/s, MFU " << decimal(100 * mfu, 1) << "% of the measured "
-            << decimal(1e-12 * matmul_rate, 0) << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
+            << decimal(1e-12 * matmul_rate, matmul_rate < 1e13 ? 2 : 0) << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
             << decimal(1e-9 * flops_per_token, 2) << " GFLOP a token), memory " << bytes_text(peak_memory_bytes(device))
             << std::endl;
   if (!command.profile.empty()) write_chrome_trace(command.profile, timings.ranges);
