@@ -65,8 +65,8 @@ Workspace lay_out(const EmbeddingBackwardParams& params) {
   workspace.sorted_positions = reinterpret_cast<int32_t*>(take(words));
   workspace.first_sums = reinterpret_cast<float*>(take(sums));
   workspace.last_sums = reinterpret_cast<float*>(take(sums));
-  sort_tokens(workspace, params, nullptr);  // asks for the size only
-  workspace.sort_memory = take(static_cast<int64_t>(workspace.sort_bytes));
+  workspace.sort_memory = take(0);
+  workspace.sort_bytes = std::numeric_limits<size_t>::max();  // whatever the sort needs is there
   return workspace;
 }
 
@@ -228,37 +228,32 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-constexpr int kPiecesInFlight = 16;
+// The last of the pieces that a run is in which goes on after piece `first`. All threads of the block call it.
+__device__ int64_t last_piece_of_run(const Sorted& sorted, uint32_t token, int64_t first, int64_t num_pieces) {
+  for (int64_t begin = first + 1;; begin += kThreads) {
+    const int64_t end = min(sorted.count, (begin + threadIdx.x + 1) * sorted.piece_size);
+    const bool goes_on =
+        begin + threadIdx.x < num_pieces && sorted.tokens[end - 1] == token && !sorted.ends_run(end - 1);
+    const int pieces = __syncthreads_count(goes_on);  // a run's pieces follow on one another
+    if (pieces < kThreads) return begin + pieces;
+  }
+}
 
 // Block (x, y): columns [x * kThreads, ...) of the run that begins in piece y and goes on after it, if there is one.
 __global__ void __launch_bounds__(kThreads)
     add_pieces(EmbeddingBackwardParams params, Sorted sorted, float* first_sums, float* last_sums) {
-  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x, num_pieces = gridDim.y;
-  const Piece begin(sorted, blockIdx.y, params.hidden, first_sums, last_sums);
-  const uint32_t token = begin.last_token;
-  if (!begin.goes_on || token == params.vocabulary || column >= params.hidden) return;
-  if (begin.first_token == token && !begin.begins_first) return;  // it begins in an earlier piece
-  float sum = params.d_table[token * params.hidden + column] + begin.last_sum[column];
-  bool goes_on = true;
-  for (int64_t first = blockIdx.y + 1; goes_on; first += kPiecesInFlight) {
-    float sums[kPiecesInFlight];
-    bool continues[kPiecesInFlight];  // beyond the piece
-#pragma unroll
-    for (int k = 0; k < kPiecesInFlight; ++k) {
-      continues[k] = false;
-      if (first + k >= num_pieces) break;
-      const Piece piece(sorted, first + k, params.hidden, first_sums, last_sums);
-      sums[k] = piece.first_sum[column];
-      continues[k] = piece.is_unfinished(token);
-    }
-#pragma unroll
-    for (int k = 0; k < kPiecesInFlight; ++k) {
-      if (!goes_on) break;
-      sum += sums[k];
-      goes_on = continues[k];
-    }
-  }
-  params.d_table[token * params.hidden + column] = sum;
+  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const Piece piece(sorted, blockIdx.y, params.hidden, first_sums, last_sums);
+  const uint32_t token = piece.last_token;
+  if (!piece.goes_on || token == params.vocabulary) return;
+  if (piece.first_token == token && !piece.begins_first) return;  // it begins in an earlier piece
+  const int64_t last = last_piece_of_run(sorted, token, blockIdx.y, gridDim.y);
+  if (column >= params.hidden) return;
+  float* d_table = params.d_table + token * params.hidden + column;
+  float sum = *d_table + piece.last_sum[column];
+#pragma unroll 16
+  for (int64_t next = blockIdx.y + 1; next <= last; ++next) sum += first_sums[next * params.hidden + column];
+  *d_table = sum;
 }
 
 template <typename T, int kWidth>
@@ -288,7 +283,10 @@ void launch(const EmbeddingBackwardParams& params, const Sorted& sorted, const W
 
 int64_t embedding_backward_workspace_bytes(const EmbeddingBackwardParams& params) {
   if (params.num_tokens == 0 || params.hidden == 0) return 0;
-  return lay_out(params).bytes;
+  Workspace workspace = lay_out(params);
+  workspace.sort_memory = nullptr;  // asks for the size only
+  sort_tokens(workspace, params, nullptr);
+  return workspace.bytes + static_cast<int64_t>(workspace.sort_bytes);
 }
 
 void embedding_backward_cuda(const EmbeddingBackwardParams& params, Stream stream) {

@@ -9,8 +9,8 @@ namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kHeadsPerThread = 16;  // heads that one computation of sines serves
-constexpr int kHeadsInFlight = 2;    // of them, on their way while as many are turned
+constexpr int kHeadsPerThread = 8;  // heads that one computation of sines serves
+constexpr int kHeadsInFlight = 2;   // of them, on their way while as many are turned
 
 // cos(pi x) and sin(pi x) for |x| <= 1/4, to one unit in the last place: minimax polynomials by N. Juffa.
 __device__ void cosine_and_sine_of_pi_times(float x, float& cosine, float& sine) {

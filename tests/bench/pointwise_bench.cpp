@@ -26,7 +26,8 @@ using hiptrain::testing::DeviceBuffer;
 using hiptrain::testing::random_on_device;
 using Bfloat16Bits = uint16_t;
 
-constexpr int kWarmUps = 3, kRuns = 15;
+constexpr int kWarmUps = 3, kRuns = 11;
+constexpr int kCallsPerRun = 4;  // one after the other, as a training step makes them: launches hide behind work
 constexpr int64_t kTokens = 65536;
 
 class Timer {
@@ -39,18 +40,19 @@ class Timer {
     (void)cudaEventDestroy(begin_);
     (void)cudaEventDestroy(end_);
   }
-  // Milliseconds, the median; `prepare` is not timed.
+  // Milliseconds of a call, the median. `prepare`, if there is one, precedes every call and is not timed.
   double median(const std::function<void()>& work, const std::function<void()>& prepare) {
+    const int calls = prepare ? 1 : kCallsPerRun;
     std::vector<float> times;
     for (int i = 0; i < kWarmUps + kRuns; ++i) {
-      prepare();
+      if (prepare) prepare();
       check_cuda(cudaEventRecord(begin_), "cudaEventRecord");
-      work();
+      for (int call = 0; call < calls; ++call) work();
       check_cuda(cudaEventRecord(end_), "cudaEventRecord");
       check_cuda(cudaEventSynchronize(end_), "kernel");
       float milliseconds = 0;
       check_cuda(cudaEventElapsedTime(&milliseconds, begin_, end_), "cudaEventElapsedTime");
-      if (i >= kWarmUps) times.push_back(milliseconds);
+      if (i >= kWarmUps) times.push_back(milliseconds / static_cast<float>(calls));
     }
     std::nth_element(times.begin(), times.begin() + kRuns / 2, times.end());
     return times[kRuns / 2];
@@ -68,12 +70,11 @@ class Table {
     const auto copy = [&] {
       check_cuda(cudaMemcpyAsync(target.data(), source.data(), source.bytes(), cudaMemcpyDeviceToDevice), "copy");
     };
-    copy_rate_ = print("copy", "2 GiB", 2 * source.bytes(), timer_.median(copy, [] {}));
+    copy_rate_ = print("copy", "2 GiB", 2 * source.bytes(), timer_.median(copy, nullptr));
   }
   bool wants(const std::string& kernel) const { return kernel.find(wanted_) != std::string::npos; }
-  void add(
-      const std::string& kernel, const std::string& shape, int64_t bytes, const std::function<void()>& work,
-      const std::function<void()>& prepare = [] {}) {
+  void add(const std::string& kernel, const std::string& shape, int64_t bytes, const std::function<void()>& work,
+           const std::function<void()>& prepare = nullptr) {
     print(kernel, shape, bytes, timer_.median(work, prepare));
   }
 
