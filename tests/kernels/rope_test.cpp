@@ -141,9 +141,10 @@ INSTANTIATE_TEST_SUITE_P(Backends, RopeBackendTest, all_backends(), backend_test
 using RopeTest = VariantTest;
 
 TEST_P(RopeTest, TurnsPairsAndCopiesTheRest) {
-  for (const RopeCase& test : {RopeCase{GetParam(), 5, 3, 24, 24}, RopeCase{GetParam(), 700, 2, 64, 64, 1.25f},
-                               RopeCase{GetParam(), 4, 5, 40, 24, 0.5f}, RopeCase{GetParam(), 100, 33, 128, 128},
-                               RopeCase{GetParam(), 3, 9, 128, 64}, RopeCase{GetParam(), 7, 1, 6, 2}}) {
+  for (const RopeCase& test :
+       {RopeCase{GetParam(), 5, 3, 24, 24}, RopeCase{GetParam(), 700, 2, 64, 64, 1.25f},
+        RopeCase{GetParam(), 4, 5, 40, 24, 0.5f}, RopeCase{GetParam(), 100, 33, 128, 128},
+        RopeCase{GetParam(), 3, 9, 128, 64}, RopeCase{GetParam(), 7, 1, 6, 2}, RopeCase{GetParam(), 3, 2, 600, 500}}) {
     const std::vector<float> raw = random_values(test.num_tokens * test.num_heads * test.head_dim, 7);
     const std::vector<float> input = Elements(element(), raw).values();
     const std::vector<float> output = run_rope(test, input);
