@@ -12,13 +12,16 @@ const uint32_t* entries_of(const BlockLists& lists, const at::Tensor& beside) {
   return reinterpret_cast<const uint32_t*>(data_of<int32_t>(lists.entries, beside));
 }
 
+// Otherwise there are sinks and window only.
+bool has_entries(const BlockLists& lists) { return lists.offsets.defined() && lists.entries.numel() > 0; }
+
 kernels::SparseAttentionParams attention_params(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                                                 const BlockLists& lists, int64_t lists_begin,
                                                 const kernels::AttentionGeometry& geometry, int64_t begin,
                                                 double scale) {
   REQUIRE_OF(key, key.sizes() == value.sizes() && key.size(1) == geometry.num_tokens);
   REQUIRE_OF(query, query.size(2) == key.size(2));
-  const bool listed = lists.offsets.defined();
+  const bool listed = has_entries(lists);
   const int64_t first_tile = (begin - lists_begin) / kernels::kQueryTile;
   return {.query = values_of(query, query),
           .key = values_of(key, query),
@@ -93,7 +96,7 @@ at::Tensor sparse_attention_backward(const at::Tensor& query, const at::Tensor& 
   params.forward.output = mutable_values_of(forward.output, query);
   params.forward.log_sum_exp = mutable_data_of<float>(forward.log_sum_exp, query);
   BlockLists inverted;
-  if (query.is_cuda() && lists.offsets.defined()) {
+  if (query.is_cuda() && has_entries(lists)) {
     inverted = invert(params.forward, lists);
     params.inverted_offsets = inverted.offsets.const_data_ptr<int64_t>();
     params.inverted_entries = entries_of(inverted, query);

@@ -14,6 +14,8 @@ namespace {
 // that number.
 BlockLists allocate_lists(const at::Tensor& counts) {
   const int64_t num_kv_heads = counts.size(0), tiles = counts.size(1);
+  if (tiles == 0)  // a rank without tokens
+    return {.offsets = at::zeros({num_kv_heads, 1}, counts.options()), .entries = empty_beside(counts, {0}, at::kInt)};
   at::Tensor offsets = at::empty({num_kv_heads, tiles + 1}, counts.options());
   const kernels::ListOffsetsParams params{.counts = data_of<int64_t>(counts, counts),
                                           .offsets = offsets.mutable_data_ptr<int64_t>(),
