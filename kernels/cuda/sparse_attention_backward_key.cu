@@ -254,9 +254,7 @@ class Multiplier {
   }
 
   // A warp is done with a buffer.
-  __device__ void release(int stage) {
-    arrive_as_warp(shared_.queries.empty[stage]);
-  }
+  __device__ void release(int stage) { arrive_as_warp(shared_.queries.empty[stage]); }
 
   template <class Scores>
   __device__ void exponentiate(Scores& scores) const {

@@ -9,8 +9,8 @@
 
 #include <cmath>
 
-#include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/query_items.cuh"
 #include "kernels/cuda/sparse_attention.h"
 
 namespace hiptrain::kernels {
@@ -18,8 +18,6 @@ namespace {
 
 using namespace cute;
 
-constexpr int kHeads = 2;  // query heads, and so multiplying warpgroups, a thread block
-constexpr int kThreads = (kHeads + 1) * kWarpgroupThreads;
 constexpr int kLoaderRegisters = 24, kMultiplierRegisters = 240;
 
 template <int kHeadDim>
@@ -31,22 +29,6 @@ struct Storage {
   uint32_t views[kStages];  // BlockView::packed
   RingBarriers<kStages> blocks;
 };
-
-struct Item {
-  int kv_head;
-  int64_t tile;    // from the call's first
-  int first_head;  // query head of the first multiplying warpgroup
-};
-
-__device__ Item item_of(const SparseAttentionParams& params, int64_t index, int64_t tiles) {
-  const int group_size = params.num_query_heads / params.num_kv_heads;
-  const int pairs = (group_size + kHeads - 1) / kHeads;
-  Item item;
-  item.kv_head = static_cast<int>(index / (tiles * pairs));
-  item.tile = index / pairs % tiles;
-  item.first_head = item.kv_head * group_size + static_cast<int>(index % pairs) * kHeads;
-  return item;
-}
 
 struct Maps {
   CUtensorMap key, value;  // (columns, tokens, kv heads)
@@ -61,9 +43,10 @@ class Loader {
   __device__ Loader(const SparseAttentionParams& params, const Maps& maps, Storage<kHeadDim>& shared)
       : params_(params), maps_(maps), shared_(shared) {}
 
-  __device__ void run(int64_t num_items, int64_t tiles) {
-    for (int64_t i = blockIdx.x; i < num_items; i += gridDim.x) {
-      const Item item = item_of(params_, i, tiles);
+  __device__ void run() {
+    const QueryItems items(params_);
+    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
+      const QueryItems::Item item = items[i];
       const TileBlocks blocks(params_, item.kv_head, item.tile);
       for (int first = 0; first < blocks.count(); first += 32) load_blocks(item.kv_head, blocks, first);
     }
@@ -107,10 +90,11 @@ class Multiplier {
                         int warpgroup)
       : params_(params), rows_(rows), shared_(shared), warpgroup_(warpgroup) {}
 
-  __device__ void run(int64_t num_items, int64_t tiles) {
-    for (int64_t i = blockIdx.x; i < num_items; i += gridDim.x) {
-      const Item item = item_of(params_.forward, i, tiles);
-      run_item(item, TileBlocks(params_.forward, item.kv_head, item.tile).count(), tiles);
+  __device__ void run() {
+    const QueryItems items(params_.forward);
+    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
+      const QueryItems::Item item = items[i];
+      run_item(item, TileBlocks(params_.forward, item.kv_head, item.tile).count(), items.tiles());
     }
   }
 
@@ -118,10 +102,9 @@ class Multiplier {
   using ScoreProduct = RegisterProduct<kBlockKeys, kHeadDim, GMMA::Major::K>;
   using GradientProduct = RegisterProduct<kHeadDim, kBlockKeys, GMMA::Major::MN>;
 
-  __device__ void run_item(const Item& item, int num_blocks, int64_t tiles) {
+  __device__ void run_item(const QueryItems::Item& item, int num_blocks, int64_t tiles) {
     const SparseAttentionParams& forward = params_.forward;
-    const int last_head = (item.kv_head + 1) * (forward.num_query_heads / forward.num_kv_heads) - 1;
-    const int head = min(item.first_head + warpgroup_, last_head);
+    const int head = item.head(warpgroup_);
     ScoreProduct score_product;
     GradientProduct gradient_product;
     auto score_thread = score_product.get_slice(0);
@@ -175,7 +158,7 @@ class Multiplier {
     wait_products<0>(d_query);
     release(at_.stage);
     at_.advance();
-    if (head == item.first_head + warpgroup_) store(item.tile, head, d_query);
+    if (item.stores(warpgroup_)) store(item.tile, head, d_query);
   }
 
   // Rows of one head of a tile of (tokens, query heads, head_dim) as left operand.
@@ -212,9 +195,7 @@ class Multiplier {
       if (!view.sees(lane_.row(AccumulatorLane::half(i)), lane_.column(i))) scores(i) = 0;
   }
 
-  __device__ void release(int stage) {
-    arrive_as_warp(shared_.blocks.empty[stage]);
-  }
+  __device__ void release(int stage) { arrive_as_warp(shared_.blocks.empty[stage]); }
 
   template <class Gradient>
   __device__ void store(int64_t tile, int head, const Gradient& d_query) const {
@@ -237,24 +218,23 @@ class Multiplier {
 };
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kPairThreads, 1)
     backward_query_kernel(const __grid_constant__ SparseAttentionBackwardParams params,
-                          const __grid_constant__ Maps maps, const BackwardRow* rows, int64_t num_items,
-                          int64_t tiles) {
+                          const __grid_constant__ Maps maps, const BackwardRow* rows) {
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
-    shared.blocks.init(kHeads * kWarpgroupThreads / 32);
+    shared.blocks.init(kPairHeads * kWarpgroupThreads / 32);
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     cutlass::arch::warpgroup_reg_dealloc<kLoaderRegisters>();
-    if (threadIdx.x < 32) Loader<kHeadDim>(params.forward, maps, shared).run(num_items, tiles);
+    if (threadIdx.x < 32) Loader<kHeadDim>(params.forward, maps, shared).run();
   } else {
     cutlass::arch::warpgroup_reg_alloc<kMultiplierRegisters>();
     const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroupThreads - 1, 0);
-    Multiplier<kHeadDim>(params, rows, shared, warpgroup).run(num_items, tiles);
+    Multiplier<kHeadDim>(params, rows, shared, warpgroup).run();
   }
 }
 
@@ -264,15 +244,13 @@ void launch(const SparseAttentionBackwardParams& params, const BackwardRow* rows
   const int64_t num_tokens = forward.geometry.num_tokens, stride = forward.key_head_stride;
   const Maps maps{tensor_map(forward.key, kHeadDim, num_tokens, forward.num_kv_heads, kHeadDim, stride),
                   tensor_map(forward.value, kHeadDim, num_tokens, forward.num_kv_heads, kHeadDim, stride)};
-  const int64_t tiles = num_tiles(forward.num_queries);
-  const int group_size = forward.num_query_heads / forward.num_kv_heads;
-  const int64_t num_items = tiles * forward.num_kv_heads * ((group_size + kHeads - 1) / kHeads);
+  const QueryItems items(forward);
   constexpr int kSharedBytes = sizeof(Storage<kHeadDim>);
   check_cuda(
       cudaFuncSetAttribute(backward_query_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
       "sparse attention backward (queries): shared memory");
-  const int64_t grid = std::min<int64_t>(num_items, num_multiprocessors());
-  backward_query_kernel<kHeadDim><<<grid, kThreads, kSharedBytes, stream>>>(params, maps, rows, num_items, tiles);
+  const int64_t grid = std::min<int64_t>(items.count(), num_multiprocessors());
+  backward_query_kernel<kHeadDim><<<grid, kPairThreads, kSharedBytes, stream>>>(params, maps, rows);
   check_launch("sparse attention backward (queries)");
 }
 

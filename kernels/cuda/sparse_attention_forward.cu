@@ -13,8 +13,8 @@
 
 #include <cmath>
 
-#include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/query_items.cuh"
 #include "kernels/cuda/sparse_attention.h"
 
 namespace hiptrain::kernels {
@@ -22,8 +22,6 @@ namespace {
 
 using namespace cute;
 
-constexpr int kHeads = 2;  // query heads, and so multiplying warpgroups, a thread block
-constexpr int kThreads = (kHeads + 1) * kWarpgroupThreads;
 constexpr int kBlocksAStep = 2;
 constexpr int kStepKeys = kBlocksAStep * kBlockKeys;
 constexpr int kLoaderRegisters = 24, kMultiplierRegisters = 240;
@@ -32,35 +30,13 @@ template <int kHeadDim>
 struct Storage {
   static constexpr int kStages = kHeadDim == 64 ? 6 : 3;
 
-  alignas(1024) bfloat16 query[kHeads][kTileRows * kHeadDim];
+  alignas(1024) bfloat16 query[kPairHeads][kTileRows * kHeadDim];
   alignas(1024) bfloat16 key[kStages][kStepKeys * kHeadDim];
   alignas(1024) bfloat16 value[kStages][kStepKeys * kHeadDim];
   uint32_t views[kStages][kBlocksAStep];  // BlockView::packed
   Barrier query_full, query_empty;
   RingBarriers<kStages> keys, values;
 };
-
-struct Item {
-  int kv_head;
-  int64_t tile;    // from the call's first
-  int first_head;  // query head of the first multiplying warpgroup
-};
-
-__device__ Item item_of(const SparseAttentionParams& params, int64_t index, int64_t tiles) {
-  const int group_size = params.num_query_heads / params.num_kv_heads;
-  const int pairs = (group_size + kHeads - 1) / kHeads;
-  Item item;
-  item.kv_head = static_cast<int>(index / (tiles * pairs));
-  item.tile = index / pairs % tiles;
-  item.first_head = item.kv_head * group_size + static_cast<int>(index % pairs) * kHeads;
-  return item;
-}
-
-// The last pair of an odd group computes its last head twice; only the first stores it.
-__device__ int head_of(const SparseAttentionParams& params, const Item& item, int warpgroup) {
-  const int last = (item.kv_head + 1) * (params.num_query_heads / params.num_kv_heads) - 1;
-  return min(item.first_head + warpgroup, last);
-}
 
 struct Maps {
   CUtensorMap query;       // (columns, tokens of the call, query heads)
@@ -76,9 +52,10 @@ class Loader {
   __device__ Loader(const SparseAttentionParams& params, const Maps& maps, Storage<kHeadDim>& shared)
       : params_(params), maps_(maps), shared_(shared) {}
 
-  __device__ void run(int64_t num_items, int64_t tiles) {
-    for (int64_t i = blockIdx.x; i < num_items; i += gridDim.x) {
-      const Item item = item_of(params_, i, tiles);
+  __device__ void run() {
+    const QueryItems items(params_);
+    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
+      const QueryItems::Item item = items[i];
       load_query(item);
       const TileBlocks blocks(params_, item.kv_head, item.tile);
       for (int first = 0; first < blocks.count(); first += 32) load_blocks(item, blocks, first);
@@ -86,19 +63,18 @@ class Loader {
   }
 
  private:
-  __device__ void load_query(const Item& item) {
+  __device__ void load_query(const QueryItems::Item& item) {
     shared_.query_empty.wait(query_phase_ ^ 1);
     query_phase_ ^= 1;
     if (threadIdx.x % 32 != 0) return;
     shared_.query_full.arrive_and_expect_tx(sizeof(shared_.query));
-    for (int i = 0; i < kHeads; ++i)
+    for (int i = 0; i < kPairHeads; ++i)
       load_rows<kTileRows, kHeadDim>(maps_.query, shared_.query_full, shared_.query[i], 0,
-                                     static_cast<int32_t>(item.tile * kQueryTile), head_of(params_, item, i),
-                                     kReadOnce);
+                                     static_cast<int32_t>(item.tile * kQueryTile), item.head(i), kReadOnce);
   }
 
   // Up to 32 blocks from `first` on: every lane reads one list entry ahead.
-  __device__ void load_blocks(const Item& item, const TileBlocks& blocks, int first) {
+  __device__ void load_blocks(const QueryItems::Item& item, const TileBlocks& blocks, int first) {
     const int lane = threadIdx.x % 32, count = min(32, blocks.count() - first);
     BlockView view = blocks[first + min(lane, count - 1)];
     // The second half of the last step of an odd number of blocks repeats a block that nobody sees.
@@ -212,9 +188,10 @@ class Multiplier {
     arrive_turn(0);  // the first turn is warpgroup 0's
   }
 
-  __device__ void run(int64_t num_items, int64_t tiles) {
-    for (int64_t i = blockIdx.x; i < num_items; i += gridDim.x) {
-      const Item item = item_of(params_, i, tiles);
+  __device__ void run() {
+    const QueryItems items(params_);
+    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
+      const QueryItems::Item item = items[i];
       run_item(item, TileBlocks(params_, item.kv_head, item.tile).count());
     }
   }
@@ -223,7 +200,7 @@ class Multiplier {
   using ScoreProduct = SharedProduct<kStepKeys, kHeadDim>;
   using ValueProduct = RegisterProduct<kHeadDim, kStepKeys, GMMA::Major::MN>;
 
-  __device__ void run_item(const Item& item, int num_blocks) {
+  __device__ void run_item(const QueryItems::Item& item, int num_blocks) {
     ScoreProduct score_product;
     ValueProduct value_product;
     auto score_thread = score_product.get_slice(0);
@@ -286,9 +263,11 @@ class Multiplier {
 
   // The warpgroups take turns in starting products.
   __device__ static void arrive_turn(int warpgroup) {
-    cutlass::arch::NamedBarrier::arrive(kHeads * kWarpgroupThreads, 1 + warpgroup);
+    cutlass::arch::NamedBarrier::arrive(kPairHeads * kWarpgroupThreads, 1 + warpgroup);
   }
-  __device__ void wait_turn() const { cutlass::arch::NamedBarrier::sync(kHeads * kWarpgroupThreads, 1 + warpgroup_); }
+  __device__ void wait_turn() const {
+    cutlass::arch::NamedBarrier::sync(kPairHeads * kWarpgroupThreads, 1 + warpgroup_);
+  }
 
   template <class Scores>
   __device__ void mask(Scores& scores) const {
@@ -311,9 +290,9 @@ class Multiplier {
   }
 
   template <class Output>
-  __device__ void store(const Item& item, const RowState& rows, const Output& output) const {
-    const int head = item.first_head + warpgroup_;
-    if (head != head_of(params_, item, warpgroup_)) return;
+  __device__ void store(const QueryItems::Item& item, const RowState& rows, const Output& output) const {
+    if (!item.stores(warpgroup_)) return;
+    const int head = item.head(warpgroup_);
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
       const int64_t token = item.tile * kQueryTile + lane_.row(half);
@@ -340,13 +319,12 @@ class Multiplier {
 };
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 1)
-    forward_kernel(const __grid_constant__ SparseAttentionParams params, const __grid_constant__ Maps maps,
-                   int64_t num_items, int64_t tiles) {
+__global__ void __launch_bounds__(kPairThreads, 1)
+    forward_kernel(const __grid_constant__ SparseAttentionParams params, const __grid_constant__ Maps maps) {
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
-    constexpr int kReaders = kHeads * kWarpgroupThreads / 32;
+    constexpr int kReaders = kPairHeads * kWarpgroupThreads / 32;
     shared.query_full.init(1);
     shared.query_empty.init(kReaders);
     shared.keys.init(kReaders);
@@ -356,11 +334,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     cutlass::arch::warpgroup_reg_dealloc<kLoaderRegisters>();
-    if (threadIdx.x < 32) Loader<kHeadDim>(params, maps, shared).run(num_items, tiles);
+    if (threadIdx.x < 32) Loader<kHeadDim>(params, maps, shared).run();
   } else {
     cutlass::arch::warpgroup_reg_alloc<kMultiplierRegisters>();
     const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroupThreads - 1, 0);
-    Multiplier<kHeadDim>(params, shared, warpgroup).run(num_items, tiles);
+    Multiplier<kHeadDim>(params, shared, warpgroup).run();
   }
 }
 
@@ -372,14 +350,12 @@ void launch(const SparseAttentionParams& params, Stream stream) {
       tensor_map(params.query, head_dim, params.num_queries, query_heads, query_heads * head_dim, head_dim),
       tensor_map(params.key, head_dim, geometry.num_tokens, params.num_kv_heads, head_dim, params.key_head_stride),
       tensor_map(params.value, head_dim, geometry.num_tokens, params.num_kv_heads, head_dim, params.key_head_stride)};
-  const int64_t tiles = num_tiles(params.num_queries);
-  const int group_size = params.num_query_heads / params.num_kv_heads;
-  const int64_t num_items = tiles * params.num_kv_heads * ((group_size + kHeads - 1) / kHeads);
+  const QueryItems items(params);
   constexpr int kSharedBytes = sizeof(Storage<kHeadDim>);
   check_cuda(cudaFuncSetAttribute(forward_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
              "sparse attention forward: shared memory");
-  const int64_t grid = std::min<int64_t>(num_items, num_multiprocessors());
-  forward_kernel<kHeadDim><<<grid, kThreads, kSharedBytes, stream>>>(params, maps, num_items, tiles);
+  const int64_t grid = std::min<int64_t>(items.count(), num_multiprocessors());
+  forward_kernel<kHeadDim><<<grid, kPairThreads, kSharedBytes, stream>>>(params, maps);
   check_launch("sparse attention forward");
 }
 
