@@ -70,7 +70,7 @@ class TrainBench {
       : config_(config),
         grid_(grid),
         parameters_(ParameterLayout(model), grid.world(), config.precision == "bfloat16", /*with_training=*/true,
-                    device),
+                    device, state_type(config.optimizer)),
         transformer_(model, config, parameters_, grid) {
     load_random_on_device(parameters_, model, config.seed);
     for (int64_t i = 0; i < config.train.gradient_accumulation_steps; ++i)
@@ -143,7 +143,8 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
             << " picked blocks a tile\n";
   print_parts(timings);
   std::cout << decimal(rate, 0) << " tokens/s, MFU " << decimal(100 * mfu, 1) << "% of the measured "
-            << decimal(1e-12 * matmul_rate, matmul_rate < 1e13 ? 2 : 0) << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
+            << decimal(1e-12 * matmul_rate, matmul_rate < 1e13 ? 2 : 0)
+            << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
             << decimal(1e-9 * flops_per_token, 2) << " GFLOP a token), memory " << bytes_text(peak_memory_bytes(device))
             << std::endl;
   if (!command.profile.empty()) write_chrome_trace(command.profile, timings.ranges);

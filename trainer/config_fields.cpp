@@ -133,6 +133,8 @@ std::vector<ConfigField> optimizer_fields() {
        "steps of linear warm-up"},
       {"optimizer.min_lr_ratio", slot<&RunConfig::optimizer, &OptimizerSection::min_lr_ratio>, between(0, 1),
        "of optimizer.learning_rate, where linear and cosine end"},
+      {"optimizer.state", slot<&RunConfig::optimizer, &OptimizerSection::state>, one_of({"float32", "bfloat16"}),
+       "what weights and moments are kept in; bfloat16: rounded stochastically, 6 bytes a parameter instead of 12"},
   };
 }
 

@@ -67,8 +67,11 @@ struct CrossEntropyResult {
 CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale,
                                  bool with_gradient);
 
+// (count) each; all but gradient are updated. gradient is float32; the others are float32 or bfloat16, which is rounded
+// stochastically: first_index, of the first element among all of the model, decides how.
 struct AdamWState {
-  at::Tensor weight, gradient, first_moment, second_moment;  // (count) float32 each; all but gradient are updated
+  at::Tensor weight, gradient, first_moment, second_moment;
+  int64_t first_index;
 };
 struct AdamWSettings {
   double learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale;

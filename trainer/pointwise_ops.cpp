@@ -146,11 +146,13 @@ void adamw(const AdamWState& state, const AdamWSettings& settings) {
   const at::Tensor& weight = state.weight;
   REQUIRE_OF(weight, weight.sizes() == state.gradient.sizes() && weight.sizes() == state.first_moment.sizes() &&
                          weight.sizes() == state.second_moment.sizes());
-  const kernels::AdamWParams params{.weight = mutable_data_of<float>(weight, weight),
+  const kernels::AdamWParams params{.weight = mutable_values_of(weight, weight),
                                     .gradient = data_of<float>(state.gradient, weight),
-                                    .first_moment = mutable_data_of<float>(state.first_moment, weight),
-                                    .second_moment = mutable_data_of<float>(state.second_moment, weight),
+                                    .first_moment = mutable_values_of(state.first_moment, weight),
+                                    .second_moment = mutable_values_of(state.second_moment, weight),
                                     .bfloat16_weight = nullptr,
+                                    .weight_element = element_of(weight),
+                                    .moment_element = element_of(weight),
                                     .count = weight.numel(),
                                     .learning_rate = static_cast<float>(settings.learning_rate),
                                     .beta1 = static_cast<float>(settings.beta1),
@@ -158,7 +160,8 @@ void adamw(const AdamWState& state, const AdamWSettings& settings) {
                                     .epsilon = static_cast<float>(settings.epsilon),
                                     .weight_decay = static_cast<float>(settings.weight_decay),
                                     .gradient_scale = static_cast<float>(settings.gradient_scale),
-                                    .step = settings.step};
+                                    .step = settings.step,
+                                    .first_index = state.first_index};
   run(weight, params, kernels::adamw_reference, kernels::adamw_cuda);
 }
 

@@ -52,7 +52,8 @@ struct OptimizerSection {
   double max_grad_norm = 1.0;                // 0: no clipping
   std::string lr_scheduler_type = "cosine";  // constant | linear | cosine
   int64_t warmup_steps = 0;
-  double min_lr_ratio = 0.1;  // of learning_rate, at the end
+  double min_lr_ratio = 0.1;      // of learning_rate, at the end
+  std::string state = "float32";  // of master weights and moments: float32 | bfloat16
 };
 
 struct TrainSection {

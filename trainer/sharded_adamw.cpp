@@ -6,6 +6,7 @@ namespace hiptrain {
 
 void adamw_step(ShardedParameters& parameters, const OptimizerSection& optimizer, double learning_rate,
                 double gradient_scale, int64_t step) {
+  int64_t unit_begin = 0;  // of the unit's elements among all of the model
   for (size_t unit = 0; unit < parameters.shards().size(); ++unit) {
     ShardedParameters::Shard& shard = parameters.shards()[unit];
     for (const ShardedParameters::Piece& piece : parameters.pieces(static_cast<int>(unit))) {
@@ -14,7 +15,8 @@ void adamw_step(ShardedParameters& parameters, const OptimizerSection& optimizer
       adamw({.weight = part(shard.master),
              .gradient = part(shard.gradient),
              .first_moment = part(shard.first_moment),
-             .second_moment = part(shard.second_moment)},
+             .second_moment = part(shard.second_moment),
+             .first_index = unit_begin + piece.parameter->offset + piece.begin},
             {.learning_rate = learning_rate,
              .beta1 = optimizer.adam_beta1,
              .beta2 = optimizer.adam_beta2,
@@ -23,6 +25,7 @@ void adamw_step(ShardedParameters& parameters, const OptimizerSection& optimizer
              .gradient_scale = gradient_scale,
              .step = step});
     }
+    unit_begin += parameters.layout().units()[unit].numel;
   }
 }
 

@@ -18,16 +18,16 @@ int64_t shard_size(int64_t numel, int num_ranks) {
 }  // namespace
 
 ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world, bool round_to_bfloat16,
-                                     bool with_training, at::Device device)
+                                     bool with_training, at::Device device, at::ScalarType state_type)
     : layout_(std::move(layout)), world_(world), round_to_bfloat16_(round_to_bfloat16), device_(device) {
-  const auto options = at::TensorOptions(at::kFloat).device(device_);
+  const auto state = at::TensorOptions(state_type).device(device_);
   for (const ParameterUnit& unit : layout_.units()) {
     const int64_t padded = shard_size(unit.numel, world_.size());
-    Shard shard{.master = at::zeros({padded}, options), .gradient = {}, .first_moment = {}, .second_moment = {}};
+    Shard shard{.master = at::zeros({padded}, state), .gradient = {}, .first_moment = {}, .second_moment = {}};
     if (with_training) {
-      shard.gradient = at::zeros({padded}, options);
-      shard.first_moment = at::zeros({padded}, options);
-      shard.second_moment = at::zeros({padded}, options);
+      shard.gradient = at::zeros({padded}, state.dtype(at::kFloat));
+      shard.first_moment = at::zeros({padded}, state);
+      shard.second_moment = at::zeros({padded}, state);
     }
     shards_.push_back(std::move(shard));
   }

@@ -9,17 +9,23 @@
 
 #include "distributed/communicator.h"
 #include "trainer/parameter_layout.h"
+#include "trainer/run_config.h"
 
 namespace hiptrain {
+
+// Of master weights and moments.
+inline at::ScalarType state_type(const OptimizerSection& optimizer) {
+  return optimizer.state == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
 
 // Every unit's flat buffer is cut into equal pieces, one a rank; the last pieces are padded with zeros.
 class ShardedParameters {
  public:
-  // What a rank keeps of a unit. All (shard size) float32, on the device.
+  // What a rank keeps of a unit, on the device: (shard size) each.
   struct Shard {
-    at::Tensor master;                       // the weights
-    at::Tensor gradient;                     // of this step so far; undefined without training
-    at::Tensor first_moment, second_moment;  // of AdamW; undefined without training
+    at::Tensor master;                       // the weights, of the state type
+    at::Tensor gradient;                     // of this step so far, float32; undefined without training
+    at::Tensor first_moment, second_moment;  // of AdamW, of the state type; undefined without training
   };
   // The part of a parameter that lies in this rank's shard: elements [begin, begin + count) of the parameter, counted
   // row-major, lie at [offset, offset + count) of the shard.
@@ -27,13 +33,13 @@ class ShardedParameters {
     const Parameter* parameter;
     int64_t begin, count, offset;
   };
-  // Fills [begin, begin + out.numel()) of a parameter, counted in its row-major elements, with float32 values.
+  // Fills [begin, begin + out.numel()) of a parameter, counted in its row-major elements, with values of out's type.
   using Source = std::function<void(const Parameter& parameter, int64_t begin, at::Tensor out)>;
 
   // round_to_bfloat16: gathered weights are master weights rounded to bfloat16. with_training: room for gradients and
-  // optimizer state.
+  // optimizer state. state_type: float32 or bfloat16.
   ShardedParameters(ParameterLayout layout, Communicator& world, bool round_to_bfloat16, bool with_training,
-                    at::Device device);
+                    at::Device device, at::ScalarType state_type = at::kFloat);
 
   const ParameterLayout& layout() const { return layout_; }
   at::Device device() const { return device_; }

@@ -8,6 +8,7 @@
 #include "trainer/profiler.h"
 
 namespace hiptrain {
+
 TransformerLayer::TransformerLayer(const ModelConfig& model, const AttentionConfig& attention,
                                    const MemorySection& memory, const LayerTypes& types)
     : model_(model),
@@ -20,8 +21,9 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
                                      const BlockLists* saved) const {
   const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
                                context.counts);
-  const FirstPass pass = first_pass(weights, hidden, context, /*with_index=*/!saved && attention.selects());
+  FirstPass pass = first_pass(weights, hidden, context, /*with_index=*/!saved && attention.selects());
   const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
+  pass.index = {};  // its memory is for the tiles
   for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
     const at::Tensor query = pass.queries.defined() ? pass.queries : queries(weights, hidden, context, tile);
     const at::Tensor output = attention.forward(query, pass.keys, lists, tile.begin).output;

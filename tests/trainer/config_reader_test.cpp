@@ -108,6 +108,7 @@ optimizer:
   lr_scheduler_type: linear
   warmup_steps: 7
   min_lr_ratio: 0
+  state: bfloat16
 train:
   max_steps: 100
   num_epochs: 0.5

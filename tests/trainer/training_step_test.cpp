@@ -1,4 +1,5 @@
-// Training on the GPU follows training on the CPU: the same losses over 20 steps, the same evaluation.
+// Twenty training steps: on the GPU as on the CPU, with the same evaluation; with bfloat16 optimizer state as with
+// float32.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -20,6 +21,7 @@ struct Case {
   ModelConfig model;
   RunConfig run;
   double tolerance;  // of a loss, relative
+  int steps = kSteps;
 };
 
 ModelConfig llama(int head_dim) {
@@ -99,17 +101,23 @@ TokenBatch counting_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
   return batch;
 }
 
+RunConfig with_bfloat16_state(RunConfig run) {
+  run.optimizer.state = "bfloat16";
+  return run;
+}
+
 struct Outcome {
   std::vector<double> losses, gradient_norms;
   at::Tensor logits;      // (tokens, vocabulary) float32 on the CPU, after the last step
   at::Tensor evaluation;  // (tokens) losses, likewise
   int64_t list_entries;   // of all steps
+  int64_t state_bytes;    // of weights, gradients and optimizer
 };
 
-Outcome train_on(at::Device device, const Case& test) {
+Outcome train_on(at::Device device, const Case& test, double learning_rate = 3e-3) {
   const ProcessGrid grid(test_world(), 1);
   ShardedParameters parameters(ParameterLayout(test.model), grid.world(), test.run.precision == "bfloat16", true,
-                               device);
+                               device, state_type(test.run.optimizer));
   load_random(parameters, test.model, 11);
   Transformer transformer(test.model, test.run, parameters, grid);
   const auto batch = [&](uint64_t seed) {
@@ -117,15 +125,15 @@ Outcome train_on(at::Device device, const Case& test) {
                        grid.sequence(), device);
   };
   Outcome outcome;
-  OptimizerSection optimizer;
   int64_t updates = 0;
-  for (uint64_t step = 0; step < kSteps; ++step) {
-    const StepResult result = train_step({batch(2 * step), batch(2 * step + 1)}, /*learning_rate=*/3e-3, optimizer,
+  for (uint64_t step = 0; step < static_cast<uint64_t>(test.steps); ++step) {
+    const StepResult result = train_step({batch(2 * step), batch(2 * step + 1)}, learning_rate, test.run.optimizer,
                                          transformer, parameters, grid, updates);
     outcome.losses.push_back(result.loss);
     outcome.gradient_norms.push_back(result.gradient_norm);
   }
   outcome.list_entries = transformer.take_statistics().entries;
+  outcome.state_bytes = parameters.bytes();
   outcome.logits = transformer.logits(batch(99)).to(at::kCPU, at::kFloat);
   outcome.evaluation = transformer.forward(batch(99)).losses.cpu();
   return outcome;
@@ -133,6 +141,18 @@ Outcome train_on(at::Device device, const Case& test) {
 
 double relative_difference(const at::Tensor& a, const at::Tensor& b) {
   return ((a - b).norm() / b.norm()).item<double>();
+}
+
+// A learning rate so small that most updates of a weight are below its bfloat16's last bit: rounding to nearest would
+// lose them.
+TEST(OptimizerState, Bfloat16LearnsAsFloat32) {
+  const Case wide{"", llama(16), with_blocks_of_16(run_config("bfloat16")), 0, 8};
+  const Case narrow{"", llama(16), with_bfloat16_state(wide.run), 0, 8};
+  const Outcome expected = train_on(at::kCPU, wide, 2e-4), found = train_on(at::kCPU, narrow, 2e-4);
+  EXPECT_EQ(found.state_bytes * 16, expected.state_bytes * 10);
+  const double fall = expected.losses.front() - expected.losses.back();
+  EXPECT_GT(fall, 0.003 * expected.losses.front());
+  EXPECT_NEAR(found.losses.back(), expected.losses.back(), 0.25 * fall);
 }
 
 class GpuTraining : public testing::TestWithParam<Case> {};
@@ -164,15 +184,16 @@ TEST_P(GpuTraining, RepeatsBitForBit) {
   EXPECT_TRUE(at::equal(first.logits, second.logits));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GpuTraining,
-                         testing::Values(Case{"LlamaFloat32", llama(16), with_blocks_of_16(run_config("float32")),
-                                              1e-4},
-                                         Case{"Qwen3Float32", qwen3(24), run_config("float32"), 1e-4},
-                                         Case{"Qwen2Float32", qwen2(64), run_config("float32"), 1e-4},
-                                         Case{"LlamaBfloat16", llama(64), run_config("bfloat16"), 1e-2},
-                                         Case{"Qwen3Bfloat16", qwen3(128), run_config("bfloat16"), 1e-2},
-                                         Case{"Qwen2Bfloat16", qwen2(64), run_config("bfloat16"), 1e-2}),
-                         [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, GpuTraining,
+    testing::Values(Case{"LlamaFloat32", llama(16), with_blocks_of_16(run_config("float32")), 1e-4},
+                    Case{"Qwen3Float32", qwen3(24), run_config("float32"), 1e-4},
+                    Case{"Qwen2Float32", qwen2(64), run_config("float32"), 1e-4},
+                    Case{"LlamaBfloat16", llama(64), run_config("bfloat16"), 1e-2},
+                    Case{"Qwen3Bfloat16", qwen3(128), run_config("bfloat16"), 1e-2},
+                    Case{"Qwen2Bfloat16", qwen2(64), run_config("bfloat16"), 1e-2},
+                    Case{"LlamaBfloat16State", llama(64), with_bfloat16_state(run_config("bfloat16")), 1e-2}),
+    [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace hiptrain
