@@ -167,7 +167,8 @@ void report_binding(const std::vector<RankFacts>& ranks, Report& report) {
     if (local_ranks > rank.host_cores && i == 0)
       report.remark("more ranks than cores on " + rank.host + ": the ranks take turns; use fewer (mpirun -np)");
     if (rank.gpus > 0 && local_ranks > rank.gpus && i == 0)
-      report.remark("more ranks than GPUs on " + rank.host + ": they share, and exchange through host memory, which is slow; use mpirun -np " +
+      report.remark("more ranks than GPUs on " + rank.host +
+                    ": they share, and exchange through host memory, which is slow; use mpirun -np " +
                     std::to_string(rank.gpus) + " (--map-by ppr:" + std::to_string(rank.gpus) + ":node)");
   }
 }
