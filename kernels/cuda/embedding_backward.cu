@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kStages = 8;            // rows of a thread on their way, the one in use among them
+constexpr int kWide = 4;              // columns of a thread: one access of 16 bytes to the table
 constexpr int64_t kMaxPieces = 1024;  // bounds the workspace
 constexpr int64_t kMinPiece = 32;     // sorted positions
 
@@ -138,12 +139,11 @@ class EntryRing {
  public:
   using V = Vector<T, kWidth>;
   using Sum = Vector<float, kWidth>;
-  static constexpr int kParts = sizeof(Sum) / kAccessBytes;
   static constexpr int kBytes = kStages * kThreads * static_cast<int>(sizeof(V) + sizeof(Sum));
 
   __device__ EntryRing(void* shared, const EmbeddingBackwardParams& params, int64_t column)
-      : rows_(static_cast<V*>(shared) + threadIdx.x),
-        starts_(reinterpret_cast<uint4*>(static_cast<V*>(shared) + kStages * kThreads) + threadIdx.x),
+      : starts_(static_cast<Sum*>(shared) + threadIdx.x),
+        rows_(reinterpret_cast<V*>(static_cast<Sum*>(shared) + kStages * kThreads) + threadIdx.x),
         d_output_(static_cast<const T*>(params.d_output) + column),
         hidden_(params.hidden),
         column_(column) {}
@@ -152,25 +152,18 @@ class EntryRing {
   __device__ void fetch(const Entry* entries, int index, int count) {
     if (index < count) {
       const Entry& entry = entries[index];
-      const int stage = index % kStages;
-      copy_async(rows_ + stage * kThreads, d_output_ + entry.position * hidden_);
-      for (int part = 0; part < kParts && entry.from_target; ++part)
-        copy_async(start_part(stage, part), reinterpret_cast<const uint4*>(entry.target + column_) + part);
+      const int cell = index % kStages * kThreads;
+      copy_async<sizeof(V)>(rows_ + cell, d_output_ + entry.position * hidden_);
+      if (entry.from_target) copy_async<sizeof(Sum)>(starts_ + cell, entry.target + column_);
     }
     commit_copies();
   }
   __device__ V row(int index) const { return rows_[index % kStages * kThreads]; }
-  __device__ Sum start(int index) const {
-    Sum sum;
-    for (int part = 0; part < kParts; ++part) reinterpret_cast<uint4*>(&sum)[part] = *start_part(index % kStages, part);
-    return sum;
-  }
+  __device__ Sum start(int index) const { return starts_[index % kStages * kThreads]; }
 
  private:
-  __device__ uint4* start_part(int stage, int part) const { return starts_ + (stage * kParts + part) * kThreads; }
-
+  Sum* starts_;
   V* rows_;
-  uint4* starts_;  // parts of a Sum are kThreads apart: threads side by side access memory side by side
   const T* d_output_;
   int64_t hidden_, column_;
 };
@@ -304,7 +297,7 @@ void embedding_backward_cuda(const EmbeddingBackwardParams& params, Stream strea
   dispatch_element(params.element, [&](auto element) {
     using T = decltype(element);
     if (wide)
-      launch<T, kWidest<T>>(params, sorted, workspace, stream);
+      launch<T, kWide>(params, sorted, workspace, stream);
     else
       launch<T, 1>(params, sorted, workspace, stream);
   });
