@@ -90,6 +90,7 @@ struct RunConfig {
   std::string output_dir = "runs/default";
   uint64_t seed = 0;
   std::string precision = "bfloat16";  // bfloat16 | float32
+  std::string device = "auto";         // auto | cuda | cpu
   ModelSection model;
   DataSection data;
   AttentionConfig attention;

@@ -11,6 +11,7 @@
 
 #include <deque>
 #include <functional>
+#include <ostream>
 #include <vector>
 
 #include "kernels/element.h"
@@ -22,7 +23,11 @@ enum class Backend { kReference, kCuda };
 
 inline const char* backend_name(Backend backend) { return backend == Backend::kReference ? "reference" : "cuda"; }
 
+inline std::ostream& operator<<(std::ostream& out, Backend backend) { return out << backend_name(backend); }
+
 inline bool runs_here(Backend backend) { return backend == Backend::kReference || has_gpu(); }
+
+inline auto both_backends() { return ::testing::Values(Backend::kReference, Backend::kCuda); }
 
 // In SetUp or at the start of a test.
 #define HIPTRAIN_SKIP_WITHOUT_GPU(backend) \
