@@ -13,7 +13,8 @@ fi
 folder=$1
 
 # Test programs, without the folder; those of ranks run on 1, 2 and 3 of them.
-programs=(adamw_test cross_entropy_test embedding_test gpu_training_test index_test rms_norm_test rope_test search_test
+programs=(adamw_test cross_entropy_test embedding_test gpu_training_test index_test pointwise_large_test rms_norm_test rope_test
+  search_test
   search_tree_test sliding_union_test sparse_attention_gradient_test sparse_attention_test sum_of_squares_test
   swiglu_test)
 rank_programs=(transformer_ranks_test)
