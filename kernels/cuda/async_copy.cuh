@@ -1,14 +1,18 @@
-// Copies of 16 bytes from global to shared memory that need no registers (cp.async). A thread waits for its own copies
-// alone: data that only the copying thread reads needs no barrier.
+// Copies from global to shared memory that need no registers (cp.async). A thread waits for its own copies alone: data
+// that only the copying thread reads needs no barrier.
 #pragma once
 
 namespace hiptrain::kernels {
 
-// Zeros instead of `source` if not wanted; `source` is not read then.
-__device__ inline void copy_async(void* shared, const void* source, bool wanted = true) {
+// kBytes: 8 or 16, and the alignment of both. Zeros instead of `source` if not wanted; `source` is not read then.
+template <int kBytes = 16>
+__device__ void copy_async(void* shared, const void* source, bool wanted = true) {
   const unsigned target = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  const int bytes = wanted ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
+  const int bytes = wanted ? kBytes : 0;
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
 }
 
 // Closes a group of copies; it may be empty.
