@@ -140,7 +140,7 @@ std::vector<ConfigField> train_fields() {
        "optimizer steps; 0: as many as num_epochs gives"},
       {"train.num_epochs",
        slot<&RunConfig::train, &TrainSection::num_epochs>,
-       {.minimum = 0, .minimum_excluded = true, .maximum = kMostEpochs},
+       {.minimum = 0, .maximum = kMostEpochs, .minimum_excluded = true},
        "passes over the data, where max_steps is 0"},
       {"train.gradient_accumulation_steps", slot<&RunConfig::train, &TrainSection::gradient_accumulation_steps>,
        between(1, 65536), "sequences that every data rank adds up for a step"},
