@@ -2,9 +2,9 @@
 
 python launch/make_quickstart_model.py TOKENIZER_FOLDER OUTPUT_FOLDER
 
-The weights are such that some forty steps teach something: token embeddings of variance 1 (as large as what the layers will
-add to them) and layers whose output projections are zero. With the usual 0.02 everywhere attention's averages drown the
-tokens at first, and the loss stays at that of the tokens' frequencies for longer than the whole run.
+The weights are such that some forty steps teach something: token embeddings of variance 1 (as large as what the layers
+will add to them) and layers whose output projections are zero. With the usual 0.02 everywhere attention's averages
+drown the tokens at first, and the loss stays at that of the tokens' frequencies for longer than the whole run.
 """
 
 import argparse
