@@ -71,7 +71,7 @@ main() {
   export_and_compare
   step "the run's curves"
   $python launch/plot_run.py $run
-  $python launch/check_loss_fell.py $run --by 1.8 --tokens $inputs/tokens/train --below 0.7
+  $python launch/check_loss_fell.py $run --by 2 --tokens $inputs/tokens/train --below 1
   echo "quickstart: done in $((SECONDS - started)) s after the build; picture: $PWD/$run/metrics.png; model: $PWD/$run/export"
 }
 
