@@ -5,6 +5,9 @@
 // union    a tile's list: its own tokens' picks and those of the tile before, each with the first row that may see it
 //
 // Source of the method: HiP attention (arXiv 2406.09827); picks by token and first rows make it exactly causal.
+//
+// Of a _cuda function every pointer is one of device memory, geometry.document_starts and the counters included; its
+// _workspace_bytes function reads none of them. Nothing is allocated and the host waits for nothing.
 #pragma once
 
 #include <cstdint>
@@ -22,15 +25,17 @@ struct IndexParams {
   const void* query;        // (num_tokens, num_query_heads, head_dim), rotated; null: no index query wanted
   const void* key;          // (num_kv_heads, num_tokens, head_dim), rotated; null: no index key wanted
   int64_t key_head_stride;  // elements from one KV head of key to the next
-  float* index_query;       // (num_kv_heads, num_tokens, num_index_dims)
-  float* index_key;         // (num_kv_heads, num_tokens, num_index_dims)
+  void* index_query;        // (num_kv_heads, num_tokens, num_index_dims), out
+  void* index_key;          // (num_kv_heads, num_tokens, num_index_dims), out
   int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
   const int32_t* index_dims;                               // (num_index_dims), dims of the head that enter the score
   ElementType element;                                     // of query and key
+  ElementType index_element;                               // of index_query and index_key; a sum is rounded once
   int64_t num_tokens;
   int num_query_heads, num_kv_heads, head_dim, num_index_dims;
 };
 void index_reference(const IndexParams& params);
+void index_cuda(const IndexParams& params, Stream stream);
 
 // score(token, block) = the largest fp32 dot product of the token's index query with an index key of the block; a NaN
 // counts as -infinity and is counted. Every token picks the min(num_picks, N) best of the N blocks its tile searches
@@ -46,9 +51,10 @@ void index_reference(const IndexParams& params);
 // tokens up to itself, kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the
 // level above. The last level, blocks, scores keys. With beam >= all nodes the tree equals the scan.
 struct SearchParams {
-  const float* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_dims)
-  const float* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)
+  const void* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_dims)
+  const void* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)
   int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
+  ElementType index_element;  // of index_query and index_key; the score is a float32 dot product either way
   int64_t index_query_begin;  // position of index_query's first token, a multiple of kQueryTile: at or before
                               // query_begin - search_halo(params), or 0
   int32_t* picks;             // (num_kv_heads, num_queries, num_picks), out: block numbers counted from the sequence's
@@ -59,14 +65,17 @@ struct SearchParams {
   int64_t query_begin;  // position of the first token that picks, a multiple of kQueryTile
   int64_t num_queries;
   int num_kv_heads, num_index_dims, num_picks;
-  int64_t scan_tokens;  // 0: the tree at every length
-  int beam;             // nodes that a token keeps at each level
-  int top_nodes;        // bound of the top level
+  int64_t scan_tokens;        // 0: the tree at every length
+  int beam;                   // nodes that a token keeps at each level
+  int top_nodes;              // bound of the top level
+  void* workspace = nullptr;  // (search_workspace_bytes(params)); GPU only
 };
 void search_reference(const SearchParams& params);
+void search_cuda(const SearchParams& params, Stream stream);
+int64_t search_workspace_bytes(const SearchParams& params);
 
 // Tokens before query_begin whose index queries the search needs (a multiple of kQueryTile): the levels of the tree
-// hand nodes on from tile to tile. 0 for a scan.
+// hand nodes on from tile to tile. 0 for a scan. Runs on the host and reads geometry.document_starts there.
 int64_t search_halo(const SearchParams& params);
 
 // One entry of a tile's list.
@@ -95,6 +104,17 @@ struct UnionParams {
   int64_t* num_dropped;  // (1), added to when entries is null: entries beyond max_blocks
 };
 void sliding_union_reference(const UnionParams& params);
+void sliding_union_cuda(const UnionParams& params, Stream stream);
+
+// The exclusive prefix sums of the lists' lengths, over the tiles of all KV heads one after the other.
+struct ListOffsetsParams {
+  const int64_t* counts;  // (num_kv_heads, num_tiles)
+  int64_t* offsets;       // (num_kv_heads, num_tiles + 1), out; the last is the number of all entries
+  int64_t num_tiles;
+  int num_kv_heads;
+};
+void list_offsets_reference(const ListOffsetsParams& params);
+void list_offsets_cuda(const ListOffsetsParams& params, Stream stream);
 
 // The selection of the paper, for comparison: one list for a tile, all first rows 0. The searched blocks of a tile are
 // numbered x = 0..N-1. If N <= num_blocks, all of them. Otherwise an aligned binary tree: L is the smallest level, at

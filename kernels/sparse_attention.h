@@ -45,6 +45,7 @@ struct SparseAttentionBackwardParams {
   // The lists the other way round (InvertedListsParams); read on the GPU only, null where there are no lists.
   const int64_t* inverted_offsets = nullptr;
   const uint32_t* inverted_entries = nullptr;
+  int64_t num_entries = 0;    // of the inverted lists, of all KV heads
   void* workspace = nullptr;  // (sparse_attention_backward_workspace_bytes(params)); GPU only
 };
 // Deterministic: the same inputs give the same bits, whatever the number of threads.
@@ -58,7 +59,8 @@ struct InvertedListsParams {
   const int64_t* list_offsets;    // as in SparseAttentionParams
   int64_t list_offsets_stride;    // from one KV head to the next
   const uint32_t* list_entries;   // see make_list_entry in kernels/hip_selection.h
-  int64_t num_entries;            // of all KV heads
+  int64_t num_entries;            // of all KV heads, or more where their number is not known; what is beyond stays
+                                  // without meaning
   int64_t* inverted_offsets;      // (num_kv_heads, num_blocks + 1), out, into inverted_entries
   uint32_t* inverted_entries;     // (num_entries), out
   int64_t num_tiles, num_blocks;  // num_blocks: of the whole sequence

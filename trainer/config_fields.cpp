@@ -33,6 +33,8 @@ std::vector<ConfigField> top_level_fields() {
       {"seed", slot<&RunConfig::seed>, {}, "of random weights and of the order of the data"},
       {"precision", slot<&RunConfig::precision>, one_of({"bfloat16", "float32"}),
        "of weights and activations as stored; master weights, sums and products on the CPU are float32"},
+      {"device", slot<&RunConfig::device>, one_of({"auto", "cuda", "cpu"}),
+       "auto: a GPU where the host has one that the kernels run on, else the CPU"},
   };
 }
 
@@ -131,6 +133,8 @@ std::vector<ConfigField> optimizer_fields() {
        "steps of linear warm-up"},
       {"optimizer.min_lr_ratio", slot<&RunConfig::optimizer, &OptimizerSection::min_lr_ratio>, between(0, 1),
        "of optimizer.learning_rate, where linear and cosine end"},
+      {"optimizer.state", slot<&RunConfig::optimizer, &OptimizerSection::state>, one_of({"float32", "bfloat16"}),
+       "what weights and moments are kept in; bfloat16: rounded stochastically, 6 bytes a parameter instead of 12"},
   };
 }
 

@@ -1,62 +1,64 @@
-#include <cmath>
-#include <vector>
+#include <stdexcept>
 
+#include "kernels/adamw_update.h"
 #include "kernels/pointwise.h"
 #include "kernels/reference/element_rows.h"
+#include "kernels/stochastic_rounding.h"
 
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int64_t kValuesPerSum = 65536;
+constexpr int64_t kBlock = 512;  // elements that are in float32 at a time
 
-// The factors of one step, in double precision where 1 - beta is small.
-struct StepFactors {
-  explicit StepFactors(const AdamWParams& params)
-      : keep(static_cast<float>(1.0 - double{params.learning_rate} * params.weight_decay)),
-        new_first(static_cast<float>(1.0 - double{params.beta1})),
-        new_second(static_cast<float>(1.0 - double{params.beta2})),
-        step_size(static_cast<float>(params.learning_rate / correction(params.beta1, params.step))),
-        second_scale(static_cast<float>(1.0 / std::sqrt(correction(params.beta2, params.step)))) {}
-
-  static double correction(double beta, int64_t step) { return 1.0 - std::pow(beta, static_cast<double>(step)); }
-
-  float keep, new_first, new_second, step_size, second_scale;
+struct Block {
+  float weight[kBlock], first_moment[kBlock], second_moment[kBlock];
 };
 
-void update(const AdamWParams& params, const StepFactors& factors, int64_t begin, int64_t end) {
-  float* __restrict weight = params.weight;
-  float* __restrict first_moment = params.first_moment;
-  float* __restrict second_moment = params.second_moment;
-  for (int64_t i = begin; i < end; ++i) {
-    const float gradient = params.gradient[i] * params.gradient_scale;
-    const float first = params.beta1 * first_moment[i] + factors.new_first * gradient;
-    const float second = params.beta2 * second_moment[i] + factors.new_second * gradient * gradient;
-    const float denominator = std::sqrt(second) * factors.second_scale + params.epsilon;
-    weight[i] = factors.keep * weight[i] - factors.step_size * first / denominator;
-    first_moment[i] = first;
-    second_moment[i] = second;
+void update(const AdamWFactors& factors, const float* __restrict gradient, int64_t count, Block& block) {
+  for (int64_t i = 0; i < count; ++i) {
+    const AdamWValues values =
+        adamw_update(factors, {block.weight[i], block.first_moment[i], block.second_moment[i]}, gradient[i]);
+    block.weight[i] = values.weight;
+    block.first_moment[i] = values.first_moment;
+    block.second_moment[i] = values.second_moment;
   }
-  if (params.bfloat16_weight == nullptr) return;
-  for (int64_t i = begin; i < end; ++i) params.bfloat16_weight[i] = float_to_bfloat16(weight[i]);
+}
+
+// Writes elements [offset, offset + count); those in bfloat16 by the 16 bits from `shift` on of every element's draw.
+void store(const AdamWParams& params, ElementType element, int64_t offset, int64_t count, int shift,
+           const float* values, void* target) {
+  if (element == ElementType::kFloat32) return store_elements(values, element, offset, count, target);
+  const uint64_t start = random_start(params.seed, params.step);
+  uint16_t* bits = static_cast<uint16_t*>(target) + offset;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t random = random_bits(start, params.first_index + offset + i);
+    bits[i] = round_stochastically(values[i], static_cast<uint32_t>(random >> shift));
+  }
+}
+
+void update_block(const AdamWParams& params, const AdamWFactors& factors, int64_t offset, int64_t count) {
+  Block block{};
+  load_elements(params.weight, params.weight_element, offset, count, block.weight);
+  load_elements(params.first_moment, params.moment_element, offset, count, block.first_moment);
+  load_elements(params.second_moment, params.moment_element, offset, count, block.second_moment);
+  update(factors, params.gradient + offset, count, block);
+  store(params, params.weight_element, offset, count, 0, block.weight, params.weight);
+  store(params, params.moment_element, offset, count, 16, block.first_moment, params.first_moment);
+  store(params, params.moment_element, offset, count, 32, block.second_moment, params.second_moment);
+  if (params.bfloat16_weight != nullptr)
+    store_elements(block.weight, ElementType::kBfloat16, offset, count, params.bfloat16_weight);
 }
 
 }  // namespace
 
 void adamw_reference(const AdamWParams& params) {
-  const StepFactors factors(params);
-  parallel_for_rows(params.count, 1, [&](int64_t begin, int64_t end) { update(params, factors, begin, end); });
-}
-
-double sum_of_squares_reference(const float* values, int64_t count) {
-  std::vector<double> sums((count + kValuesPerSum - 1) / kValuesPerSum);
-  parallel_for(static_cast<int64_t>(sums.size()), [&](int64_t i) {
-    const float* begin = values + i * kValuesPerSum;
-    const int64_t size = std::min(kValuesPerSum, count - i * kValuesPerSum);
-    sums[i] = sum_of<double>(size, [begin](int64_t j) { return double{begin[j]} * begin[j]; });
+  if (params.weight_element == ElementType::kBfloat16 && params.bfloat16_weight != nullptr)
+    throw std::logic_error("adamw: bfloat16 weights have no second, rounded copy");
+  const AdamWFactors factors = adamw_factors(params);
+  parallel_for_rows(params.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t offset = begin; offset < end; offset += kBlock)
+      update_block(params, factors, offset, std::min(kBlock, end - offset));
   });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
 }
 
 }  // namespace hiptrain::kernels

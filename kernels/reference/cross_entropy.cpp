@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -11,7 +12,18 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int64_t kBlock = 512;
+constexpr int64_t kBlock = 512;  // logits that are in float32 at a time
+
+// Calls body(first column, logits, count) for blocks of a row, in order.
+template <typename Body>
+void for_each_block(const CrossEntropyParams& params, int64_t row, const Body& body) {
+  for (int64_t begin = 0; begin < params.vocabulary; begin += kBlock) {
+    const int64_t count = std::min(kBlock, params.vocabulary - begin);
+    float logits[kBlock];
+    load_elements(params.logits, params.element, row * params.vocabulary + begin, count, logits);
+    body(begin, logits, count);
+  }
+}
 
 // NaNs are passed over here; they come through in the sum of exponentials.
 float maximum(const float* values, int64_t count) {
@@ -27,44 +39,67 @@ float maximum(const float* values, int64_t count) {
   return *std::max_element(lanes, lanes + kSumLanes);
 }
 
-// sum_j exp(logits[j] - shift); leaves the exponentials in `logits` if asked to.
-double sum_of_exponentials(float* logits, int64_t vocabulary, float shift, bool keep) {
+struct Highest {
+  float logit = -std::numeric_limits<float>::infinity();
+  int64_t column = 0;
+};
+
+Highest highest_of_row(const CrossEntropyParams& params, int64_t row) {
+  Highest highest;
+  for_each_block(params, row, [&](int64_t begin, const float* logits, int64_t count) {
+    const float logit = maximum(logits, count);
+    if (logit > highest.logit) highest = {logit, begin + (std::find(logits, logits + count, logit) - logits)};
+  });
+  return highest;
+}
+
+void clear_row(const CrossEntropyParams& params, int64_t row) {
+  const int64_t row_bytes = params.vocabulary * element_bytes(params.element);
+  std::memset(static_cast<char*>(params.logits) + row * row_bytes, 0, row_bytes);
+}
+
+double sum_of_exponentials(const CrossEntropyParams& params, int64_t row, float shift) {
   double sum = 0;
-  for (int64_t begin = 0; begin < vocabulary; begin += kBlock) {
-    const int64_t count = std::min(kBlock, vocabulary - begin);
+  for_each_block(params, row, [&](int64_t, const float* logits, int64_t count) {
     float exponentials[kBlock];
-    for (int64_t j = 0; j < count; ++j) exponentials[j] = exponential(logits[begin + j] - shift);
+    for (int64_t j = 0; j < count; ++j) exponentials[j] = exponential(logits[j] - shift);
     sum += sum_of<float>(count, [&](int64_t j) { return exponentials[j]; });
-    if (keep) std::copy_n(exponentials, count, logits + begin);
-  }
+  });
   return sum;
 }
 
+// logits = gradient_scale * (exp(logits - shift) / sum - one_hot)
+void write_gradient(const CrossEntropyParams& params, int64_t row, float shift, double sum) {
+  const int64_t target = params.targets[row];
+  const float scale = static_cast<float>(params.gradient_scale / sum);
+  for_each_block(params, row, [&](int64_t begin, float* logits, int64_t count) {
+    for (int64_t j = 0; j < count; ++j) logits[j] = exponential(logits[j] - shift) * scale;
+    if (target >= begin && target < begin + count) logits[target - begin] -= params.gradient_scale;
+    store_elements(logits, params.element, row * params.vocabulary + begin, count, params.logits);
+  });
+}
+
+void check_target(const CrossEntropyParams& params, int64_t row) {
+  if (params.targets[row] < params.vocabulary) return;
+  throw std::logic_error("cross_entropy: target " + std::to_string(params.targets[row]) + " at " + std::to_string(row) +
+                         " is not below " + std::to_string(params.vocabulary));
+}
+
 void cross_entropy_row(const CrossEntropyParams& params, int64_t row) {
-  const int64_t vocabulary = params.vocabulary;
+  check_target(params, row);
   const int32_t target = params.targets[row];
-  float* logits = params.logits + row * vocabulary;
-  if (target >= vocabulary) {
-    throw std::logic_error("cross_entropy: target " + std::to_string(target) + " at " + std::to_string(row) +
-                           " is not below " + std::to_string(vocabulary));
-  }
-  const float highest = maximum(logits, vocabulary);
-  if (params.predictions != nullptr) {
-    const float* found = std::find(logits, logits + vocabulary, highest);
-    params.predictions[row] = found == logits + vocabulary ? 0 : static_cast<int32_t>(found - logits);
-  }
+  const Highest highest = highest_of_row(params, row);
+  if (params.predictions != nullptr) params.predictions[row] = static_cast<int32_t>(highest.column);
   if (target < 0) {
     params.losses[row] = 0;
-    if (params.with_gradient) std::fill_n(logits, vocabulary, 0.0f);
+    if (params.with_gradient) clear_row(params, row);
     return;
   }
-  const double target_logit = double{logits[target]} - highest;
-  const double sum = sum_of_exponentials(logits, vocabulary, highest, params.with_gradient);
-  params.losses[row] = static_cast<float>(std::log(sum) - target_logit);
-  if (!params.with_gradient) return;
-  const float scale = static_cast<float>(params.gradient_scale / sum);
-  for (int64_t j = 0; j < vocabulary; ++j) logits[j] *= scale;
-  logits[target] -= params.gradient_scale;
+  float target_logit;
+  load_elements(params.logits, params.element, row * params.vocabulary + target, 1, &target_logit);
+  const double sum = sum_of_exponentials(params, row, highest.logit);
+  params.losses[row] = static_cast<float>(std::log(sum) - (double{target_logit} - highest.logit));
+  if (params.with_gradient) write_gradient(params, row, highest.logit, sum);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/hip_selection.h"
+#include "kernels/reference/element_rows.h"
 #include "kernels/reference/parallel_for.h"
 
 namespace hiptrain::kernels {
@@ -9,31 +10,33 @@ namespace {
 constexpr int64_t kTokensAtOnce = 256;
 
 float load(const void* values, int64_t i, ElementType element) {
-  if (element == ElementType::kFloat32) return static_cast<const float*>(values)[i];
-  return bfloat16_to_float(static_cast<const uint16_t*>(values)[i]);
+  float value;
+  load_elements(values, element, i, 1, &value);
+  return value;
 }
 
 void write_index_query(const IndexParams& params, int64_t token) {
   const int group = params.num_query_heads / params.num_kv_heads;
   for (int head = 0; head < params.num_kv_heads; ++head) {
-    float* const out = params.index_query + head * params.index_query_head_stride + token * params.num_index_dims;
+    const int64_t out = head * params.index_query_head_stride + token * params.num_index_dims;
     const int64_t first_head = token * params.num_query_heads + int64_t{head} * group;
     for (int d = 0; d < params.num_index_dims; ++d) {
       float sum = 0;
       for (int g = 0; g < group; ++g) {
         sum += load(params.query, (first_head + g) * params.head_dim + params.index_dims[d], params.element);
       }
-      out[d] = sum;
+      store_elements(&sum, params.index_element, out + d, 1, params.index_query);
     }
   }
 }
 
 void write_index_key(const IndexParams& params, int64_t token) {
   for (int head = 0; head < params.num_kv_heads; ++head) {
-    float* const out = params.index_key + head * params.index_key_head_stride + token * params.num_index_dims;
+    const int64_t out = head * params.index_key_head_stride + token * params.num_index_dims;
     const int64_t row = head * params.key_head_stride + token * params.head_dim;
     for (int d = 0; d < params.num_index_dims; ++d) {
-      out[d] = load(params.key, row + params.index_dims[d], params.element);
+      const float value = load(params.key, row + params.index_dims[d], params.element);
+      store_elements(&value, params.index_element, out + d, 1, params.index_key);
     }
   }
 }

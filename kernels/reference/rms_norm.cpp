@@ -10,6 +10,21 @@ namespace {
 // d_weight is summed over this many rows at a time and then over these sums: the same order with any number of threads.
 constexpr int64_t kRowsPerSum = 256;
 
+std::vector<float> load_weight(const void* weight, ElementType element, int64_t num_columns) {
+  std::vector<float> values(num_columns);
+  load_elements(weight, element, 0, num_columns, values.data());
+  return values;
+}
+
+// row += the residual's row i, as it is stored in params.sum; `residual` is scratch.
+void add_residual(const RmsNormParams& params, int64_t i, std::vector<float>& residual, std::vector<float>& row) {
+  const int64_t columns = params.num_columns;
+  load_elements(params.residual, params.element, i * columns, columns, residual.data());
+  for (int64_t j = 0; j < columns; ++j) row[j] += residual[j];
+  store_elements(row.data(), params.element, i * columns, columns, params.sum);
+  load_elements(params.sum, params.element, i * columns, columns, row.data());
+}
+
 float inverse_root_mean_square(const float* row, int64_t num_columns, float epsilon) {
   const float sum = sum_of<float>(num_columns, [row](int64_t j) { return row[j] * row[j]; });
   return 1.0f / std::sqrt(sum / static_cast<float>(num_columns) + epsilon);
@@ -17,24 +32,26 @@ float inverse_root_mean_square(const float* row, int64_t num_columns, float epsi
 
 // With u = dy * weight, r the inverse root mean square: dx = r u - x r^3 (u . x) / num_columns. Leaves dx in d_row, and
 // adds dy * x * r to d_weight.
-void backward_row(const RmsNormBackwardParams& params, const float* row, float* d_row, float* d_weight) {
+void backward_row(const RmsNormBackwardParams& params, const float* weight, const float* row, float* d_row,
+                  float* d_weight) {
   const float inverse_rms = inverse_root_mean_square(row, params.num_columns, params.epsilon);
   for (int64_t j = 0; j < params.num_columns; ++j) {
     d_weight[j] += d_row[j] * row[j] * inverse_rms;
-    d_row[j] *= params.weight[j];
+    d_row[j] *= weight[j];
   }
   const float product = sum_of<float>(params.num_columns, [=](int64_t j) { return d_row[j] * row[j]; });
   const float projection = product * inverse_rms * inverse_rms / static_cast<float>(params.num_columns);
   for (int64_t j = 0; j < params.num_columns; ++j) d_row[j] = inverse_rms * (d_row[j] - row[j] * projection);
 }
 
-void backward_rows(const RmsNormBackwardParams& params, int64_t begin, int64_t end, float* d_weight) {
+void backward_rows(const RmsNormBackwardParams& params, const float* weight, int64_t begin, int64_t end,
+                   float* d_weight) {
   const int64_t columns = params.num_columns;
   std::vector<float> row(columns), d_row(columns), previous(params.accumulate ? columns : 0);
   for (int64_t i = begin; i < end; ++i) {
     load_elements(params.input, params.element, i * params.row_stride, columns, row.data());
     load_elements(params.d_output, params.element, i * columns, columns, d_row.data());
-    backward_row(params, row.data(), d_row.data(), d_weight);
+    backward_row(params, weight, row.data(), d_row.data(), d_weight);
     if (params.accumulate) {
       load_elements(params.d_input, params.element, i * columns, columns, previous.data());
       for (int64_t j = 0; j < columns; ++j) d_row[j] += previous[j];
@@ -47,12 +64,14 @@ void backward_rows(const RmsNormBackwardParams& params, int64_t begin, int64_t e
 
 void rms_norm_forward_reference(const RmsNormParams& params) {
   const int64_t columns = params.num_columns;
+  const std::vector<float> weight = load_weight(params.weight, params.weight_element, columns);
   parallel_for_rows(params.num_rows, columns, [&](int64_t begin, int64_t end) {
-    std::vector<float> row(columns);
+    std::vector<float> row(columns), residual(params.residual == nullptr ? 0 : columns);
     for (int64_t i = begin; i < end; ++i) {
       load_elements(params.input, params.element, i * params.row_stride, columns, row.data());
+      if (params.residual != nullptr) add_residual(params, i, residual, row);
       const float inverse_rms = inverse_root_mean_square(row.data(), columns, params.epsilon);
-      for (int64_t j = 0; j < columns; ++j) row[j] = row[j] * inverse_rms * params.weight[j];
+      for (int64_t j = 0; j < columns; ++j) row[j] = row[j] * inverse_rms * weight[j];
       store_elements(row.data(), params.element, i * columns, columns, params.output);
     }
   });
@@ -61,10 +80,12 @@ void rms_norm_forward_reference(const RmsNormParams& params) {
 void rms_norm_backward_reference(const RmsNormBackwardParams& params) {
   const int64_t columns = params.num_columns;
   const int64_t num_sums = (params.num_rows + kRowsPerSum - 1) / kRowsPerSum;
+  const std::vector<float> weight = load_weight(params.weight, params.weight_element, columns);
   std::vector<float> sums(num_sums * columns);  // (sums, columns)
   parallel_for(num_sums, [&](int64_t sum) {
     const int64_t begin = sum * kRowsPerSum;
-    backward_rows(params, begin, std::min(params.num_rows, begin + kRowsPerSum), &sums[sum * columns]);
+    const int64_t end = std::min(params.num_rows, begin + kRowsPerSum);
+    backward_rows(params, weight.data(), begin, end, &sums[sum * columns]);
   });
   for (int64_t sum = 0; sum < num_sums; ++sum) {
     for (int64_t j = 0; j < columns; ++j) params.d_weight[j] += sums[sum * columns + j];

@@ -1,17 +1,17 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
-#include <sstream>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "kernels/hip_selection.h"
 #include "kernels/reference/block_scores.h"
+#include "kernels/reference/element_rows.h"
 #include "kernels/reference/parallel_for.h"
 #include "kernels/reference/score_key.h"
 #include "kernels/reference/search_scan.h"
 #include "kernels/reference/search_tree.h"
+#include "kernels/search_checks.h"
 
 namespace hiptrain::kernels {
 namespace {
@@ -19,31 +19,44 @@ namespace {
 // Tiles that one thread searches in a row. With a tree every run first repeats search_halo tiles.
 constexpr int64_t kScanRun = 1, kTreeRun = 32;
 
-void check(bool holds, const char* rule, int64_t value) {
-  if (holds) return;
-  std::ostringstream message;
-  message << "search: " << rule << ", not " << value;
-  throw std::logic_error(message.str());
+void check_params(const SearchParams& params) {
+  check_search(params);
+  check_search(params.index_query_begin <= std::max<int64_t>(0, params.query_begin - search_halo(params)),
+               "index_query_begin must leave room for the halo", params.index_query_begin);
 }
 
-void check_params(const SearchParams& params) {
-  check(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile", params.query_begin);
-  check(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);
-  check(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
-  // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
-  check(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,
-        "beam must be at least 1 and a sixteenth of num_picks", params.beam);
-  check(params.index_query_begin % kQueryTile == 0 &&
-            params.index_query_begin <= std::max<int64_t>(0, params.query_begin - search_halo(params)),
-        "index_query_begin must be a multiple of the query tile and leave room for the halo", params.index_query_begin);
-  check(params.geometry.num_tokens / params.geometry.block_size < int64_t{1} << (32 - kFirstRowBits),
-        "the sequence must have fewer than 2^26 blocks", params.geometry.num_tokens / params.geometry.block_size);
-}
+// (num_kv_heads, num_tokens, num_index_dims) of a float32 or bfloat16 index as floats: in place, or widened.
+class FloatIndex {
+ public:
+  FloatIndex(const void* index, ElementType element, int64_t head_stride, int64_t num_kv_heads, int64_t head_elements)
+      : head_stride_(element == ElementType::kFloat32 ? head_stride : head_elements) {
+    if (element == ElementType::kFloat32) {
+      floats_ = static_cast<const float*>(index);
+      return;
+    }
+    wide_.resize(static_cast<size_t>(num_kv_heads * head_elements));
+    parallel_for(num_kv_heads, [&](int64_t head) {
+      load_elements(index, element, head * head_stride, head_elements, wide_.data() + head * head_elements);
+    });
+    floats_ = wide_.data();
+  }
+
+  const float* head(int64_t head) const { return floats_ + head * head_stride_; }
+
+ private:
+  int64_t head_stride_;
+  const float* floats_;
+  std::vector<float> wide_;
+};
 
 class Search {
  public:
   explicit Search(const SearchParams& params)
       : params_(params),
+        queries_(params.index_query, params.index_element, params.index_query_head_stride, params.num_kv_heads,
+                 (params.query_begin + params.num_queries - params.index_query_begin) * params.num_index_dims),
+        keys_(params.index_key, params.index_element, params.index_key_head_stride, params.num_kv_heads,
+              params.geometry.num_tokens * params.num_index_dims),
         first_tile_(params.query_begin / kQueryTile),
         end_tile_(first_tile_ + num_tiles(params.num_queries)),
         halo_tiles_(search_halo(params) / kQueryTile) {
@@ -68,6 +81,7 @@ class Search {
   void write_picks(int head, const TileRanges& ranges, const RunningBest& best) const;
 
   const SearchParams& params_;
+  FloatIndex queries_, keys_;
   int64_t first_tile_, end_tile_, halo_tiles_;
   // By position of a document's first token, then KV head; of the documents that need a tree here.
   std::map<int64_t, std::vector<TreeBoxes>> boxes_;
@@ -82,9 +96,7 @@ void Search::build_boxes() {
     std::vector<TreeBoxes>& document = boxes_[ranges.document_begin];
     for (int head = 0; head < params_.num_kv_heads; ++head) {
       const int64_t first_key = ranges.sink_end * params_.geometry.block_size;
-      document.emplace_back(
-          params_, params_.index_key + head * params_.index_key_head_stride + first_key * params_.num_index_dims,
-          ranges.num_searched());
+      document.emplace_back(params_, keys_.head(head) + first_key * params_.num_index_dims, ranges.num_searched());
     }
   }
 }
@@ -92,24 +104,24 @@ void Search::build_boxes() {
 // Searches the tiles [begin, end), after the halo before them; returns the number of NaN dot
 // products.
 int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
-  TreeSearch tree(params_, head);
+  TreeSearch tree(params_, keys_.head(head));
   std::vector<float> columns(static_cast<size_t>(params_.num_index_dims * kQueryTile));
-  const float* const queries = params_.index_query + head * params_.index_query_head_stride;
   int64_t num_nan = 0;
   for (int64_t tile = std::max<int64_t>(0, begin - halo_tiles_); tile < end; ++tile) {
-    const TileRanges ranges = tile_ranges(params_.geometry, tile);
+    TileRanges ranges = tile_ranges(params_.geometry, tile);
+    ranges.end = std::min(ranges.end, params_.query_begin + params_.num_queries);
     const bool with_tree = uses_tree(params_, ranges.num_searched());
     const int64_t tiles_before = std::max<int64_t>(0, begin - tile);
     if (ranges.first_of_document() || !with_tree) tree.forget_kept();
     if (tiles_before > 0 && (!with_tree || !boxes_.contains(ranges.document_begin))) continue;
-    pack_columns(queries + (ranges.begin - params_.index_query_begin) * params_.num_index_dims,
+    pack_columns(queries_.head(head) + (ranges.begin - params_.index_query_begin) * params_.num_index_dims,
                  ranges.end - ranges.begin, params_.num_index_dims, columns.data());
     RunningBest best(std::min<int64_t>(params_.num_picks, ranges.num_searched()));
     if (with_tree) {
       const TreeBoxes& boxes = boxes_.at(ranges.document_begin)[static_cast<size_t>(head)];
       num_nan += tree.search_tile(ranges, boxes, columns.data(), static_cast<int>(tiles_before), &best);
     } else {
-      num_nan += scan_tile(params_, head, ranges, columns.data(), &best);
+      num_nan += scan_tile(params_, keys_.head(head), ranges, columns.data(), &best);
     }
     if (tiles_before == 0) write_picks(head, ranges, best);
   }
@@ -117,10 +129,9 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
 }
 
 void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& best) const {
-  const int64_t end = std::min(ranges.end, params_.query_begin + params_.num_queries);
   int32_t* out =
       params_.picks + head * params_.picks_head_stride + (ranges.begin - params_.query_begin) * params_.num_picks;
-  for (int64_t row = 0; row < end - ranges.begin; ++row, out += params_.num_picks) {
+  for (int64_t row = 0; row < ranges.end - ranges.begin; ++row, out += params_.num_picks) {
     std::fill(out, out + params_.num_picks, -1);
     int32_t* pick = out;
     for (const uint64_t key : best.row(row)) *pick++ = static_cast<int32_t>(key_block(key));

@@ -4,11 +4,10 @@
 
 namespace hiptrain::kernels {
 
-int64_t scan_tile(const SearchParams& params, int head, const TileRanges& ranges, const float* columns,
+int64_t scan_tile(const SearchParams& params, const float* keys, const TileRanges& ranges, const float* columns,
                   RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin;
   const int64_t block_size = params.geometry.block_size;
-  const float* const keys = params.index_key + head * params.index_key_head_stride;
   float scores[kQueryTile];
   int64_t num_nan = 0;
   for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {

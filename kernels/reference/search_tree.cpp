@@ -12,16 +12,17 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr int64_t kBoxesAtOnce = 64;
 
-float clamp_finite(float value) { return std::clamp(value, -kLargest, kLargest); }
+float largest_finite(ElementType element) {
+  return element == ElementType::kFloat32 ? std::numeric_limits<float>::max() : bfloat16_to_float(0x7f7f);
+}
 
 // The box of no key: its bound is below every other.
-void clear_box(float* box, int64_t num_dims) {
+void clear_box(float* box, int64_t num_dims, float largest) {
   for (int64_t d = 0; d < num_dims; ++d) {
-    box[2 * d] = -kLargest;
-    box[2 * d + 1] = kLargest;
+    box[2 * d] = -largest;
+    box[2 * d + 1] = largest;
   }
 }
 
@@ -58,18 +59,8 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
 
 }  // namespace
 
-bool uses_tree(const SearchParams& params, int64_t num_blocks) {
-  return num_blocks * params.geometry.block_size > params.scan_tokens;
-}
-
-int tree_top_level(int64_t num_blocks, int top_nodes) {
-  int level = 0;
-  while (num_whole_nodes(num_blocks, level) > top_nodes) ++level;
-  return level;
-}
-
 TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
-    : box_floats_(2 * int64_t{params.num_index_dims}), levels_(1) {
+    : box_floats_(2 * int64_t{params.num_index_dims}), largest_(largest_finite(params.index_element)), levels_(1) {
   const int top = tree_top_level(num_blocks, params.top_nodes);
   const int64_t keys_per_box = kTreeFanout * params.geometry.block_size / kBoxesPerNode;
   for (int level = 1; level <= top; ++level) {
@@ -87,10 +78,10 @@ void TreeBoxes::add_key_level(const float* index_keys, int64_t keys_per_box, int
   std::vector<float>& boxes = levels_.emplace_back(static_cast<size_t>(num_boxes * box_floats_));
   for_each_box(num_boxes, [&](int64_t i) {
     float* const box = boxes.data() + i * box_floats_;
-    clear_box(box, num_dims);
+    clear_box(box, num_dims, largest_);
     for (int64_t key = i * keys_per_box; key < (i + 1) * keys_per_box; ++key) {
       for (int64_t d = 0; d < num_dims; ++d) {
-        const float value = clamp_finite(index_keys[key * num_dims + d]);
+        const float value = std::clamp(index_keys[key * num_dims + d], -largest_, largest_);
         widen_box(box, d, value, value);
       }
     }
@@ -103,7 +94,7 @@ void TreeBoxes::add_box_level(int64_t num_boxes) {
   const float* const below = levels_.back().data();
   for_each_box(num_boxes, [&](int64_t i) {
     float* const box = boxes.data() + i * box_floats_;
-    clear_box(box, num_dims);
+    clear_box(box, num_dims, largest_);
     for (int64_t part = i * kTreeFanout; part < (i + 1) * kTreeFanout; ++part) {
       const float* const inner = below + part * box_floats_;
       for (int64_t d = 0; d < num_dims; ++d) widen_box(box, d, inner[2 * d], inner[2 * d + 1]);
@@ -112,8 +103,11 @@ void TreeBoxes::add_box_level(int64_t num_boxes) {
   levels_.push_back(std::move(boxes));
 }
 
-TreeSearch::TreeSearch(const SearchParams& params, int head)
-    : params_(params), head_(head), bound_columns_(static_cast<size_t>(2 * params.num_index_dims * kQueryTile)) {}
+TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
+    : params_(params),
+      keys_(keys),
+      largest_(largest_finite(params.index_element)),
+      bound_columns_(static_cast<size_t>(2 * params.num_index_dims * kQueryTile)) {}
 
 // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum,
 // minimum): one of the two adds an exact zero. Rounding is monotone and the chain is that of the
@@ -121,7 +115,7 @@ TreeSearch::TreeSearch(const SearchParams& params, int head)
 void TreeSearch::pack_bound_columns(const float* columns) {
   for (int64_t d = 0; d < params_.num_index_dims; ++d) {
     for (int64_t row = 0; row < kQueryTile; ++row) {
-      const float value = clamp_finite(columns[d * kQueryTile + row]);
+      const float value = std::clamp(columns[d * kQueryTile + row], -largest_, largest_);
       bound_columns_[static_cast<size_t>(2 * d * kQueryTile + row)] = value > 0 ? value : 0;
       bound_columns_[static_cast<size_t>((2 * d + 1) * kQueryTile + row)] = value < 0 ? value : 0;
     }
@@ -154,13 +148,12 @@ int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candid
                                  RunningBest* best) const {
   const int64_t num_rows = ranges.end - ranges.begin;
   const int64_t block_size = params_.geometry.block_size;
-  const float* const keys = params_.index_key + head_ * params_.index_key_head_stride;
   float scores[kQueryTile];
   int64_t num_nan = 0;
   for (const uint32_t entry : candidates) {
     const int64_t block = ranges.sink_end + entry_block(entry), first_row = entry_first_row(entry);
     num_nan += best_scores({.columns = columns,
-                            .keys = keys + block * block_size * params_.num_index_dims,
+                            .keys = keys_ + block * block_size * params_.num_index_dims,
                             .best = scores,
                             .num_keys = block_size,
                             .num_dims = params_.num_index_dims,

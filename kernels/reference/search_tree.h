@@ -1,10 +1,9 @@
-// The search of tiles through a tree of boxes. Nodes of level 0 are the blocks of a document from
-// its first searched block on; a node of level l is 16 of level l - 1.
+// The search of tiles through a tree of boxes (kernels/tree_geometry.h).
 //
 // Non-finite values: a NaN key value is left out of its box's dim, so one NaN cannot hide the box's
-// other keys; bounds are taken over values clamped to the largest finite float; a bound that is a
-// NaN all the same counts as -infinity. Only the scores of keys are counted when NaN, and only in
-// rows that see them.
+// other keys; bounds are taken over values clamped to the largest finite one of the index's element type; a bound that
+// is a NaN all the same counts as -infinity. Only the scores of keys are counted when NaN, and only in rows that see
+// them.
 #pragma once
 
 #include <cstdint>
@@ -12,20 +11,9 @@
 
 #include "kernels/hip_selection.h"
 #include "kernels/reference/score_key.h"
+#include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {
-
-constexpr int64_t kTreeFanout = 16;
-constexpr int64_t kBoxesPerNode = 32;
-
-// Whether a tile that searches num_blocks blocks uses the tree.
-bool uses_tree(const SearchParams& params, int64_t num_blocks);
-
-// The lowest level with at most top_nodes whole nodes in num_blocks blocks.
-int tree_top_level(int64_t num_blocks, int top_nodes);
-
-// Whole nodes of a level in num_blocks blocks.
-inline int64_t num_whole_nodes(int64_t num_blocks, int level) { return num_blocks >> (4 * level); }
 
 // The boxes of one document's nodes, for one KV head.
 class TreeBoxes {
@@ -44,6 +32,7 @@ class TreeBoxes {
   void add_box_level(int64_t num_boxes);
 
   int64_t box_floats_;
+  float largest_;
   std::vector<std::vector<float>> levels_;  // by level, the first empty; (boxes, num_index_dims, 2)
 };
 
@@ -52,7 +41,8 @@ class TreeBoxes {
 // the next tile.
 class TreeSearch {
  public:
-  TreeSearch(const SearchParams& params, int head);
+  // keys is the KV head's index keys, (num_tokens, num_index_dims).
+  TreeSearch(const SearchParams& params, const float* keys);
 
   void forget_kept() { kept_.clear(); }
 
@@ -73,7 +63,8 @@ class TreeSearch {
   Entries hand_on(int level, Entries own);
 
   const SearchParams& params_;
-  int head_;
+  const float* keys_;
+  float largest_;
   std::vector<float> bound_columns_;  // (num_index_dims, 2, kQueryTile)
   std::vector<Entries> kept_;         // by level: what the previous tile's tokens kept, first rows 0
 };

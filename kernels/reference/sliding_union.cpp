@@ -73,4 +73,16 @@ void sliding_union_reference(const UnionParams& params) {
   if (params.entries == nullptr) *params.num_dropped += num_dropped;
 }
 
+void list_offsets_reference(const ListOffsetsParams& params) {
+  int64_t total = 0;
+  for (int64_t head = 0; head < params.num_kv_heads; ++head) {
+    int64_t* const offsets = params.offsets + head * (params.num_tiles + 1);
+    for (int64_t tile = 0; tile < params.num_tiles; ++tile) {
+      offsets[tile] = total;
+      total += params.counts[head * params.num_tiles + tile];
+    }
+    offsets[params.num_tiles] = total;
+  }
+}
+
 }  // namespace hiptrain::kernels

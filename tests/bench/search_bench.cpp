@@ -25,6 +25,7 @@ double seconds_of_search(int64_t num_tokens, int64_t scan_tokens, const std::vec
                              .index_key = keys.data(),
                              .index_query_head_stride = num_tokens * kDims,
                              .index_key_head_stride = num_tokens * kDims,
+                             .index_element = kernels::ElementType::kFloat32,
                              .index_query_begin = 0,
                              .picks = picks.data(),
                              .picks_head_stride = num_tokens * kPicks,

@@ -1,13 +1,19 @@
 // The index: sums of query heads and copies of keys, cut to the index dims.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "kernels/hip_selection.h"
+#include "tests/support/kernel_call.h"
 
 namespace hiptrain::kernels {
 namespace {
+
+using testing::Backend;
+using testing::KernelCall;
 
 constexpr unsigned kSeed = 20264;
 constexpr int64_t kTokens = 301, kPadding = 11;
@@ -30,44 +36,74 @@ struct Index {
   std::vector<float> query, key;  // (kv heads, tokens and padding, dims)
 };
 
-Index run_index(const std::vector<float>& query, const std::vector<float>& key, int group,
-                const std::vector<int32_t>& dims, ElementType element) {
-  const std::vector<uint16_t> query16 = as_bfloat16(query), key16 = as_bfloat16(key);
+std::vector<char> as_elements(const std::vector<float>& values, ElementType element) {
+  const std::vector<uint16_t> narrow = as_bfloat16(values);
   const bool wide = element == ElementType::kFloat32;
+  const auto* const begin =
+      wide ? reinterpret_cast<const char*>(values.data()) : reinterpret_cast<const char*>(narrow.data());
+  return {begin, begin + std::ssize(values) * element_bytes(element)};
+}
+
+std::vector<float> as_floats(const std::vector<char>& bytes, ElementType element) {
+  std::vector<float> values(bytes.size() / static_cast<size_t>(element_bytes(element)));
+  for (size_t i = 0; i < values.size(); ++i) {
+    uint16_t narrow;
+    if (element == ElementType::kFloat32) {
+      std::memcpy(&values[i], &bytes[i * 4], 4);
+    } else {
+      std::memcpy(&narrow, &bytes[i * 2], 2);
+      values[i] = bfloat16_to_float(narrow);
+    }
+  }
+  return values;
+}
+
+struct Elements {
+  Backend backend;
+  ElementType heads, index;  // of query and key; of the index
+};
+
+Index run_index(const Elements& elements, const std::vector<float>& query, const std::vector<float>& key, int group,
+                const std::vector<int32_t>& dims) {
   const int64_t stride = kTokens * std::ssize(dims) + kPadding;
-  Index index{std::vector<float>(static_cast<size_t>(kKvHeads * stride), -99),
-              std::vector<float>(static_cast<size_t>(kKvHeads * stride), -99)};
+  const std::vector<float> poison(static_cast<size_t>(kKvHeads * stride), -99);
+  const std::vector<char> query_elements = as_elements(query, elements.heads);
+  const std::vector<char> key_elements = as_elements(key, elements.heads);
+  std::vector<char> index_query = as_elements(poison, elements.index), index_key = index_query;
+  KernelCall call(elements.backend);
   IndexParams params{
-      .query = wide ? static_cast<const void*>(query.data()) : query16.data(),
-      .key = wide ? static_cast<const void*>(key.data()) : key16.data(),
+      .query = query.empty() ? nullptr : call.in(query_elements),
+      .key = key.empty() ? nullptr : call.in(key_elements),
       .key_head_stride = kTokens * kHeadDim,
-      .index_query = index.query.data(),
-      .index_key = index.key.data(),
+      .index_query = call.in_out(index_query),
+      .index_key = call.in_out(index_key),
       .index_query_head_stride = stride,
       .index_key_head_stride = stride,
-      .index_dims = dims.data(),
-      .element = element,
+      .index_dims = call.in(dims),
+      .element = elements.heads,
+      .index_element = elements.index,
       .num_tokens = kTokens,
       .num_query_heads = kKvHeads * group,
       .num_kv_heads = kKvHeads,
       .head_dim = kHeadDim,
       .num_index_dims = static_cast<int>(dims.size()),
   };
-  if (query.empty()) params.query = nullptr;
-  if (key.empty()) params.key = nullptr;
-  index_reference(params);
-  return index;
+  call.run(params, index_reference, index_cuda);
+  return {as_floats(index_query, elements.index), as_floats(index_key, elements.index)};
 }
 
-class IndexOfGroup : public testing::TestWithParam<std::tuple<int, ElementType>> {};
+class IndexOfGroup : public ::testing::TestWithParam<std::tuple<int, Backend, ElementType, ElementType>> {
+ protected:
+  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(std::get<1>(GetParam())); }
+};
 
 TEST_P(IndexOfGroup, SumsTheGroupAndCopiesTheKey) {
-  const auto [group, element] = GetParam();
+  const auto [group, backend, heads, index_element] = GetParam();
   std::mt19937 generator(kSeed);
   const std::vector<int32_t> dims = {3, 23, 0, 11, 12};
   const std::vector<float> query = small_integers(kTokens * kKvHeads * group * kHeadDim, generator);
   const std::vector<float> key = small_integers(kKvHeads * kTokens * kHeadDim, generator);
-  const Index index = run_index(query, key, group, dims, element);
+  const Index index = run_index({backend, heads, index_element}, query, key, group, dims);
   for (int64_t head = 0; head < kKvHeads; ++head) {
     for (int64_t token = 0; token < kTokens; ++token) {
       for (int64_t d = 0; d < 5; ++d) {
@@ -85,20 +121,38 @@ TEST_P(IndexOfGroup, SumsTheGroupAndCopiesTheKey) {
   }
 }
 
+const auto kElements = ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16);
 INSTANTIATE_TEST_SUITE_P(Groups, IndexOfGroup,
-                         testing::Combine(testing::Values(1, 3, 7),
-                                          testing::Values(ElementType::kFloat32, ElementType::kBfloat16)));
+                         ::testing::Combine(::testing::Values(1, 3, 7),
+                                            ::testing::Values(Backend::kReference, Backend::kCuda), kElements,
+                                            kElements));
 
-TEST(Index, WritesOnlyWhatIsWanted) {
+class IndexOnBackend : public ::testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, IndexOnBackend, ::testing::Values(Backend::kReference, Backend::kCuda),
+                         [](const auto& backend) { return backend_name(backend.param); });
+
+TEST_P(IndexOnBackend, WritesOnlyWhatIsWanted) {
+  const Elements elements{GetParam(), ElementType::kFloat32, ElementType::kFloat32};
   std::mt19937 generator(kSeed + 1);
   const std::vector<float> query = small_integers(kTokens * kKvHeads * kHeadDim, generator);
   const std::vector<float> untouched(static_cast<size_t>(kKvHeads * (kTokens * 2 + kPadding)), -99);
-  const Index queries = run_index(query, {}, 1, {4, 5}, ElementType::kFloat32);
+  const Index queries = run_index(elements, query, {}, 1, {4, 5});
   EXPECT_EQ(queries.key, untouched);
   EXPECT_NE(queries.query, untouched);
-  const Index keys = run_index({}, query, 1, {4, 5}, ElementType::kFloat32);
+  const Index keys = run_index(elements, {}, query, 1, {4, 5});
   EXPECT_EQ(keys.query, untouched);
   EXPECT_NE(keys.key, untouched);
+}
+
+// 1 + 2^-9 + 2^-9 is 1 + 2^-8, halfway between two bfloat16 numbers; rounded term by term it would be 1.
+TEST_P(IndexOnBackend, ASumIsRoundedOnce) {
+  std::vector<float> query(static_cast<size_t>(kTokens * kKvHeads * 4 * kHeadDim), 0.0f);
+  for (int g = 0; g < 4; ++g) query[static_cast<size_t>(g * kHeadDim)] = g == 0 ? 1.0f : 0x1p-8f;
+  const Elements elements{GetParam(), ElementType::kFloat32, ElementType::kBfloat16};
+  EXPECT_EQ(run_index(elements, query, {}, 4, {0}).query[0], 1.0f + 0x1p-7f * 2);
 }
 
 }  // namespace

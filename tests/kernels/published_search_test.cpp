@@ -74,7 +74,7 @@ PublishedResult run_range(const PublishedCase& setup, const HeadData& data, int6
       .own_tile = setup.own_tile,
   };
   published_search_reference(params);
-  lay_out(sequence.num_heads, &result.lists);
+  lay_out(sequence, &result.lists);
   params.offsets = result.lists.offsets.data();
   params.entries = result.lists.entries.data();
   if (!result.lists.entries.empty()) published_search_reference(params);

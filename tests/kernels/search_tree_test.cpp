@@ -119,8 +119,11 @@ void expect_definition(const SelectionCase& setup, const IndexData& data) {
   }
 }
 
-SelectionCase tree_case(int64_t num_tokens) {
-  SelectionCase setup;
+using SearchTreeAtPlace = AtPlace;
+INSTANTIATE_TEST_SUITE_P(Places, SearchTreeAtPlace, ::testing::ValuesIn(kPlaces), place_name);
+
+SelectionCase tree_case(Place place, int64_t num_tokens) {
+  SelectionCase setup = at(place, {});
   setup.num_tokens = num_tokens;
   setup.scan_tokens = 0;
   return setup;
@@ -149,7 +152,7 @@ void make_queries_rarely_change(const SelectionCase& setup, std::mt19937& genera
 TEST(SearchTree, BoxesHoldTheirKeysAndNoMore) {
   std::mt19937 generator(kSeed + 12);
   for (const int64_t block_size : {16, 64}) {
-    SelectionCase setup = tree_case(520 * block_size);
+    SelectionCase setup = tree_case(kPlaces[0], 520 * block_size);
     setup.num_dims = 3;
     setup.block_size = block_size;
     setup.top_nodes = 2;
@@ -174,17 +177,18 @@ TEST(SearchTree, BoxesHoldTheirKeysAndNoMore) {
   }
 }
 
-TEST(SearchTree, OneLevelFollowsTheDefinition) {
+TEST_P(SearchTreeAtPlace, OneLevelFollowsTheDefinition) {
   std::mt19937 generator(kSeed);
   std::printf("seed %u\n", kSeed);
   for (int i = 0; i < 12; ++i) {
-    SelectionCase setup = tree_case(between(generator, 1000, 1700));
+    SelectionCase setup = tree_case(GetParam(), between(generator, 1000, 1700));
     setup.document_starts = {0, 128 * between(generator, 1, 7)};
     setup.block_size = one_of<int64_t>(generator, {16, 32});
     setup.sink_tokens = setup.block_size * between(generator, 0, 2);
     setup.window = one_of<int64_t>(generator, {1, 50, 130});
     setup.num_heads = 1 + i % 2;
     setup.num_dims = static_cast<int>(between(generator, 1, 6));
+    if (GetParam().index_element == ElementType::kBfloat16) setup.num_dims = one_of<int>(generator, {5, 8, 16, 24, 32});
     setup.num_picks = static_cast<int>(between(generator, 1, 8));
     setup.beam = static_cast<int>(between(generator, 1, 3));
     setup.top_nodes = static_cast<int>(between(generator, 1, 6));
@@ -198,9 +202,9 @@ TEST(SearchTree, OneLevelFollowsTheDefinition) {
   }
 }
 
-TEST(SearchTree, TwoLevelsFollowTheDefinition) {
+TEST_P(SearchTreeAtPlace, TwoLevelsFollowTheDefinition) {
   std::mt19937 generator(kSeed + 1);
-  SelectionCase setup = tree_case(8601);  // two whole nodes of level 2 at the end
+  SelectionCase setup = tree_case(GetParam(), 8601);  // two whole nodes of level 2 at the end
   setup.num_dims = 3;
   setup.beam = 1;
   setup.top_nodes = 3;
@@ -213,10 +217,10 @@ TEST(SearchTree, TwoLevelsFollowTheDefinition) {
   expect_definition(setup, data);
 }
 
-TEST(SearchTree, UnboundedBeamIsTheScan) {
+TEST_P(SearchTreeAtPlace, UnboundedBeamIsTheScan) {
   std::mt19937 generator(kSeed + 2);
   for (const int64_t block_size : {16, 32, 64, 128}) {
-    SelectionCase setup = tree_case(between(generator, 30 * block_size, 60 * block_size));
+    SelectionCase setup = tree_case(GetParam(), between(generator, 30 * block_size, 60 * block_size));
     setup.block_size = setup.sink_tokens = block_size;
     setup.num_dims = 16;
     setup.num_picks = 5;
@@ -229,9 +233,9 @@ TEST(SearchTree, UnboundedBeamIsTheScan) {
   }
 }
 
-TEST(SearchTree, NothingFromTheFuture) {
+TEST_P(SearchTreeAtPlace, NothingFromTheFuture) {
   std::mt19937 generator(kSeed + 3);
-  SelectionCase setup = tree_case(2114);
+  SelectionCase setup = tree_case(GetParam(), 2114);
   setup.num_dims = 6;
   setup.num_picks = 3;
   setup.beam = 1;
@@ -244,9 +248,9 @@ TEST(SearchTree, NothingFromTheFuture) {
   expect_causal(setup, data, other, 31);
 }
 
-TEST(SearchTree, ChunksAgreeWithTheirHalo) {
+TEST_P(SearchTreeAtPlace, ChunksAgreeWithTheirHalo) {
   std::mt19937 generator(kSeed + 4);
-  SelectionCase setup = tree_case(6000);
+  SelectionCase setup = tree_case(GetParam(), 6000);
   setup.num_heads = 2;
   setup.beam = 1;
   setup.top_nodes = 4;
@@ -260,7 +264,7 @@ TEST(SearchTree, ChunksAgreeWithTheirHalo) {
 }
 
 TEST(SearchTree, HaloIsThatOfTheHighestTree) {
-  SelectionCase setup = tree_case(1 << 20);
+  SelectionCase setup = tree_case(kPlaces[0], 1 << 20);
   setup.block_size = 64;
   setup.top_nodes = 64;
   EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);  // 16,382 blocks, 1,023 and 63 nodes
@@ -275,9 +279,9 @@ TEST(SearchTree, HaloIsThatOfTheHighestTree) {
   EXPECT_EQ(search_halo(search_params(setup)), 0);
 }
 
-TEST(SearchTree, DocumentsPickWhatTheyPickAlone) {
+TEST_P(SearchTreeAtPlace, DocumentsPickWhatTheyPickAlone) {
   std::mt19937 generator(kSeed + 5);
-  SelectionCase setup = tree_case(3000);
+  SelectionCase setup = tree_case(GetParam(), 3000);
   setup.document_starts = {0, 128, 1280, 1408};
   setup.num_heads = 2;
   setup.beam = 1;
@@ -285,16 +289,16 @@ TEST(SearchTree, DocumentsPickWhatTheyPickAlone) {
   expect_documents_alone(setup, normal_values(setup, generator));
 }
 
-TEST(SearchTree, ScaleIsFree) {
+TEST_P(SearchTreeAtPlace, ScaleIsFree) {
   std::mt19937 generator(kSeed + 6);
-  SelectionCase setup = tree_case(1500);
+  SelectionCase setup = tree_case(GetParam(), 1500);
   setup.num_dims = 8;
   expect_scale_free(setup, normal_values(setup, generator));
 }
 
 TEST(SearchTree, ThreadsDoNotMatter) {
   std::mt19937 generator(kSeed + 7);
-  SelectionCase setup = tree_case(5000);
+  SelectionCase setup = tree_case(kPlaces[0], 5000);
   setup.num_heads = 2;
   const IndexData data = normal_values(setup, generator);
   set_reference_threads(1);
@@ -304,8 +308,8 @@ TEST(SearchTree, ThreadsDoNotMatter) {
   set_reference_threads(0);
 }
 
-TEST(SearchTree, EqualScoresGoToTheLowestBlocks) {
-  SelectionCase setup = tree_case(1400);
+TEST_P(SearchTreeAtPlace, EqualScoresGoToTheLowestBlocks) {
+  SelectionCase setup = tree_case(GetParam(), 1400);
   setup.num_picks = 4;
   setup.beam = 1;
   setup.top_nodes = 1;
@@ -317,9 +321,9 @@ TEST(SearchTree, EqualScoresGoToTheLowestBlocks) {
   }
 }
 
-TEST(SearchTree, ManyPicksFromFewNodesAreStillAllThere) {
+TEST_P(SearchTreeAtPlace, ManyPicksFromFewNodesAreStillAllThere) {
   std::mt19937 generator(kSeed + 8);
-  SelectionCase setup = tree_case(2500);
+  SelectionCase setup = tree_case(GetParam(), 2500);
   setup.num_picks = 48;
   setup.beam = 3;
   setup.top_nodes = 2;
@@ -327,9 +331,9 @@ TEST(SearchTree, ManyPicksFromFewNodesAreStillAllThere) {
 }
 
 // A NaN key must not hide the other keys of its box, nor its node the other nodes.
-TEST(SearchTree, NanKeysHideNothing) {
+TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
   std::mt19937 generator(kSeed + 9);
-  SelectionCase setup = tree_case(1500);
+  SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
   setup.top_nodes = 8;
   IndexData data = small_integers(setup, generator);
@@ -346,8 +350,8 @@ TEST(SearchTree, NanKeysHideNothing) {
   EXPECT_EQ(picks_of(setup, result.picks, 0, 1490)[0], 43);
 }
 
-TEST(SearchTree, NothingButNanIsCountedAndStillPicks) {
-  SelectionCase setup = tree_case(1500);
+TEST_P(SearchTreeAtPlace, NothingButNanIsCountedAndStillPicks) {
+  SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
   setup.top_nodes = 1;
   const size_t size = 1500 * 4;
@@ -361,9 +365,9 @@ TEST(SearchTree, NothingButNanIsCountedAndStillPicks) {
   }
 }
 
-TEST(SearchTree, InfiniteKeysAreFound) {
+TEST_P(SearchTreeAtPlace, InfiniteKeysAreFound) {
   std::mt19937 generator(kSeed + 10);
-  SelectionCase setup = tree_case(1500);
+  SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
   setup.top_nodes = 8;
   IndexData data = small_integers(setup, generator);
@@ -372,9 +376,9 @@ TEST(SearchTree, InfiniteKeysAreFound) {
   EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, 1490)[0], 56);
 }
 
-TEST(SearchTree, PlantedKeysAreFound) {
+TEST_P(SearchTreeAtPlace, PlantedKeysAreFound) {
   std::mt19937 generator(kSeed + 11);
-  SelectionCase setup = tree_case(8192);
+  SelectionCase setup = tree_case(GetParam(), 8192);
   setup.num_dims = 16;
   setup.beam = 8;
   setup.top_nodes = 64;

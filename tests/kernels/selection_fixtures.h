@@ -5,14 +5,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/hip_selection.h"
+#include "tests/support/kernel_call.h"
 
 namespace hiptrain::kernels {
+
+using testing::Backend;
+using testing::KernelCall;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -24,6 +30,8 @@ struct SelectionCase {
   int num_heads = 1, num_dims = 4, num_picks = 2;
   int64_t scan_tokens = 1 << 30;
   int beam = 2, top_nodes = 4;
+  Backend backend = Backend::kReference;
+  ElementType index_element = ElementType::kFloat32;
 
   AttentionGeometry geometry() const {
     return {.num_tokens = num_tokens,
@@ -33,6 +41,34 @@ struct SelectionCase {
             .sink_tokens = sink_tokens,
             .window = window};
   }
+};
+
+// Where and on what index a test runs.
+struct Place {
+  Backend backend;
+  ElementType index_element;
+};
+
+inline SelectionCase at(Place place, SelectionCase setup) {
+  setup.backend = place.backend;
+  setup.index_element = place.index_element;
+  return setup;
+}
+
+constexpr Place kPlaces[] = {{Backend::kReference, ElementType::kFloat32},
+                             {Backend::kReference, ElementType::kBfloat16},
+                             {Backend::kCuda, ElementType::kFloat32},
+                             {Backend::kCuda, ElementType::kBfloat16}};
+
+inline std::string place_name(const ::testing::TestParamInfo<Place>& place) {
+  const bool wide = place.param.index_element == ElementType::kFloat32;
+  return std::string(backend_name(place.param.backend)) + (wide ? "_float32" : "_bfloat16");
+}
+
+// Tests of a class derived from it run at every place.
+class AtPlace : public ::testing::TestWithParam<Place> {
+ protected:
+  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam().backend); }
 };
 
 // (heads, tokens, dims) each
@@ -67,13 +103,31 @@ inline IndexData small_integers(const SelectionCase& setup, std::mt19937& genera
   return data;
 }
 
+inline float rounded_to(ElementType element, float value) {
+  return element == ElementType::kFloat32 ? value : bfloat16_to_float(float_to_bfloat16(value));
+}
+
 inline IndexData normal_values(const SelectionCase& setup, std::mt19937& generator) {
   const auto size = static_cast<size_t>(setup.num_heads * setup.num_tokens * setup.num_dims);
   IndexData data{std::vector<float>(size), std::vector<float>(size)};
   std::normal_distribution<float> normal;
-  for (float& value : data.query) value = normal(generator);
-  for (float& value : data.key) value = normal(generator);
+  for (float& value : data.query) value = rounded_to(setup.index_element, normal(generator));
+  for (float& value : data.key) value = rounded_to(setup.index_element, normal(generator));
   return data;
+}
+
+// Values as memory of the element type; bfloat16 must hold them exactly.
+inline std::vector<char> as_elements(const std::vector<float>& values, ElementType element) {
+  std::vector<char> bytes(values.size() * static_cast<size_t>(element_bytes(element)));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (element == ElementType::kFloat32) {
+      std::memcpy(&bytes[i * 4], &values[i], 4);
+    } else {
+      const uint16_t bits = float_to_bfloat16(values[i]);
+      std::memcpy(&bytes[i * 2], &bits, 2);
+    }
+  }
+  return bytes;
 }
 
 struct SearchResult {
@@ -85,6 +139,7 @@ inline SearchParams search_params(const SelectionCase& setup) {
   SearchParams params{};
   params.geometry = setup.geometry();
   params.num_kv_heads = setup.num_heads;
+  params.index_element = setup.index_element;
   params.num_index_dims = setup.num_dims;
   params.num_picks = setup.num_picks;
   params.scan_tokens = setup.scan_tokens;
@@ -107,14 +162,21 @@ inline SearchResult run_search_range(const SelectionCase& setup, const IndexData
   }
   SearchResult result;
   result.picks.assign(static_cast<size_t>(setup.num_heads * params.num_queries * setup.num_picks), -7);
-  params.index_query = queries.data();
-  params.index_key = data.key.data();
+  std::vector<int64_t> num_nan = {0};
+  const std::vector<char> query_elements = as_elements(queries, setup.index_element);
+  const std::vector<char> key_elements = as_elements(data.key, setup.index_element);
+  KernelCall call(setup.backend);
+  params.geometry.document_starts = call.in(setup.document_starts);
+  params.index_query = call.in(query_elements);
+  params.index_key = call.in(key_elements);
   params.index_query_head_stride = num_given * setup.num_dims;
   params.index_key_head_stride = setup.num_tokens * setup.num_dims;
-  params.picks = result.picks.data();
+  params.picks = call.in_out(result.picks);
   params.picks_head_stride = params.num_queries * setup.num_picks;
-  params.num_nan_scores = &result.num_nan;
-  search_reference(params);
+  params.num_nan_scores = call.in_out(num_nan);
+  params.workspace = call.workspace(search_workspace_bytes(params));
+  call.run(params, search_reference, search_cuda);
+  result.num_nan = num_nan[0];
   return result;
 }
 
@@ -141,18 +203,29 @@ struct TileLists {
   }
 };
 
+inline UnionParams union_params(const SelectionCase& setup, int64_t picks_begin, int64_t begin, int64_t end) {
+  UnionParams params{};
+  params.picks_head_stride = (end - picks_begin) * setup.num_picks;
+  params.picks_begin = picks_begin;
+  params.geometry = setup.geometry();
+  params.query_begin = begin;
+  params.num_queries = end - begin;
+  params.num_kv_heads = setup.num_heads;
+  params.num_picks = setup.num_picks;
+  return params;
+}
+
 // counts -> offsets, and room for the entries.
-inline void lay_out(int64_t num_heads, TileLists* lists) {
-  const int64_t tiles = static_cast<int64_t>(lists->counts.size()) / num_heads;
-  int64_t total = 0;
-  for (int64_t head = 0; head < num_heads; ++head) {
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      lists->offsets.push_back(total);
-      total += lists->counts[static_cast<size_t>(head * tiles + tile)];
-    }
-    lists->offsets.push_back(total);
-  }
-  lists->entries.assign(static_cast<size_t>(total), ~0u);
+inline void lay_out(const SelectionCase& setup, TileLists* lists) {
+  const int64_t tiles = static_cast<int64_t>(lists->counts.size()) / setup.num_heads;
+  lists->offsets.assign(static_cast<size_t>(setup.num_heads * (tiles + 1)), -1);
+  KernelCall call(setup.backend);
+  const ListOffsetsParams params{.counts = call.in(lists->counts),
+                                 .offsets = call.in_out(lists->offsets),
+                                 .num_tiles = tiles,
+                                 .num_kv_heads = setup.num_heads};
+  call.run(params, list_offsets_reference, list_offsets_cuda);
+  lists->entries.assign(static_cast<size_t>(lists->offsets.back()), ~0u);
 }
 
 // picks holds the tokens [picks_begin, end) of every head; the lists are those of the tiles of [begin, end).
@@ -160,24 +233,22 @@ inline TileLists run_union(const SelectionCase& setup, const std::vector<int32_t
                            int64_t begin, int64_t end, int64_t max_blocks = 0) {
   TileLists lists;
   lists.counts.assign(static_cast<size_t>(setup.num_heads * num_tiles(end - begin)), -1);
-  UnionParams params{.picks = picks.data(),
-                     .picks_head_stride = (end - picks_begin) * setup.num_picks,
-                     .picks_begin = picks_begin,
-                     .counts = lists.counts.data(),
-                     .offsets = nullptr,
-                     .entries = nullptr,
-                     .geometry = setup.geometry(),
-                     .query_begin = begin,
-                     .num_queries = end - begin,
-                     .num_kv_heads = setup.num_heads,
-                     .num_picks = setup.num_picks,
-                     .max_blocks = max_blocks,
-                     .num_dropped = &lists.num_dropped};
-  sliding_union_reference(params);
-  lay_out(setup.num_heads, &lists);
-  params.offsets = lists.offsets.data();
-  params.entries = lists.entries.data();
-  if (!lists.entries.empty()) sliding_union_reference(params);
+  for (const bool writes_entries : {false, true}) {
+    std::vector<int64_t> num_dropped = {0};
+    KernelCall call(setup.backend);
+    UnionParams params = union_params(setup, picks_begin, begin, end);
+    params.geometry.document_starts = call.in(setup.document_starts);
+    params.picks = call.in(picks);
+    params.counts = writes_entries ? nullptr : call.in_out(lists.counts);
+    params.offsets = writes_entries ? call.in(lists.offsets) : nullptr;
+    params.entries = writes_entries ? call.in_out(lists.entries) : nullptr;
+    params.max_blocks = max_blocks;
+    params.num_dropped = call.in_out(num_dropped);
+    call.run(params, sliding_union_reference, sliding_union_cuda);
+    lists.num_dropped += num_dropped[0];
+    if (!writes_entries) lay_out(setup, &lists);
+    if (lists.entries.empty()) break;  // a null pointer asks for counts
+  }
   return lists;
 }
 

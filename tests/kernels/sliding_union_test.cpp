@@ -38,20 +38,28 @@ std::vector<uint32_t> as_entries(const std::map<int64_t, int64_t>& first_rows) {
   return entries;
 }
 
-SelectionCase random_case(std::mt19937& generator) {
+class UnionOnBackend : public ::testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, UnionOnBackend, ::testing::Values(Backend::kReference, Backend::kCuda),
+                         [](const auto& backend) { return backend_name(backend.param); });
+
+SelectionCase random_case(Backend backend, std::mt19937& generator) {
   SelectionCase setup;
+  setup.backend = backend;
   setup.num_tokens = between(generator, 1, 700);
   setup.document_starts = random_documents(generator, setup.num_tokens);
   setup.num_heads = static_cast<int>(between(generator, 1, 3));
-  setup.num_picks = static_cast<int>(between(generator, 1, 4));
+  setup.num_picks = one_of<int>(generator, {1, 2, 3, 4, 64});
   return setup;
 }
 
-TEST(SlidingUnion, FollowsTheDefinition) {
+TEST_P(UnionOnBackend, FollowsTheDefinition) {
   std::mt19937 generator(kSeed);
   std::printf("seed %u\n", kSeed);
   for (int i = 0; i < 60; ++i) {
-    const SelectionCase setup = random_case(generator);
+    const SelectionCase setup = random_case(GetParam(), generator);
     const std::vector<int32_t> picks = random_picks(setup, generator);
     const TileLists lists = run_union(setup, picks, 0, 0, setup.num_tokens);
     const int64_t tiles = num_tiles(setup.num_tokens);
@@ -65,10 +73,10 @@ TEST(SlidingUnion, FollowsTheDefinition) {
   }
 }
 
-TEST(SlidingUnion, CapKeepsTheEarliestAndCountsTheRest) {
+TEST_P(UnionOnBackend, CapKeepsTheEarliestAndCountsTheRest) {
   std::mt19937 generator(kSeed + 1);
   for (int i = 0; i < 30; ++i) {
-    const SelectionCase setup = random_case(generator);
+    const SelectionCase setup = random_case(GetParam(), generator);
     const std::vector<int32_t> picks = random_picks(setup, generator);
     const int64_t cap = between(generator, 1, 30), tiles = num_tiles(setup.num_tokens);
     const TileLists lists = run_union(setup, picks, 0, 0, setup.num_tokens, cap);
@@ -92,9 +100,10 @@ TEST(SlidingUnion, CapKeepsTheEarliestAndCountsTheRest) {
   }
 }
 
-TEST(SlidingUnion, ARangeNeedsOnlyTheTileBefore) {
+TEST_P(UnionOnBackend, ARangeNeedsOnlyTheTileBefore) {
   std::mt19937 generator(kSeed + 2);
   SelectionCase setup;
+  setup.backend = GetParam();
   setup.num_tokens = 601;
   setup.num_heads = 2;
   const std::vector<int32_t> picks = random_picks(setup, generator);
@@ -113,8 +122,9 @@ TEST(SlidingUnion, ARangeNeedsOnlyTheTileBefore) {
   }
 }
 
-TEST(SlidingUnion, ADocumentsFirstTileHearsOfNoOther) {
+TEST_P(UnionOnBackend, ADocumentsFirstTileHearsOfNoOther) {
   SelectionCase setup;
+  setup.backend = GetParam();
   setup.num_tokens = 192;
   setup.num_picks = 1;
   setup.document_starts = {0, 128};

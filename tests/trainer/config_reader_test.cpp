@@ -70,6 +70,7 @@ TEST_F(ConfigReaderTest, DefaultsAreThoseOfTheStructs) {
 constexpr const char* kEveryField = R"(output_dir: "runs/a b: #1"
 seed: 18446744073709551615
 precision: float32
+device: cuda
 model:
   path: models/x-1
   init: random
@@ -107,6 +108,7 @@ optimizer:
   lr_scheduler_type: linear
   warmup_steps: 7
   min_lr_ratio: 0
+  state: bfloat16
 train:
   max_steps: 100
   num_epochs: 0.5
@@ -289,9 +291,10 @@ TEST_F(ConfigReaderTest, FilesThatAreNoConfig) {
   EXPECT_THAT(errors("[a]: 1\n"), ElementsAre("run.yaml:1:1: error: a key must be a word"));
   EXPECT_THAT(
       errors("base: &base {keep: 1}\ncheckpoint:\n  <<: *base\n"),
-      ElementsAre("run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, model, data, attention, "
-                  "optimizer, train, parallel, memory, checkpoint, evaluation",
-                  "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
+      ElementsAre(
+          "run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, device, model, data, attention, "
+          "optimizer, train, parallel, memory, checkpoint, evaluation",
+          "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
   EXPECT_THAT(errors_of({folder_.path()}),
               ElementsAre(folder_.path().string() + ": error: cannot be read: Is a directory"));
   EXPECT_THAT(errors(std::string(100000, '[')), ::testing::SizeIs(1));

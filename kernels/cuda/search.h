@@ -1,0 +1,23 @@
+// The parts of search_cuda. Each writes the picks of its tiles, and of no others.
+#pragma once
+
+#include "kernels/hip_selection.h"
+
+namespace hiptrain::kernels {
+
+// Tiles that scan, on the tensor cores: for a bfloat16 index that the copy engine can read.
+bool scan_fits_tensor_cores(const SearchParams& params);
+void scan_on_tensor_cores(const SearchParams& params, Stream stream);
+
+// Tiles that scan, for every index: float32 arithmetic in the reference's order, so the same bits.
+void scan_in_float32(const SearchParams& params, Stream stream);
+
+// Tiles that use the tree.
+void search_tree_cuda(const SearchParams& params, Stream stream);
+int64_t search_tree_workspace_bytes(const SearchParams& params);
+
+struct NodeBoxes;
+struct TreeLists;
+void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
+
+}  // namespace hiptrain::kernels

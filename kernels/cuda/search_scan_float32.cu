@@ -1,0 +1,53 @@
+// The scan without tensor cores: a thread block a tile, every dot product one chain of fused multiply-adds over
+// ascending dims, as in the reference.
+#include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/row_scores.cuh"
+#include "kernels/cuda/search.h"
+#include "kernels/cuda/tile_best.cuh"
+#include "kernels/tree_geometry.h"
+
+namespace hiptrain::kernels {
+namespace {
+
+// Grid: (tiles * KV heads), the tiles that search most first.
+__global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams params, int64_t tiles) {
+  extern __shared__ unsigned char memory[];
+  const int head = static_cast<int>(blockIdx.x / tiles);
+  const int64_t tile = params.query_begin / kQueryTile + tiles - 1 - blockIdx.x % tiles;
+  const TileRanges ranges = tile_ranges(params.geometry, tile);
+  if (uses_tree(params, ranges.num_searched())) return;
+  const int num_rows = num_picking_rows(params, tile);
+  const TileBest best{reinterpret_cast<uint64_t*>(memory), params.num_picks};
+  const auto block_keys = static_cast<int>(params.geometry.block_size);
+  RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), params.num_index_dims,
+                   block_keys);
+  scores.set_rows(
+      params.index_query, params.index_element,
+      head * params.index_query_head_stride + (ranges.begin - params.index_query_begin) * params.num_index_dims,
+      num_rows);
+  best.clear(threadIdx.x, kScoreThreads);
+  for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {
+    scores.set_keys(params.index_key, params.index_element,
+                    head * params.index_key_head_stride + block * block_keys * params.num_index_dims);
+    const float score = scores.best(0, num_rows);
+    if (threadIdx.x < num_rows) best.add(threadIdx.x, score_key(score, block));
+  }
+  scores.count_nan(params.num_nan_scores);
+  __syncthreads();
+  write_picks(params, head, tile, best, 0, num_rows, threadIdx.x, kScoreThreads);
+}
+
+}  // namespace
+
+void scan_in_float32(const SearchParams& params, Stream stream) {
+  const int64_t tiles = num_tiles(params.num_queries);
+  const auto shared_bytes =
+      static_cast<int>(TileBest::bytes(params.num_picks) +
+                       RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size)));
+  check_cuda(cudaFuncSetAttribute(scan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
+  scan_kernel<<<static_cast<unsigned>(tiles * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(params,
+                                                                                                           tiles);
+  check_launch("search");
+}
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,92 @@
+// The tree without tensor cores, in the reference's arithmetic: for every index, and the same bits.
+#include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/row_scores.cuh"
+#include "kernels/cuda/search.h"
+#include "kernels/cuda/search_tree.cuh"
+
+namespace hiptrain::kernels {
+namespace {
+
+class Float32Scorer {
+ public:
+  // Shared memory for the scores of nodes or of blocks.
+  static int64_t bytes(const SearchParams& params) {
+    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, kBoxesPerNode);
+    const int64_t blocks = RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size));
+    return nodes > blocks ? nodes : blocks;
+  }
+
+  __device__ Float32Scorer(const SearchParams& params, const NodeBoxes& boxes, float* memory)
+      : params_(params), boxes_(boxes), memory_(memory) {}
+
+  __device__ void set_tile(const TreeTile& at) {
+    queries_ = at.head * params_.index_query_head_stride +
+               (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_dims;
+  }
+
+  __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const TileBest& best) {
+    RowScores scores(memory_, 2 * params_.num_index_dims, kBoxesPerNode);
+    scores.set_bound_rows(params_.index_query, params_.index_element, queries_, at.num_rows,
+                          largest_finite(params_.index_element));
+    score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
+          NodeBoxes::node_elements(params_.num_index_dims), at.num_rows, candidates, best);
+  }
+
+  __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
+    const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
+    RowScores scores(memory_, params_.num_index_dims, static_cast<int>(params_.geometry.block_size));
+    scores.set_rows(params_.index_query, params_.index_element, queries_, at.num_rows);
+    score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
+          block_elements, at.num_rows, candidates, best);
+    scores.count_nan(params_.num_nan_scores);
+  }
+
+ private:
+  // The keys of node n begin at element first + n * node_elements.
+  __device__ void score(RowScores& scores, const void* keys, int64_t first, int64_t node_elements, int num_rows,
+                        const TreeCandidates& candidates, const TileBest& best) const {
+    for (int i = 0; i < candidates.count(); ++i) {
+      const uint32_t entry = candidates[i];
+      const int64_t node = entry_block(entry);
+      const int row = threadIdx.x, first_row = static_cast<int>(entry_first_row(entry));
+      scores.set_keys(keys, params_.index_element, first + node * node_elements);
+      const float row_score = scores.best(first_row, num_rows);
+      if (row >= first_row && row < num_rows) best.add(row, score_key(row_score, node));
+    }
+    __syncthreads();
+  }
+
+  const SearchParams& params_;
+  const NodeBoxes& boxes_;
+  float* memory_;
+  int64_t queries_ = 0;
+};
+
+// Grid: (runs of tiles * KV heads), the last runs first.
+__global__ void __launch_bounds__(kScoreThreads)
+    tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int64_t runs) {
+  using Search = TileTreeSearch<kScoreThreads, Float32Scorer>;
+  extern __shared__ __align__(8) unsigned char memory[];
+  __shared__ Search::List::Storage storage;
+  __shared__ int num_kept[kMaxTreeLevels];
+  const int head = static_cast<int>(blockIdx.x / runs);
+  const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
+  const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
+  Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory + lists.bytes()));
+  Search search(params, lists, scorer, memory, storage, num_kept);
+  search.search_run(head, begin, begin + kTilesPerRun < end_tile ? begin + kTilesPerRun : end_tile);
+}
+
+}  // namespace
+
+void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
+  const int64_t runs = (num_tiles(params.num_queries) + kTilesPerRun - 1) / kTilesPerRun;
+  const auto shared_bytes = static_cast<int>(lists.bytes() + Float32Scorer::bytes(params));
+  check_cuda(cudaFuncSetAttribute(tree_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+             "search: shared memory of the tree, which grows with beam, num_picks and num_index_dims");
+  tree_kernel<<<static_cast<unsigned>(runs * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(params, boxes,
+                                                                                                          lists, runs);
+  check_launch("search");
+}
+
+}  // namespace hiptrain::kernels

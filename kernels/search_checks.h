@@ -1,0 +1,34 @@
+// What every search refuses, on CPU and GPU alike.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+
+#include "kernels/tree_geometry.h"
+
+namespace hiptrain::kernels {
+
+inline void check_search(bool holds, const char* rule, int64_t value) {
+  if (holds) return;
+  std::ostringstream message;
+  message << "search: " << rule << ", not " << value;
+  throw std::logic_error(message.str());
+}
+
+inline void check_search(const SearchParams& params) {
+  const int64_t num_blocks = params.geometry.num_tokens / params.geometry.block_size;
+  check_search(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile",
+               params.query_begin);
+  check_search(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);
+  check_search(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
+  // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
+  check_search(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,
+               "beam must be at least 1 and a sixteenth of num_picks", params.beam);
+  check_search(params.index_query_begin % kQueryTile == 0 && params.index_query_begin <= params.query_begin,
+               "index_query_begin must be a multiple of the query tile and at most query_begin",
+               params.index_query_begin);
+  check_search(num_blocks < int64_t{1} << (32 - kFirstRowBits), "the sequence must have fewer than 2^26 blocks",
+               num_blocks);
+}
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,263 @@
+// Times the selection on a GPU: selection_bench [part ...], parts: scan, tree, union, index; all without arguments.
+//
+// Data with structure: keys are a slow random walk per dim, so that neighbours are alike, plus noise; a query is a key
+// of the past with noise, or noise alone. Medians of CUDA events after a warm-up.
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/search_scan.cuh"
+#include "kernels/hip_selection.h"
+#include "kernels/sparse_attention.h"
+
+namespace {
+
+using namespace hiptrain::kernels;  // NOLINT: a program of its own
+
+constexpr int kHeads = 8, kPicks = 2;
+
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count) {
+    check_cuda(cudaMalloc(reinterpret_cast<void**>(&data_), count * sizeof(T)), "cudaMalloc");
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { (void)cudaFree(data_); }
+  T* data() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
+};
+
+// A number from a counter: splitmix64.
+__device__ uint64_t mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+  return x ^ x >> 31;
+}
+
+__device__ float normal(uint64_t counter) {
+  const uint64_t bits = mix(counter);
+  const float u = (static_cast<uint32_t>(bits) + 1.0f) / 4294967808.0f,
+              v = static_cast<uint32_t>(bits >> 32) / 4294967296.0f;
+  return sqrtf(-2 * logf(u)) * cosf(6.2831853f * v);
+}
+
+// Waves of many lengths, the same for the sequence's every reader: keys within some tens of tokens are alike.
+__device__ float smooth(int head, int64_t token, int dim) {
+  float sum = 0;
+  for (int wave = 0; wave < 4; ++wave) {
+    const uint64_t seed = mix((head * 4099 + dim) * 8 + wave);
+    const double turns = static_cast<double>(token) * (0.5 + (seed & 0xffff) / 65536.0) / (48 << (3 * wave));
+    sum += cosf(6.2831853f * static_cast<float>(turns - floor(turns)));
+  }
+  return sum;
+}
+
+// offset: added to every score's mean through dim 0, to see scores of one sign.
+__global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, int64_t tokens, int dims, float key_mean) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= kHeads * tokens * dims) return;
+  const int dim = static_cast<int>(i % dims), head = static_cast<int>(i / dims / tokens);
+  const int64_t token = i / dims % tokens;
+  const int64_t source = static_cast<int64_t>(mix(head * tokens + token) % static_cast<uint64_t>(token + 1));
+  const float mean = dim == 0 ? key_mean : 0.0f;
+  key[i] = __float2bfloat16(smooth(head, token, dim) + 0.5f * normal(2 * i) + mean);
+  query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
+}
+
+float median_ms(int repeats, const std::function<void()>& work) {
+  cudaEvent_t begin, end;
+  check_cuda(cudaEventCreate(&begin), "event");
+  check_cuda(cudaEventCreate(&end), "event");
+  std::vector<float> times;
+  for (int i = 0; i <= repeats; ++i) {  // the first warms up
+    check_cuda(cudaEventRecord(begin), "event");
+    work();
+    check_cuda(cudaEventRecord(end), "event");
+    check_cuda(cudaEventSynchronize(end), "event");
+    float ms;
+    check_cuda(cudaEventElapsedTime(&ms, begin, end), "event");
+    if (i > 0) times.push_back(ms);
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+// The product without a selection: as little as keeps the scores from being optimised away.
+class NoSelection {
+ public:
+  __device__ NoSelection(TileBest, int, int64_t* counter) : counter_(counter) {}
+  template <class Scores, class UnitsOf>
+  __device__ void take(const Scores& scores, const UnitsOf&) {
+    if (scores(0) == 1e30f) ++*counter_;
+  }
+
+ private:
+  int64_t* counter_;
+};
+
+struct Sequence {
+  int64_t tokens;
+  int dims;
+  Buffer<__nv_bfloat16> query, key;
+  Buffer<int32_t> picks;
+  Buffer<int64_t> document_starts, counter;
+
+  Sequence(int64_t num_tokens, int num_dims, float key_mean = 0)
+      : tokens(num_tokens),
+        dims(num_dims),
+        query(kHeads * num_tokens * num_dims),
+        key(kHeads * num_tokens * num_dims),
+        picks(kHeads * num_tokens * kPicks),
+        document_starts(1),
+        counter(1) {
+    check_cuda(cudaMemset(document_starts.data(), 0, 8), "memset");
+    check_cuda(cudaMemset(counter.data(), 0, 8), "memset");
+    const int64_t blocks = (kHeads * tokens * dims + 255) / 256;
+    make_data<<<static_cast<unsigned>(blocks), 256>>>(query.data(), key.data(), tokens, dims, key_mean);
+    check_launch("make_data");
+    check_cuda(cudaDeviceSynchronize(), "make_data");
+  }
+
+  AttentionGeometry geometry() const { return {tokens, document_starts.data(), 1, 64, 64, 1024}; }
+
+  SearchParams search_params(int64_t scan_tokens) const {
+    SearchParams params{};
+    params.index_query = query.data();
+    params.index_key = key.data();
+    params.index_query_head_stride = params.index_key_head_stride = tokens * dims;
+    params.index_element = ElementType::kBfloat16;
+    params.picks = picks.data();
+    params.picks_head_stride = tokens * kPicks;
+    params.num_nan_scores = counter.data();
+    params.geometry = geometry();
+    params.num_queries = tokens;
+    params.num_kv_heads = kHeads;
+    params.num_index_dims = dims;
+    params.num_picks = kPicks;
+    params.scan_tokens = scan_tokens;
+    params.beam = 8;
+    params.top_nodes = 1024;
+    return params;
+  }
+
+  // Multiply-adds count two; every query with every key that its tile searches.
+  double scan_flop() const { return 1.0 * kHeads * dims * static_cast<double>(tokens) * static_cast<double>(tokens); }
+};
+
+void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int repeats) {
+  const Sequence sequence(tokens, dims, key_mean);
+  const SearchParams params = sequence.search_params(tokens);
+  const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
+  const float product = median_ms(repeats, [&] {
+    if (dims == 32) return launch_scan<32, NoSelection>(params, nullptr);
+    if (dims == 64) return launch_scan<64, NoSelection>(params, nullptr);
+    launch_scan<128, NoSelection>(params, nullptr);
+  });
+  const double flop = sequence.scan_flop();
+  std::printf(
+      "scan  %8lld tokens %3d dims  %-16s %9.3f ms %6.1f TFLOP/s   product alone %9.3f ms %6.1f TFLOP/s   %5.1f%%\n",
+      static_cast<long long>(tokens), dims, what, search, flop / search * 1e-9, product, flop / product * 1e-9,
+      100 * product / search);
+}
+
+void time_lists(int64_t tokens) {
+  const Sequence sequence(tokens, 32);
+  search_cuda(sequence.search_params(tokens), nullptr);
+  const int64_t tiles = num_tiles(tokens);
+  const Buffer<int64_t> counts(kHeads * tiles), offsets(kHeads * (tiles + 1)), dropped(1);
+  UnionParams params{};
+  params.picks = sequence.picks.data();
+  params.picks_head_stride = tokens * kPicks;
+  params.counts = counts.data();
+  params.geometry = sequence.geometry();
+  params.num_queries = tokens;
+  params.num_kv_heads = kHeads;
+  params.num_picks = kPicks;
+  params.num_dropped = dropped.data();
+  const float count_ms = median_ms(5, [&] { sliding_union_cuda(params, nullptr); });
+  const ListOffsetsParams sums{counts.data(), offsets.data(), tiles, kHeads};
+  const float offsets_ms = median_ms(5, [&] { list_offsets_cuda(sums, nullptr); });
+  int64_t num_entries = 0;
+  check_cuda(cudaMemcpy(&num_entries, offsets.data() + kHeads * (tiles + 1) - 1, 8, cudaMemcpyDeviceToHost), "memcpy");
+  const Buffer<uint32_t> entries(num_entries), inverted(num_entries);
+  params.offsets = offsets.data();
+  params.entries = entries.data();
+  const float entries_ms = median_ms(5, [&] { sliding_union_cuda(params, nullptr); });
+  const Buffer<int64_t> inverted_offsets(kHeads * (tiles + 1));
+  InvertedListsParams invert{offsets.data(),  tiles + 1, entries.data(), num_entries, inverted_offsets.data(),
+                             inverted.data(), tiles,     tiles,          kHeads};
+  const Buffer<char> workspace(invert_lists_workspace_bytes(invert));
+  invert.workspace = workspace.data();
+  const float invert_ms = median_ms(5, [&] { invert_lists_cuda(invert, nullptr); });
+  std::printf(
+      "lists %8lld tokens  %.1f blocks a tile  counts %.3f ms  offsets %.3f ms  entries %.3f ms  inversion %.3f ms\n",
+      static_cast<long long>(tokens), static_cast<double>(num_entries) / static_cast<double>(kHeads * tiles), count_ms,
+      offsets_ms, entries_ms, invert_ms);
+}
+
+void time_index(int64_t tokens) {
+  constexpr int kHeadDim = 128, kDims = 32, kGroup = 4;
+  const Buffer<__nv_bfloat16> query(tokens * kHeads * kGroup * kHeadDim), key(tokens * kHeads * kHeadDim);
+  check_cuda(cudaMemset(query.data(), 1, tokens * kHeads * kGroup * kHeadDim * 2), "memset");
+  check_cuda(cudaMemset(key.data(), 1, tokens * kHeads * kHeadDim * 2), "memset");
+  const Buffer<__nv_bfloat16> index_query(tokens * kHeads * kDims), index_key(tokens * kHeads * kDims);
+  std::vector<int32_t> dims;
+  for (int i = 0; i < kDims; ++i) dims.push_back(i < 16 ? 48 + i : 96 + i);
+  const Buffer<int32_t> index_dims(kDims);
+  check_cuda(cudaMemcpy(index_dims.data(), dims.data(), kDims * 4, cudaMemcpyHostToDevice), "memcpy");
+  IndexParams params{};
+  params.query = query.data();
+  params.key = key.data();
+  params.key_head_stride = tokens * kHeadDim;
+  params.index_query = index_query.data();
+  params.index_key = index_key.data();
+  params.index_query_head_stride = params.index_key_head_stride = tokens * kDims;
+  params.index_dims = index_dims.data();
+  params.element = params.index_element = ElementType::kBfloat16;
+  params.num_tokens = tokens;
+  params.num_query_heads = kHeads * kGroup;
+  params.num_kv_heads = kHeads;
+  params.head_dim = kHeadDim;
+  params.num_index_dims = kDims;
+  const float ms = median_ms(5, [&] { index_cuda(params, nullptr); });
+  const double bytes = static_cast<double>(tokens) * kHeads * kDims * 2 * (kGroup + 1 + 2);
+  std::printf("index %8lld tokens  %.3f ms  %.2f TB/s of index dims read and index written\n",
+              static_cast<long long>(tokens), ms, bytes / ms * 1e-9);
+}
+
+bool wanted(const char* part, int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], part) == 0) return true;
+  }
+  return argc == 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  constexpr int64_t kThousand = 1024, kMillion = kThousand * kThousand;
+  if (wanted("scan", argc, argv)) {
+    time_scan(64 * kThousand, 32, 0, "", 7);
+    time_scan(256 * kThousand, 32, 0, "", 5);
+    time_scan(kMillion, 32, 0, "", 3);
+    time_scan(256 * kThousand, 32, -30, "negative scores", 5);
+    for (const int dims : {64, 128}) time_scan(256 * kThousand, dims, 0, "", 5);
+  }
+  if (wanted("union", argc, argv)) {
+    time_lists(256 * kThousand);
+    time_lists(kMillion);
+  }
+  if (wanted("index", argc, argv)) time_index(kMillion);
+}
