@@ -39,6 +39,7 @@ fi
 torch=$("${1:-python3}" -c 'import importlib.util, os; print(os.path.dirname(importlib.util.find_spec("torch").origin))') || exit 2
 for library in "$torch"/lib "$(dirname "$torch")"/nvidia/*/lib; do libraries=${libraries:-$here}:$library; done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export OMP_NUM_THREADS=1  # the tests' matrices are small
 passed=0 failed=0
 
 run() {
