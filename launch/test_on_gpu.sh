@@ -47,7 +47,7 @@ run() {
   shift
   log=$(mktemp)
   if "$@" >"$log" 2>&1; then
-    echo "passed  $name ($((SECONDS - started)) s): $(grep -E '^\[  (PASSED|SKIPPED) ' "$log" | sed 's/^\[ *[A-Z]* *\] //' | paste -sd, | cut -c -100)"
+    echo "passed  $name ($((SECONDS - started)) s): $(grep -oE '[0-9]+ tests? from [0-9]+ test suites? ran' "$log" | head -n 1)"
     passed=$((passed + 1))
   else
     cat "$log"
