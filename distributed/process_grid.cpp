@@ -6,7 +6,8 @@
 
 namespace hiptrain {
 
-ProcessGrid::ProcessGrid(std::unique_ptr<Communicator> world, int sequence_ranks) : world_(std::move(world)) {
+ProcessGrid::ProcessGrid(std::unique_ptr<Communicator> world, int sequence_ranks, std::unique_ptr<Communicator> control)
+    : control_(std::move(control)), world_(std::move(world)) {
   const int rank = world_->rank();
   if (sequence_ranks < 1 || world_->size() % sequence_ranks != 0) {
     throw std::invalid_argument("parallel: " + std::to_string(sequence_ranks) +

@@ -41,9 +41,9 @@ struct TileRanges {
   HIPTRAIN_HOST_DEVICE bool first_of_document() const { return begin == document_begin; }
 };
 
-// The position where the document that holds `position` begins.
-HIPTRAIN_HOST_DEVICE inline int64_t document_begin(const AttentionGeometry& geometry, int64_t position) {
-  int64_t first = 0, last = geometry.num_documents;  // of the documents, the one sought is in [first, last)
+// The document that holds `position`.
+HIPTRAIN_HOST_DEVICE inline int64_t document_at(const AttentionGeometry& geometry, int64_t position) {
+  int64_t first = 0, last = geometry.num_documents;  // the one sought is in [first, last)
   while (last - first > 1) {
     const int64_t middle = first + (last - first) / 2;
     if (geometry.document_starts[middle] <= position)
@@ -51,7 +51,12 @@ HIPTRAIN_HOST_DEVICE inline int64_t document_begin(const AttentionGeometry& geom
     else
       last = middle;
   }
-  return geometry.document_starts[first];
+  return first;
+}
+
+// Position after the document's last token.
+HIPTRAIN_HOST_DEVICE inline int64_t document_end(const AttentionGeometry& geometry, int64_t document) {
+  return document + 1 < geometry.num_documents ? geometry.document_starts[document + 1] : geometry.num_tokens;
 }
 
 // Tiles are counted from the sequence's start: tile m holds positions [m * kQueryTile, ...).
@@ -59,7 +64,7 @@ HIPTRAIN_HOST_DEVICE inline TileRanges tile_ranges(const AttentionGeometry& geom
   TileRanges ranges{};
   ranges.begin = tile * kQueryTile;
   ranges.end = ranges.begin + kQueryTile < geometry.num_tokens ? ranges.begin + kQueryTile : geometry.num_tokens;
-  ranges.document_begin = document_begin(geometry, ranges.begin);
+  ranges.document_begin = geometry.document_starts[document_at(geometry, ranges.begin)];
   ranges.sink_begin = ranges.document_begin / geometry.block_size;
   ranges.window_end = (ranges.end - 1) / geometry.block_size + 1;
   ranges.sink_end = ranges.sink_begin + geometry.sink_tokens / geometry.block_size;
@@ -72,5 +77,19 @@ HIPTRAIN_HOST_DEVICE inline TileRanges tile_ranges(const AttentionGeometry& geom
 }
 
 HIPTRAIN_HOST_DEVICE inline int64_t num_tiles(int64_t num_tokens) { return (num_tokens + kQueryTile - 1) / kQueryTile; }
+
+// The tiles that see a key block whatever their lists say, as sink or in their window: [begin, end), tiles counted from
+// the sequence's start. Where the block is no sink these are the tiles of its window only.
+struct TileSpan {
+  int64_t begin, end;
+};
+HIPTRAIN_HOST_DEVICE inline TileSpan structured_tiles(const AttentionGeometry& geometry, int64_t block) {
+  const int64_t first_key = block * geometry.block_size, document = document_at(geometry, first_key);
+  const int64_t sink_end = geometry.document_starts[document] + geometry.sink_tokens;
+  // The last tile m whose window begins in the block or before it: 64 m - window + 1 < first key of the next block.
+  const int64_t window_end = (first_key + geometry.block_size + geometry.window - 2) / kQueryTile + 1;
+  const int64_t end = num_tiles(document_end(geometry, document));
+  return {first_key / kQueryTile, first_key < sink_end || window_end > end ? end : window_end};
+}
 
 }  // namespace hiptrain::kernels

@@ -45,6 +45,7 @@ struct SparseAttentionBackwardParams {
   // The lists the other way round (InvertedListsParams); read on the GPU only, null where there are no lists.
   const int64_t* inverted_offsets = nullptr;
   const uint32_t* inverted_entries = nullptr;
+  int64_t num_entries = 0;    // of the inverted lists, of all KV heads
   void* workspace = nullptr;  // (sparse_attention_backward_workspace_bytes(params)); GPU only
 };
 // Deterministic: the same inputs give the same bits, whatever the number of threads.

@@ -5,7 +5,6 @@ The logits are those of the first sequence, which starts with the first document
 """
 
 import argparse
-import struct
 import sys
 from pathlib import Path
 
@@ -14,18 +13,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-INDEX_HEADER = struct.Struct("<9sQBQQ")  # magic, version, type, sequences, documents
-TYPES = {4: numpy.int32, 8: numpy.uint16}
-
-
-def first_document(prefix):
-    """(tokens) of the first document of a Megatron .bin/.idx pair."""
-    index = Path(f"{prefix}.idx").read_bytes()
-    magic, version, type_code, _, _ = INDEX_HEADER.unpack_from(index)
-    if magic != b"MMIDIDX\x00\x00" or version != 1:
-        sys.exit(f"{prefix}.idx is not a Megatron index")
-    length = int(numpy.frombuffer(index, numpy.int32, count=1, offset=INDEX_HEADER.size)[0])
-    return numpy.fromfile(f"{prefix}.bin", TYPES[type_code], count=length).astype(numpy.int64)
+from token_file import first_document
 
 
 def transformers_logits(model_folder, tokens):

@@ -1,6 +1,10 @@
-"""Makes the folder of a small Llama from a tokenizer's: adds a config.json, no weights (for model.init: random).
+"""Makes the folder of a small untrained Llama from a tokenizer's: adds config.json and random weights.
 
 python launch/make_quickstart_model.py TOKENIZER_FOLDER OUTPUT_FOLDER
+
+The weights are such that some forty steps teach something: token embeddings of variance 1 (as large as what the layers
+will add to them) and layers whose output projections are zero. With the usual 0.02 everywhere attention's averages
+drown the tokens at first, and the loss stays at that of the tokens' frequencies for longer than the whole run.
 """
 
 import argparse
@@ -8,8 +12,13 @@ import json
 import shutil
 from pathlib import Path
 
-HIDDEN_SIZE, INTERMEDIATE_SIZE, NUM_LAYERS = 256, 1024, 4
+import numpy
+from safetensors.numpy import save_file
+
+HIDDEN_SIZE, INTERMEDIATE_SIZE, NUM_LAYERS = 512, 1024, 2
 NUM_HEADS, NUM_KEY_VALUE_HEADS, HEAD_DIM = 4, 2, 64
+EMBEDDING_SCALE, HEAD_SCALE, PROJECTION_SCALE = 1.0, 0.02, 0.04
+SEED = 1
 
 
 def llama_config(vocabulary_size, end_of_text):
@@ -29,18 +38,42 @@ def llama_config(vocabulary_size, end_of_text):
         "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
         "max_position_embeddings": 32768,
-        "initializer_range": 0.02,
-        "tie_word_embeddings": True,
+        "initializer_range": PROJECTION_SCALE,
+        "tie_word_embeddings": False,
         "bos_token_id": None,
         "eos_token_id": end_of_text,
         "dtype": "float32",
     }
 
 
-def num_parameters(vocabulary_size):
-    attention = HIDDEN_SIZE * HEAD_DIM * 2 * (NUM_HEADS + NUM_KEY_VALUE_HEADS)
-    layer = attention + 3 * HIDDEN_SIZE * INTERMEDIATE_SIZE + 2 * HIDDEN_SIZE
-    return vocabulary_size * HIDDEN_SIZE + NUM_LAYERS * layer + HIDDEN_SIZE
+def layer_weights(prefix, normal):
+    """normal(rows, columns, scale) draws; the output projections are zero."""
+    queries, keys = NUM_HEADS * HEAD_DIM, NUM_KEY_VALUE_HEADS * HEAD_DIM
+    return {
+        f"{prefix}.input_layernorm.weight": numpy.ones(HIDDEN_SIZE, numpy.float32),
+        f"{prefix}.self_attn.q_proj.weight": normal(queries, HIDDEN_SIZE, PROJECTION_SCALE),
+        f"{prefix}.self_attn.k_proj.weight": normal(keys, HIDDEN_SIZE, PROJECTION_SCALE),
+        f"{prefix}.self_attn.v_proj.weight": normal(keys, HIDDEN_SIZE, PROJECTION_SCALE),
+        f"{prefix}.self_attn.o_proj.weight": numpy.zeros((HIDDEN_SIZE, queries), numpy.float32),
+        f"{prefix}.post_attention_layernorm.weight": numpy.ones(HIDDEN_SIZE, numpy.float32),
+        f"{prefix}.mlp.gate_proj.weight": normal(INTERMEDIATE_SIZE, HIDDEN_SIZE, PROJECTION_SCALE),
+        f"{prefix}.mlp.up_proj.weight": normal(INTERMEDIATE_SIZE, HIDDEN_SIZE, PROJECTION_SCALE),
+        f"{prefix}.mlp.down_proj.weight": numpy.zeros((HIDDEN_SIZE, INTERMEDIATE_SIZE), numpy.float32),
+    }
+
+
+def random_weights(vocabulary_size):
+    generator = numpy.random.default_rng(SEED)
+
+    def normal(rows, columns, scale):
+        return scale * generator.standard_normal((rows, columns), dtype=numpy.float32)
+
+    weights = {"model.embed_tokens.weight": normal(vocabulary_size, HIDDEN_SIZE, EMBEDDING_SCALE)}
+    for layer in range(NUM_LAYERS):
+        weights |= layer_weights(f"model.layers.{layer}", normal)
+    weights["model.norm.weight"] = numpy.ones(HIDDEN_SIZE, numpy.float32)
+    weights["lm_head.weight"] = normal(vocabulary_size, HIDDEN_SIZE, HEAD_SCALE)
+    return weights
 
 
 def main():
@@ -55,7 +88,10 @@ def main():
     vocabulary_size = len({*tokenizer["model"]["vocab"], *added_tokens})
     config = llama_config(vocabulary_size, added_tokens[end_of_text])
     (arguments.output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    print(f"{arguments.output}: a Llama of {num_parameters(vocabulary_size) / 1e6:.1f}M parameters, {NUM_LAYERS} layers")
+    weights = random_weights(vocabulary_size)
+    save_file(weights, arguments.output / "model.safetensors", metadata={"format": "pt"})
+    size = sum(tensor.size for tensor in weights.values())
+    print(f"{arguments.output}: an untrained Llama of {size / 1e6:.1f}M parameters, {NUM_LAYERS} layers")
 
 
 if __name__ == "__main__":

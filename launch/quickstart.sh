@@ -22,8 +22,8 @@ fail() {
 prepare_inputs() {
   step "text: the longest sources of Python's standard library"
   $python launch/copy_standard_library.py $inputs/text
-  step "tokenizer, model folder without weights, token files"
-  $python data/make_tokenizer.py $inputs/text/train --output $inputs/tokenizer --vocab-size 4096
+  step "tokenizer, untrained model, token files"
+  $python data/make_tokenizer.py $inputs/text/train --output $inputs/tokenizer --vocab-size 1024
   $python launch/make_quickstart_model.py $inputs/tokenizer $inputs/model
   local part
   for part in train held_out; do
@@ -54,7 +54,7 @@ export_and_compare() {
   checkpoint=$(find $run/checkpoints -maxdepth 1 -name 'step_*' ! -name '*.tmp' | sort | tail -n 1)
   build/hiptrain export "$checkpoint" $run/export --dtype float32
   build/hiptrain evaluate $config --model $run/export --data $inputs/tokens/held_out --logits $run/logits.safetensors \
-    --set model.init=pretrained --set attention.type=dense --set data.sequence_length=2048 --sequences 1
+    --set attention.type=dense --set data.sequence_length=2048 --sequences 1
   $python launch/compare_logits.py $run/export $run/logits.safetensors $inputs/tokens/held_out
 }
 
@@ -71,7 +71,7 @@ main() {
   export_and_compare
   step "the run's curves"
   $python launch/plot_run.py $run
-  $python launch/check_loss_fell.py $run --by 1
+  $python launch/check_loss_fell.py $run --by 2 --tokens $inputs/tokens/train --below 1
   echo "quickstart: done in $((SECONDS - started)) s after the build; picture: $PWD/$run/metrics.png; model: $PWD/$run/export"
 }
 

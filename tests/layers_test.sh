@@ -30,7 +30,7 @@ forbid() {
   fi
 }
 
-allow_only kernels "$standard" '"kernels/' '<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups|immintrin)[a-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
+allow_only kernels "$standard" '"kernels/' '<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups|immintrin)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
 allow_only data "$standard" "$posix" '"data/'
 allow_only distributed "$standard" "$posix" '"distributed/' '<(ATen|c10)/' '<(mpi|nccl|cuda_runtime|cuda_runtime_api)\.h>'
 

@@ -14,6 +14,7 @@
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
+#include "trainer/device.h"
 #include "trainer/hip_attention.h"
 #include "trainer/safetensors.h"
 #include "trainer/threads.h"
@@ -22,11 +23,11 @@ namespace hiptrain {
 namespace {
 
 struct AttentionInput {
-  at::Tensor query;     // (tokens, query heads, head_dim)
-  at::Tensor key;       // (tokens, kv heads, head_dim)
-  at::Tensor value;     // (tokens, kv heads, head_dim)
-  at::Tensor d_output;  // (tokens, query heads, head_dim), or undefined
-  std::vector<int64_t> document_starts;
+  at::Tensor query;            // (tokens, query heads, head_dim)
+  at::Tensor key;              // (tokens, kv heads, head_dim)
+  at::Tensor value;            // (tokens, kv heads, head_dim)
+  at::Tensor d_output;         // (tokens, query heads, head_dim), or undefined
+  at::Tensor document_starts;  // (documents) int64
 };
 
 [[noreturn]] void refuse(const SafetensorsFile& file, const std::string& what) {
@@ -59,24 +60,24 @@ void check_shapes(const SafetensorsFile& file, const AttentionInput& input) {
     refuse(file, "do " + shape_of(input.d_output) + " does not match q " + shape_of(q));
 }
 
-std::vector<int64_t> read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
-  if (!file.tensors().contains("document_starts")) return {0};
+at::Tensor read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
+  if (!file.tensors().contains("document_starts")) return at::zeros({1}, at::kLong);
   const at::Tensor tensor = file.tensor("document_starts");
   if (tensor.scalar_type() != at::kLong || tensor.dim() != 1 || tensor.size(0) < 1)
     refuse(file, "document_starts is " + shape_of(tensor) + ": expected I64 (documents)");
   const int64_t alignment = std::max(kernels::kQueryTile, block_size);
-  std::vector<int64_t> starts(tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.size(0));
-  for (size_t i = 0; i < starts.size(); ++i) {
+  const int64_t* starts = tensor.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < tensor.size(0); ++i) {
     const int64_t least = i == 0 ? 0 : starts[i - 1] + 1;
     if (starts[i] < least || starts[i] >= num_tokens || starts[i] % alignment != 0 || (i == 0 && starts[i] != 0))
       refuse(file, "document_starts[" + std::to_string(i) + "] = " + std::to_string(starts[i]) +
                        ": expected 0 first, then ascending multiples of " + std::to_string(alignment) + " below " +
                        std::to_string(num_tokens));
   }
-  return starts;
+  return tensor;
 }
 
-AttentionInput read_input(const std::filesystem::path& path, const AttentionConfig& config) {
+AttentionInput read_input(const std::filesystem::path& path, const AttentionConfig& config, at::Device device) {
   const SafetensorsFile file(path);
   AttentionInput input{.query = file.tensor("q"),
                        .key = file.tensor("k"),
@@ -86,6 +87,8 @@ AttentionInput read_input(const std::filesystem::path& path, const AttentionConf
   if (file.tensors().contains("do")) input.d_output = file.tensor("do");
   check_shapes(file, input);
   input.document_starts = read_document_starts(file, input.query.size(0), config.block_size);
+  for (at::Tensor* tensor : {&input.query, &input.key, &input.value, &input.d_output, &input.document_starts})
+    if (tensor->defined()) *tensor = tensor->to(device);
   return input;
 }
 
@@ -112,18 +115,19 @@ BlockLists gather_lists(const BlockLists& local, const SequenceShard& shard, Com
   const SequenceShard tile_shard(tiles, 1, world.rank(), world.size());
   const at::Tensor counts =
       gather_sequence(local.offsets.diff(1, 1).unsqueeze(2).contiguous(), tile_shard, world).squeeze(2);
-  BlockLists all{.offsets = at::zeros({num_kv_heads, tiles + 1}, at::kLong), .entries = {}};
+  BlockLists all{.offsets = at::zeros({num_kv_heads, tiles + 1}, counts.options()), .entries = {}};
   const at::Tensor running = counts.flatten().cumsum(0).view({num_kv_heads, tiles});
   all.offsets.narrow(1, 1, tiles).copy_(running);
   for (int64_t head = 1; head < num_kv_heads; ++head) all.offsets[head][0] = all.offsets[head - 1][tiles];
 
-  at::Tensor longest = at::full({1}, local.entries.numel(), at::kLong);
+  at::Tensor longest = at::full({1}, local.entries.numel(), counts.options());
   world.all_reduce_max(longest);
   const int64_t room = longest.item<int64_t>();
-  at::Tensor padded = at::zeros({room}, at::kInt), gathered = at::empty({world.size(), room}, at::kInt);
+  const auto options = local.entries.options();
+  at::Tensor padded = at::zeros({room}, options), gathered = at::empty({world.size(), room}, options);
   padded.narrow(0, 0, local.entries.numel()).copy_(local.entries);
   world.all_gather(padded, gathered);
-  std::vector<at::Tensor> in_order{at::empty({0}, at::kInt)};
+  std::vector<at::Tensor> in_order{at::empty({0}, options)};
   std::vector<int64_t> taken(world.size(), 0);  // each rank's entries are ordered by head, then tile
   for (int64_t head = 0; head < num_kv_heads; ++head)
     for (int rank = 0; rank < world.size(); ++rank) {
@@ -151,11 +155,13 @@ struct Timings {
   double selection = 0, forward = 0, backward = 0;
 };
 
-// Adds the seconds that `work` takes to `total`, and returns its result.
+// Adds the seconds that `work` takes on the device to `total`, and returns its result.
 template <typename Work>
-auto timed(double& total, Work work) {
+auto timed(at::Device device, double& total, Work work) {
+  synchronize(device);
   const auto start = std::chrono::steady_clock::now();
   auto result = work();
+  synchronize(device);
   total += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
@@ -164,13 +170,15 @@ BlockLists select(const HipAttention& attention, const AttentionConfig& config, 
                   const at::Tensor& query, const at::Tensor& local_key, const KeysAndValues& keys, Tensors& out) {
   const int num_kv_heads = static_cast<int>(local_key.size(0)), head_dim = static_cast<int>(local_key.size(2));
   if (attention.selects()) {
-    const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim);
-    out["picks"] = attention.pick(index_queries(query, num_kv_heads, dims), index_keys(local_key, dims));
+    const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
+    // As in training: the GPU's index is of the values' type, the CPU's always float32.
+    const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
+    out["picks"] = attention.pick(index_queries(query, num_kv_heads, dims, type), index_keys(local_key, dims, type));
     return attention.unite(out["picks"]);
   }
   if (attention.selects_as_published()) return attention.select_as_published(query, keys.key);
-  return {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, at::kLong),
-          .entries = at::empty({0}, at::kInt)};
+  return {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, query.options().dtype(at::kLong)),
+          .entries = at::empty({0}, query.options().dtype(at::kInt))};
 }
 
 Tensors compute(const AttentionInput& input, const AttentionConfig& config, Communicator& world, RunningCounts& counts,
@@ -181,9 +189,10 @@ Tensors compute(const AttentionInput& input, const AttentionConfig& config, Comm
   const KeysAndValues keys{.key = gather_sequence(local_key, shard, world),
                            .value = gather_sequence(local_heads(input.value, shard), shard, world)};
   Tensors out;
-  const BlockLists lists =
-      timed(timings.selection, [&] { return select(attention, config, shard, query, local_key, keys, out); });
-  const AttentionOutput output = timed(timings.forward, [&] { return attention.forward(query, keys, lists, 0); });
+  const BlockLists lists = timed(query.device(), timings.selection,
+                                 [&] { return select(attention, config, shard, query, local_key, keys, out); });
+  const AttentionOutput output =
+      timed(query.device(), timings.forward, [&] { return attention.forward(query, keys, lists, 0); });
   out["o"] = gather_tokens(output.output, shard, world);
   out["lse"] = gather_tokens(output.log_sum_exp, shard, world);
   add_lists(out, gather_lists(lists, shard, world));
@@ -191,8 +200,8 @@ Tensors compute(const AttentionInput& input, const AttentionConfig& config, Comm
 
   KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
   const at::Tensor d_output = local_tokens(input.d_output, shard);
-  const at::Tensor d_query =
-      timed(timings.backward, [&] { return attention.backward(query, keys, lists, 0, output, d_output, d_keys); });
+  const at::Tensor d_query = timed(query.device(), timings.backward,
+                                   [&] { return attention.backward(query, keys, lists, 0, output, d_output, d_keys); });
   out["dq"] = gather_tokens(d_query, shard, world);
   const auto home = [&](const at::Tensor& gradient) {
     return gather_tokens(reduce_scatter_sequence(gradient, shard, world).transpose(0, 1).contiguous(), shard, world);
@@ -205,22 +214,21 @@ Tensors compute(const AttentionInput& input, const AttentionConfig& config, Comm
 }  // namespace
 
 int run_attention(const AttentionCommand& command, MpiRuntime& mpi) {
-  if (command.backend != "reference")
-    throw std::invalid_argument("--backend " + command.backend +
-                                ": this version computes attention on the CPU; valid: reference");
   const RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
-  const std::unique_ptr<Communicator> world = mpi.world(std::chrono::seconds(config.parallel.timeout_seconds));
-  const AttentionInput input = read_input(command.input, config.attention);
+  const at::Device device = choose_device(command.backend == "cuda" ? "cuda" : "cpu", mpi);
+  const ProcessGrid grid = make_process_grid(mpi, device, {.timeout_seconds = config.parallel.timeout_seconds});
+  const AttentionInput input = read_input(command.input, config.attention, device);
   check_attention(config.attention, input.query.size(2));
   share_threads(mpi.local_size());
-  RunningCounts counts;
+  RunningCounts counts(device);
   Timings timings;
-  const Tensors out = compute(input, config.attention, *world, counts, timings);
+  const Tensors out = compute(input, config.attention, grid.sequence(), counts, timings);
+  const RunningCounts::Values counted = counts.take();
   at::Tensor totals = at::zeros({2}, at::kLong);
-  totals[0] = counts.nan_scores;
-  totals[1] = counts.dropped_entries;
-  world->all_reduce_sum(totals);
-  if (world->rank() != 0) return kSuccess;
+  totals[0] = counted.nan_scores;
+  totals[1] = counted.dropped_entries;
+  grid.control().all_reduce_sum(totals);
+  if (mpi.rank() != 0) return kSuccess;
   write_safetensors(command.output, out);
   const int64_t tiles = (out.at("list_offsets").size(1) - 1) * input.key.size(1);
   std::cout << command.output.string() << ": " << input.query.size(0) << " tokens, "

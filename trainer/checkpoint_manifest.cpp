@@ -12,7 +12,7 @@
 namespace hiptrain {
 namespace {
 
-constexpr int kManifestVersion = 1;
+constexpr int kManifestVersion = 2;
 
 nlohmann::json json_of(const TrainingState& state) {
   return {{"step", state.step},
@@ -64,6 +64,21 @@ std::string hexadecimal(uint64_t value) {
   return text.str();
 }
 
+// Of the values, whatever the white space between them.
+std::string checksum_of(const nlohmann::ordered_json& json) {
+  const std::string text = json.dump();
+  return hexadecimal(XXH3_64bits(text.data(), text.size()));
+}
+
+// A manifest's last field is the checksum of all before it.
+void verify_own_checksum(const std::filesystem::path& path, nlohmann::ordered_json json) {
+  const std::string expected = json.at("xxh3");
+  json.erase("xxh3");
+  if (checksum_of(json) != expected)
+    throw CheckpointError(path.string() + ": checksum " + checksum_of(json) + ", its last field says " + expected +
+                          "; the file was changed or damaged");
+}
+
 }  // namespace
 
 std::string rank_file_name(int rank) {
@@ -89,6 +104,7 @@ std::string to_json(const CheckpointManifest& manifest) {
       pieces.push_back({{"file", piece.file}, {"begin", piece.begin}, {"end", piece.end}});
     json["tensors"][name] = {{"shape", tensor.shape}, {"pieces", pieces}};
   }
+  json["xxh3"] = checksum_of(json);
   return json.dump(1) + "\n";
 }
 
@@ -97,10 +113,11 @@ CheckpointManifest read_manifest(const std::filesystem::path& checkpoint) {
   std::ifstream file(path);
   if (!file) throw CheckpointError(path.string() + ": cannot be opened; a checkpoint is a folder with a manifest.json");
   try {
-    const nlohmann::json json = nlohmann::json::parse(file);
+    const nlohmann::ordered_json json = nlohmann::ordered_json::parse(file);
     if (json.at("version") != kManifestVersion)
       throw CheckpointError(path.string() + ": version " + json.at("version").dump() + ", this program reads version " +
                             std::to_string(kManifestVersion));
+    verify_own_checksum(path, json);
     const CheckpointManifest manifest = manifest_of(json);
     check_pieces(path, manifest);
     return manifest;

@@ -1,9 +1,9 @@
 // What is in a checkpoint folder, and how it is checked and read.
 //
 //   manifest.json                state of the run; every file's size and XXH3-64 checksum; every tensor's shape and
-//   pieces rank_00000.safetensors ...   1-D float32 pieces, named "NAME", "NAME:exp_avg", "NAME:exp_avg_sq", NAME as in
-//   the
-//                                Hugging Face folder
+//                                pieces; last the checksum of all these values
+//   rank_00000.safetensors ...   1-D pieces, of the type of optimizer.state: "NAME", "NAME:exp_avg", "NAME:exp_avg_sq",
+//                                NAME as in the Hugging Face folder
 //   config.resolved.yaml         the run's config
 #pragma once
 

@@ -12,6 +12,7 @@ constexpr const char* kFooter =
     "  mpirun -np 2 --bind-to none hiptrain train run.yaml\n"
     "  hiptrain evaluate --model DIR --data tokens/held_out --set attention.window=512\n"
     "  hiptrain export runs/x/checkpoints/step_00000100 OUT\n"
+    "  hiptrain bench train --model-config configs/models/llama-3.2-1b.json --tokens 131072\n"
     "  hiptrain config --help-fields\n"
     "exit codes: 0 success, 2 a mistake in the command, config or model folder, 3 data or checkpoint, 4 memory,\n"
     "  5 diverged, 6 communication, 130 stopped by a signal after saving";
@@ -27,6 +28,8 @@ void add_train(CLI::App& program, TrainCommand& command) {
   app->add_option("config", command.configs, "YAML files; later ones win")->required()->type_name("FILE");
   add_overrides(*app, command.overrides);
   app->add_flag("--check", command.check, "read and check everything, print the resolved config, stop");
+  app->add_option("--profile", command.profile, "write a trace of the run's third step here (chrome://tracing)")
+      ->type_name("FILE");
 }
 
 void add_evaluate(CLI::App& program, EvaluateCommand& command) {
@@ -81,12 +84,58 @@ void add_attention(CLI::App& program, AttentionCommand& command) {
       ->type_name("NAME");
 }
 
+void add_bench_train(CLI::App& bench, BenchTrainCommand& command) {
+  CLI::App* app = bench.add_subcommand("train", "a training step on random weights and tokens, part by part");
+  app->add_option("--model-config", command.model_config, "a config.json, such as configs/models/llama-3.2-1b.json")
+      ->required()
+      ->type_name("FILE");
+  app->add_option("--tokens", command.tokens, "of a sequence")->check(CLI::Range(2, 1 << 30))->type_name("N");
+  add_overrides(*app, command.overrides);
+  app->add_option("--steps", command.steps, "that are timed")->check(CLI::PositiveNumber)->type_name("N");
+  app->add_option("--warm-up", command.warm_up, "steps before")->check(CLI::NonNegativeNumber)->type_name("N");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+  app->add_option("--profile", command.profile, "write a trace of the median step here (chrome://tracing)")
+      ->type_name("FILE");
+}
+
+void add_bench_attention(CLI::App& bench, BenchAttentionCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "attention", "one layer's search and attention on random tensors, beside dense cuDNN attention; GPU only");
+  app->add_option("--tokens", command.tokens, "one or more lengths")->check(CLI::Range(64, 1 << 30))->type_name("N");
+  app->add_option("--query-heads", command.query_heads)->check(CLI::PositiveNumber)->type_name("N");
+  app->add_option("--kv-heads", command.kv_heads)->check(CLI::PositiveNumber)->type_name("N");
+  app->add_option("--head-dim", command.head_dim)->check(CLI::PositiveNumber)->type_name("N");
+  app->add_option("--list-blocks", command.list_blocks, "of a tile's fixed list")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  add_overrides(*app, command.overrides);
+  app->add_option("--repeats", command.repeats, "of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--dense-seconds", command.dense_seconds,
+                  "longest time for dense attention; beyond, its rate at the length before is extrapolated; 0: none")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("S");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
 void add_config(CLI::App& program, ConfigCommand& command) {
   CLI::App* app = program.add_subcommand("config", "print a resolved config, or help on its fields");
   app->add_option("config", command.configs, "YAML files; later ones win")->type_name("FILE");
   add_overrides(*app, command.overrides);
   CLI::Option* help = app->add_flag("--help-fields", command.help_fields, "every field: type, default, meaning");
   app->add_flag("--markdown", command.markdown, "the help on fields as a Markdown page")->needs(help);
+}
+
+// A sentence about a first word that is no command; "" if it is one, or none was given.
+std::string unknown_command(const CLI::App& program, int argc, const char* const* argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  std::string names;
+  for (const CLI::App* command : program.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == argv[1]) return "";
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  return "'" + std::string(argv[1]) + "' is no command; valid: " + names + "\n";
 }
 
 }  // namespace
@@ -100,11 +149,17 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   EvaluateCommand evaluate;
   ExportCommand exporting;
   AttentionCommand attention;
+  BenchTrainCommand bench_train;
+  BenchAttentionCommand bench_attention;
   ConfigCommand config;
   add_train(program, train);
   add_evaluate(program, evaluate);
   add_export(program, exporting);
   add_attention(program, attention);
+  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention");
+  bench->require_subcommand(1);
+  add_bench_train(*bench, bench_train);
+  add_bench_attention(*bench, bench_attention);
   program.add_subcommand("doctor", "versions, devices, ranks, disk; a product and an all-reduce; what is missing");
   add_config(program, config);
   CommandLine line;
@@ -113,7 +168,7 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     std::ostringstream out, err;
     line.exit_code = program.exit(error, out, err) == 0 ? kSuccess : kUserMistake;
-    line.message = out.str() + err.str();
+    line.message = unknown_command(program, argc, argv) + out.str() + err.str();
     return line;
   }
   const std::string name = program.get_subcommands().front()->get_name();
@@ -121,6 +176,8 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   if (name == "evaluate") line.command = evaluate;
   if (name == "export") line.command = exporting;
   if (name == "attention") line.command = attention;
+  if (name == "bench" && bench->get_subcommands().front()->get_name() == "train") line.command = bench_train;
+  if (name == "bench" && bench->get_subcommands().front()->get_name() == "attention") line.command = bench_attention;
   if (name == "doctor") line.command = DoctorCommand{};
   if (name == "config") line.command = config;
   line.ready = true;

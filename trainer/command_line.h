@@ -24,6 +24,7 @@ struct TrainCommand {
   std::vector<std::filesystem::path> configs;
   std::vector<std::string> overrides;  // section.key=value
   bool check = false;                  // read and check everything, print the resolved config, stop
+  std::filesystem::path profile;       // where to write a trace of one step; empty: nowhere
 };
 
 struct EvaluateCommand {
@@ -48,6 +49,26 @@ struct AttentionCommand {
   std::string backend = "reference";
 };
 
+// A training step on random weights and tokens.
+struct BenchTrainCommand {
+  std::filesystem::path model_config;  // a config.json
+  int64_t tokens = 131072;             // of a sequence
+  std::vector<std::string> overrides;
+  int64_t steps = 3, warm_up = 2;
+  std::filesystem::path json, profile;  // where to write the figures, and a trace; empty: nowhere
+};
+
+// One layer's attention on random tensors.
+struct BenchAttentionCommand {
+  std::vector<int64_t> tokens{65536, 262144, 1048576};
+  int64_t query_heads = 32, kv_heads = 8, head_dim = 128;
+  int64_t list_blocks = 64;  // of a tile's fixed list
+  std::vector<std::string> overrides;
+  int64_t repeats = 5;
+  double dense_seconds = 60;   // dense attention is timed up to the length where it would take longer than that
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
 struct DoctorCommand {};
 
 struct ConfigCommand {
@@ -56,8 +77,8 @@ struct ConfigCommand {
   bool help_fields = false, markdown = false;
 };
 
-using Command =
-    std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, DoctorCommand, ConfigCommand>;
+using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
+                             BenchAttentionCommand, DoctorCommand, ConfigCommand>;
 
 // What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
 struct CommandLine {

@@ -12,6 +12,8 @@ int run_train(const TrainCommand& command, MpiRuntime& mpi);
 int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi);
 int run_export(const ExportCommand& command, MpiRuntime& mpi);
 int run_attention(const AttentionCommand& command, MpiRuntime& mpi);
+int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi);
+int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi);
 int run_doctor(MpiRuntime& mpi);
 
 }  // namespace hiptrain

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/attention_geometry.h"
+#include "kernels/hip_selection.h"
 
 namespace hiptrain {
 namespace {
@@ -55,6 +55,18 @@ void add_attention_conflicts(const RunConfig& config, RunPurpose purpose, std::v
               ", but documents start on multiples of " + number(alignment) +
               "; set attention.block_size as large, or data.packing: stream");
   }
+}
+
+// The lists of picked blocks number a sequence's blocks in 26 bits.
+void add_length_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  int64_t block_size = config.attention.block_size;
+  for (const LayerAttention& entry : config.attention_layers)
+    block_size = std::min(block_size, entry.attention.block_size);
+  const int64_t longest = block_size * ((int64_t{1} << (32 - kernels::kFirstRowBits)) - 1);
+  if (config.data.sequence_length > longest)
+    add(conflicts, {"data.sequence_length", "attention.block_size", "attention.layers"},
+        number(config.data.sequence_length) + " is not valid; valid with blocks of " + number(block_size) +
+            " keys: 2 to " + number(longest));
 }
 
 void add_schedule_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
@@ -120,6 +132,7 @@ std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose p
   std::vector<ConfigConflict> conflicts;
   if (purpose == RunPurpose::kTraining) add_missing(config, conflicts);
   add_attention_conflicts(config, purpose, conflicts);
+  add_length_conflicts(config, conflicts);
   add_schedule_conflicts(config, conflicts);
   return conflicts;
 }

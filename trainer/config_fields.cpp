@@ -5,6 +5,8 @@
 namespace hiptrain {
 namespace {
 
+constexpr double kMostEpochs = 1e6;  // so that a count of steps is an integer of 64 bits
+
 FieldLimits at_least(double minimum) { return {.minimum = minimum}; }
 FieldLimits between(double minimum, double maximum) { return {.minimum = minimum, .maximum = maximum}; }
 FieldLimits above(double minimum) { return {.minimum = minimum, .minimum_excluded = true}; }
@@ -31,6 +33,8 @@ std::vector<ConfigField> top_level_fields() {
       {"seed", slot<&RunConfig::seed>, {}, "of random weights and of the order of the data"},
       {"precision", slot<&RunConfig::precision>, one_of({"bfloat16", "float32"}),
        "of weights and activations as stored; master weights, sums and products on the CPU are float32"},
+      {"device", slot<&RunConfig::device>, one_of({"auto", "cuda", "cpu"}),
+       "auto: a GPU where the host has one that the kernels run on, else the CPU"},
   };
 }
 
@@ -129,6 +133,8 @@ std::vector<ConfigField> optimizer_fields() {
        "steps of linear warm-up"},
       {"optimizer.min_lr_ratio", slot<&RunConfig::optimizer, &OptimizerSection::min_lr_ratio>, between(0, 1),
        "of optimizer.learning_rate, where linear and cosine end"},
+      {"optimizer.state", slot<&RunConfig::optimizer, &OptimizerSection::state>, one_of({"float32", "bfloat16"}),
+       "what weights and moments are kept in; bfloat16: rounded stochastically, 6 bytes a parameter instead of 12"},
   };
 }
 
@@ -136,10 +142,12 @@ std::vector<ConfigField> train_fields() {
   return {
       {"train.max_steps", slot<&RunConfig::train, &TrainSection::max_steps>, at_least(0),
        "optimizer steps; 0: as many as num_epochs gives"},
-      {"train.num_epochs", slot<&RunConfig::train, &TrainSection::num_epochs>, above(0),
+      {"train.num_epochs",
+       slot<&RunConfig::train, &TrainSection::num_epochs>,
+       {.minimum = 0, .maximum = kMostEpochs, .minimum_excluded = true},
        "passes over the data, where max_steps is 0"},
       {"train.gradient_accumulation_steps", slot<&RunConfig::train, &TrainSection::gradient_accumulation_steps>,
-       at_least(1), "sequences that every data rank adds up for a step"},
+       between(1, 65536), "sequences that every data rank adds up for a step"},
       {"train.max_skipped_steps", slot<&RunConfig::train, &TrainSection::max_skipped_steps>, at_least(1),
        "steps in a row with a loss or gradient that is not finite, which end the run"},
   };

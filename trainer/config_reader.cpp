@@ -40,6 +40,7 @@ class ConfigReader {
   std::map<std::string, std::string> places_;  // of the fields that were set
   std::set<std::string> wrong_fields_;
   std::vector<std::string> errors_;
+  bool files_are_read_ = true;  // else nothing can be said of what is missing
 };
 
 std::string name_in(const std::string& section, const std::string& key) {
@@ -76,8 +77,10 @@ void ConfigReader::read_file(const std::filesystem::path& path) {
     if (!documents.empty()) read_mapping(source, documents[0], "");
   } catch (const ConfigError& error) {
     errors_.insert(errors_.end(), error.messages().begin(), error.messages().end());
+    files_are_read_ = false;
   } catch (const YAML::Exception& error) {
     add(source, error.mark, "", "not YAML: " + error.msg);
+    files_are_read_ = false;
   }
 }
 
@@ -164,7 +167,7 @@ RunConfig ConfigReader::finish(RunPurpose purpose) {
   const bool attention_is_right = std::none_of(wrong_fields_.begin(), wrong_fields_.end(),
                                                [](const std::string& name) { return name.starts_with("attention."); });
   if (layers_ && attention_is_right) config_.attention_layers = layers_->apply(config_.attention);
-  add_conflicts(purpose);
+  if (files_are_read_) add_conflicts(purpose);
   if (!errors_.empty()) throw ConfigError(errors_);
   return config_;
 }

@@ -122,11 +122,13 @@ std::string limits_text(const FieldLimits& limits) {
   const bool low = limits.minimum > -std::numeric_limits<double>::infinity();
   const bool high = limits.maximum < std::numeric_limits<double>::infinity();
   const std::string minimum = number_text(limits.minimum), maximum = number_text(limits.maximum);
-  if (low && high && !limits.minimum_excluded && !limits.maximum_excluded)
+  const bool range = low && high && !limits.minimum_excluded && !limits.maximum_excluded;
+  if (range)
     text = minimum + " to " + maximum;
   else if (low)
     text = limits.minimum_excluded ? "above " + minimum : minimum + " or more";
-  if (high && limits.maximum_excluded) text += std::string(low ? ", " : "") + "below " + maximum;
+  if (high && !range)
+    text += std::string(low ? ", " : "") + (limits.maximum_excluded ? "below " : "at most ") + maximum;
   if (limits.multiple_of > 1) text += ", a multiple of " + std::to_string(limits.multiple_of);
   return text;
 }

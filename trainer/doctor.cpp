@@ -21,6 +21,7 @@
 #include "distributed/cuda_check.h"
 #include "distributed/nccl_communicator.h"
 #include "trainer/commands.h"
+#include "trainer/device.h"
 #include "trainer/model_flops.h"
 #include "trainer/software_versions.h"
 #include "trainer/threads.h"
@@ -31,14 +32,6 @@ namespace {
 constexpr std::chrono::seconds kTimeout(120);
 constexpr int64_t kHostNameBytes = 64;
 constexpr int64_t kAllReduceFloats = 4 << 20;
-
-int num_gpus() {
-  int count = 0;
-  const cudaError_t result = cudaGetDeviceCount(&count);
-  if (result == cudaErrorNoDevice || result == cudaErrorInsufficientDriver) return 0;
-  check_cuda(result, "cudaGetDeviceCount");
-  return count;
-}
 
 // What a rank can use of its host.
 struct RankFacts {
@@ -174,7 +167,8 @@ void report_binding(const std::vector<RankFacts>& ranks, Report& report) {
     if (local_ranks > rank.host_cores && i == 0)
       report.remark("more ranks than cores on " + rank.host + ": the ranks take turns; use fewer (mpirun -np)");
     if (rank.gpus > 0 && local_ranks > rank.gpus && i == 0)
-      report.remark("more ranks than GPUs on " + rank.host + ": NCCL needs a GPU for every rank; use mpirun -np " +
+      report.remark("more ranks than GPUs on " + rank.host +
+                    ": they share, and exchange through host memory, which is slow; use mpirun -np " +
                     std::to_string(rank.gpus) + " (--map-by ppr:" + std::to_string(rank.gpus) + ":node)");
   }
 }
@@ -229,22 +223,10 @@ void report_all_reduce(const std::string& name, at::Device device, Communicator&
   if (!right) report.refusal(name + ": the all-reduce gave a wrong sum; training would be wrong");
 }
 
-// The product of two bfloat16 matrices on a GPU, FLOP/s.
-double gpu_matmul_rate(at::Device device) {
-  constexpr int64_t kSize = 8192;
-  constexpr int kRepeats = 10;
-  const at::Tensor matrix = at::ones({kSize, kSize}, at::TensorOptions(at::kBFloat16).device(device));
-  at::mm(matrix, matrix);
-  HIPTRAIN_CUDA_CHECK(cudaDeviceSynchronize());
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < kRepeats; ++i) at::mm(matrix, matrix);
-  HIPTRAIN_CUDA_CHECK(cudaDeviceSynchronize());
-  return kRepeats * 2.0 * kSize * kSize * kSize / seconds_since(start);
-}
-
 void report_speed(const std::vector<RankFacts>& ranks, MpiRuntime& mpi, Communicator& world, Report& report) {
   report.heading("speed (the slowest rank)");
-  report.line("CPU", "float32 product: " + flops_text(-largest(-measured_matmul_rate(), world)) + " a rank");
+  report.line("CPU", "float32 product: " + flops_text(-largest(-measured_matmul_rate(at::kCPU, at::kFloat), world)) +
+                         " a rank");
   report_all_reduce("MPI", at::kCPU, world, world, report);
   const int64_t fewest_gpus =
       std::min_element(ranks.begin(), ranks.end(), [](auto& a, auto& b) { return a.gpus < b.gpus; })->gpus;
@@ -253,7 +235,8 @@ void report_speed(const std::vector<RankFacts>& ranks, MpiRuntime& mpi, Communic
   const int device = mpi.local_rank();
   HIPTRAIN_CUDA_CHECK(cudaSetDevice(device));
   const at::Device gpu(at::kCUDA, static_cast<at::DeviceIndex>(device));
-  report.line("GPU", "bfloat16 product: " + flops_text(-largest(-gpu_matmul_rate(gpu), world)) + " a rank");
+  report.line(
+      "GPU", "bfloat16 product: " + flops_text(-largest(-measured_matmul_rate(gpu, at::kBFloat16), world)) + " a rank");
   NcclCommunicator nccl(world, device, kTimeout);
   report_all_reduce("NCCL", gpu, nccl, world, report);
 }

@@ -9,6 +9,7 @@
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
+#include "trainer/device.h"
 #include "trainer/evaluation.h"
 #include "trainer/initial_weights.h"
 #include "trainer/safetensors.h"
@@ -33,8 +34,8 @@ void print_selection(const SelectionStatistics& selection) {
   if (selection.tiles == 0) return;
   std::cout << "picked blocks a tile: " << std::setprecision(1)
             << static_cast<double>(selection.entries) / static_cast<double>(selection.tiles) << " mean, "
-            << selection.max_entries << " most; NaN scores " << selection.counts.nan_scores << ", dropped "
-            << selection.counts.dropped_entries << " (this rank)\n";
+            << selection.max_entries << " most; NaN scores " << selection.nan_scores << ", dropped "
+            << selection.dropped_entries << " (this rank)\n";
 }
 
 // Logits of the stream's first sequence, (tokens, vocabulary) float32, cut to the tokens of its documents.
@@ -45,10 +46,10 @@ void write_logits(Transformer& transformer, const ProcessGrid& grid, const Token
     throw std::invalid_argument("--logits: " + std::to_string(tokens) + " tokens x vocabulary " +
                                 std::to_string(vocabulary) + " is more than " + std::to_string(kMaxLogits) +
                                 " numbers; set a smaller data.sequence_length");
-  const LocalBatch local = slice_batch(batch, grid.sequence());
+  const LocalBatch local = slice_batch(batch, grid.sequence(), transformer.device());
   const at::Tensor logits = transformer.logits(local);
   const at::Tensor all = gather_sequence(logits.unsqueeze(0), local.shard, grid.sequence()).squeeze(0);
-  if (grid.world().rank() == 0) write_safetensors(path, {{"logits", all}});
+  if (grid.world().rank() == 0) write_safetensors(path, {{"logits", all.to(at::kCPU, at::kFloat)}});
 }
 
 }  // namespace
@@ -66,9 +67,10 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   const ModelConfig model = read_model_config(config.model.path);
   require_model_fits(config, model, mpi.size());
   share_threads(mpi.local_size());
-  const int sequence_ranks = config.parallel.sequence > 0 ? static_cast<int>(config.parallel.sequence) : mpi.size();
-  const ProcessGrid grid(mpi.world(std::chrono::seconds(config.parallel.timeout_seconds)), sequence_ranks);
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), config.precision == "bfloat16", false);
+  const at::Device device = choose_device(config.device, mpi);
+  const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  ShardedParameters parameters(ParameterLayout(model), grid.world(), config.precision == "bfloat16",
+                               /*with_training=*/false, device);
   if (config.model.init == "random")
     load_random(parameters, model, config.seed);
   else

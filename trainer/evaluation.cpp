@@ -22,9 +22,10 @@ int bucket_of(int64_t position) {
 // Sums of losses and counts of targets by bucket: (2, kMaxBuckets) float64, added to.
 void add_losses(at::Tensor& sums, const TokenLosses& losses, const LocalBatch& batch) {
   double* sum = sums.mutable_data_ptr<double>();
-  const float* loss = losses.losses.const_data_ptr<float>();
-  const int32_t* target = batch.targets.const_data_ptr<int32_t>();
-  const int64_t* position = batch.positions.const_data_ptr<int64_t>();
+  const at::Tensor losses_here = losses.losses.cpu(), targets = batch.targets.cpu(), positions = batch.positions.cpu();
+  const float* loss = losses_here.const_data_ptr<float>();
+  const int32_t* target = targets.const_data_ptr<int32_t>();
+  const int64_t* position = positions.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < batch.shard.size(); ++i) {
     if (target[i] < 0) continue;
     const int bucket = bucket_of(position[i]);
@@ -56,7 +57,7 @@ void for_each_sequence(Transformer& transformer, const ProcessGrid& grid, int64_
                        const std::function<void(int64_t, const LocalBatch&, const TokenLosses&)>& use) {
   for (int64_t first = 0; first < count; first += grid.data().size()) {
     const int64_t mine = first + grid.data().rank();
-    const LocalBatch batch = slice_batch(batch_at(std::min(mine, count - 1)), grid.sequence());
+    const LocalBatch batch = slice_batch(batch_at(std::min(mine, count - 1)), grid.sequence(), transformer.device());
     const TokenLosses losses = transformer.forward(batch);
     if (mine < count) use(mine, batch, losses);
   }
@@ -115,7 +116,7 @@ LossReport evaluate_stream(Transformer& transformer, const ProcessGrid& grid, co
   for_each_sequence(
       transformer, grid, count, [&](int64_t i) { return stream.at(i); },
       [&](int64_t, const LocalBatch& batch, const TokenLosses& losses) { add_losses(sums, losses, batch); });
-  grid.world().all_reduce_sum(sums);
+  grid.control().all_reduce_sum(sums);
   return report_of(sums);
 }
 
@@ -136,14 +137,14 @@ RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& 
       [&](int64_t i, const LocalBatch& batch, const TokenLosses& losses) {
         add_losses(sums, losses, batch);
         const at::Tensor predictions =
-            gather_sequence(losses.predictions.view({1, -1, 1}), batch.shard, grid.sequence()).flatten();
+            gather_sequence(losses.predictions.view({1, -1, 1}), batch.shard, grid.sequence()).flatten().cpu();
         if (grid.sequence().rank() != 0) return;  // counted once a sequence
         int64_t num_facts = 0;
         facts[1] += count_retrieved(file.facts[i], file.tokens[i].contiguous(), predictions, num_facts);
         facts[0] += num_facts;
       });
-  grid.world().all_reduce_sum(sums);
-  grid.world().all_reduce_sum(facts);
+  grid.control().all_reduce_sum(sums);
+  grid.control().all_reduce_sum(facts);
   return {.loss = report_of(sums), .facts = facts[0].item<int64_t>(), .retrieved = facts[1].item<int64_t>()};
 }
 

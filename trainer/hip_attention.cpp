@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/profiler.h"
+
 namespace hiptrain {
 namespace {
 
 kernels::AttentionGeometry geometry_of(const AttentionConfig& config, int64_t num_tokens,
-                                       const std::vector<int64_t>& document_starts) {
+                                       const at::Tensor& document_starts) {
   const bool dense = config.type == "dense";
   return {.num_tokens = num_tokens,
-          .document_starts = document_starts.data(),
-          .num_documents = static_cast<int64_t>(document_starts.size()),
+          .document_starts = document_starts.const_data_ptr<int64_t>(),
+          .num_documents = document_starts.size(0),
           .block_size = config.block_size,
           .sink_tokens = dense ? 0 : config.sink_tokens,
           .window = dense ? std::max<int64_t>(num_tokens, 1) : config.window};
@@ -19,7 +21,7 @@ kernels::AttentionGeometry geometry_of(const AttentionConfig& config, int64_t nu
 
 }  // namespace
 
-at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims) {
+at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims, at::Device device) {
   std::vector<int32_t> dims(config.index_dim_list.begin(), config.index_dim_list.end());
   const auto room = [&] { return config.index_dims - static_cast<int64_t>(dims.size()); };
   if (dims.empty()) {
@@ -32,34 +34,40 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
   }
   at::Tensor tensor = at::empty({static_cast<int64_t>(dims.size())}, at::kInt);
   std::copy(dims.begin(), dims.end(), tensor.mutable_data_ptr<int32_t>());
-  return tensor;
+  return tensor.to(device);
 }
 
-HipAttention::HipAttention(const AttentionConfig& config, const SequenceShard& shard,
-                           const std::vector<int64_t>& document_starts, Communicator& sequence, RunningCounts& counts)
+HipAttention::HipAttention(const AttentionConfig& config, const SequenceShard& shard, const at::Tensor& document_starts,
+                           Communicator& sequence, RunningCounts& counts)
     : config_(config),
       shard_(shard),
       geometry_(geometry_of(config, shard.num_tokens(), document_starts)),
       sequence_(sequence),
       counts_(counts) {}
 
+at::Tensor HipAttention::search_tokens(const at::Tensor& index_query, const at::Tensor& index_key, int64_t begin,
+                                       int64_t end) const {
+  return search(index_query, index_key, geometry_, begin, end,
+                {.picks = config_.picks,
+                 .scan_tokens = config_.scan_tokens,
+                 .beam = config_.beam,
+                 .top_nodes = config_.top_nodes},
+                counts_);
+}
+
 at::Tensor HipAttention::pick_chunk(const at::Tensor& index_query, const at::Tensor& index_key, int64_t chunk,
                                     int64_t chunk_tokens) const {
   const int64_t begin = std::min(chunk * chunk_tokens, shard_.num_tokens());
   const int64_t end = std::min(begin + chunk_tokens, shard_.num_tokens());
-  at::Tensor picks = at::full({index_query.size(0), chunk_tokens, config_.picks}, -1, at::kInt);
-  if (begin < end)
-    picks.narrow(1, 0, end - begin)
-        .copy_(search(index_query, index_key, geometry_, begin, end,
-                      {.picks = config_.picks,
-                       .scan_tokens = config_.scan_tokens,
-                       .beam = config_.beam,
-                       .top_nodes = config_.top_nodes},
-                      counts_));
+  at::Tensor picks =
+      at::full({index_query.size(0), chunk_tokens, config_.picks}, -1, index_query.options().dtype(at::kInt));
+  if (begin < end) picks.narrow(1, 0, end - begin).copy_(search_tokens(index_query, index_key, begin, end));
   return picks;
 }
 
 at::Tensor HipAttention::pick(const at::Tensor& index_query, const at::Tensor& index_key) const {
+  const ProfiledRange range(part::kSearch);
+  if (sequence_.size() == 1) return search_tokens(index_query, index_key, 0, shard_.num_tokens());
   const at::Tensor whole_query = gather_sequence(index_query, shard_, sequence_);
   const at::Tensor whole_key = gather_sequence(index_key, shard_, sequence_);
   // The scan's work grows with the position: of 2 P chunks, rank r takes chunk r and chunk 2 P - 1 - r.
@@ -68,7 +76,7 @@ at::Tensor HipAttention::pick(const at::Tensor& index_query, const at::Tensor& i
   const int64_t chunk_tokens = (tiles + num_chunks - 1) / num_chunks * kernels::kQueryTile;
   const at::Tensor mine = at::stack({pick_chunk(whole_query, whole_key, rank, chunk_tokens),
                                      pick_chunk(whole_query, whole_key, num_chunks - 1 - rank, chunk_tokens)});
-  at::Tensor all = at::empty({sequence_.size(), 2, mine.size(1), chunk_tokens, config_.picks}, at::kInt);
+  at::Tensor all = at::empty({sequence_.size(), 2, mine.size(1), chunk_tokens, config_.picks}, mine.options());
   sequence_.all_gather(mine, all);
   std::vector<at::Tensor> in_order;
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
@@ -79,10 +87,12 @@ at::Tensor HipAttention::pick(const at::Tensor& index_query, const at::Tensor& i
 }
 
 BlockLists HipAttention::unite(const at::Tensor& picks) const {
+  const ProfiledRange range(part::kSearch);
   return sliding_union(picks, geometry_, shard_.begin(), shard_.end(), config_.max_blocks, counts_);
 }
 
 BlockLists HipAttention::select_as_published(const at::Tensor& query, const at::Tensor& key) const {
+  const ProfiledRange range(part::kSearch);
   // Trailing queries of the first tile lie in the last tile of the rank before, which is always a whole tile.
   const int64_t halo = kernels::kQueryTile;
   at::Tensor last_tile = at::zeros({halo, query.size(1), query.size(2)}, query.options());
@@ -107,6 +117,7 @@ double HipAttention::scale(const at::Tensor& query) const {
 
 AttentionOutput HipAttention::forward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
                                       int64_t begin) const {
+  const ProfiledRange range(part::kAttentionForward);
   return sparse_attention(query, keys.key, keys.value, lists, shard_.begin(), geometry_, shard_.begin() + begin,
                           scale(query));
 }
@@ -114,6 +125,7 @@ AttentionOutput HipAttention::forward(const at::Tensor& query, const KeysAndValu
 at::Tensor HipAttention::backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
                                   int64_t begin, const AttentionOutput& output, const at::Tensor& d_output,
                                   KeysAndValues& d_keys) const {
+  const ProfiledRange range(part::kAttentionBackward);
   return sparse_attention_backward(query, keys.key, keys.value, lists, shard_.begin(), geometry_,
                                    shard_.begin() + begin, scale(query), output, d_output, d_keys.key, d_keys.value);
 }

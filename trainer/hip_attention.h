@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "distributed/communicator.h"
 #include "distributed/sequence_shard.h"
@@ -16,17 +15,18 @@ namespace hiptrain {
 
 // Which dims of a head enter the score, ascending, (index dims) int32: attention.index_dims of them from the pairs
 // (i, i + rotary_dims / 2) that turn slowest (dims that do not turn at all first), or the explicit list.
-at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims);
+at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims, at::Device device);
 
 // Keys and values of the whole sequence, rotated, as every rank of the sequence holds them during a layer.
 struct KeysAndValues {
   at::Tensor key, value;  // (kv heads, tokens, head_dim)
 };
 
-// One layer's attention on one sequence. Cheap to make; holds references to its arguments.
+// One layer's attention on one sequence. document_starts (documents) int64, on the device of all tensors. Cheap to
+// make; holds references to its arguments.
 class HipAttention {
  public:
-  HipAttention(const AttentionConfig& config, const SequenceShard& shard, const std::vector<int64_t>& document_starts,
+  HipAttention(const AttentionConfig& config, const SequenceShard& shard, const at::Tensor& document_starts,
                Communicator& sequence, RunningCounts& counts);
 
   // dense: everything is in the window, nothing is searched.
@@ -52,6 +52,8 @@ class HipAttention {
 
  private:
   double scale(const at::Tensor& query) const;
+  at::Tensor search_tokens(const at::Tensor& index_query, const at::Tensor& index_key, int64_t begin,
+                           int64_t end) const;
   at::Tensor pick_chunk(const at::Tensor& index_query, const at::Tensor& index_key, int64_t chunk,
                         int64_t chunk_tokens) const;
 

@@ -1,5 +1,7 @@
 #include "trainer/initial_weights.h"
 
+#include <ATen/Context.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 
 #include <cmath>
@@ -58,6 +60,12 @@ void refuse_untied_copy(const ModelConfig& model, const SafetensorsFolder& tenso
                       "tie_word_embeddings true; set it to false or remove lm_head.weight");
 }
 
+// Norms 1, biases 0. Returns whether the parameter was one.
+bool fill_vector(const Parameter& parameter, at::Tensor& out) {
+  if (!parameter.is_matrix) out.fill_(parameter.name.ends_with(".bias") ? 0 : 1);
+  return !parameter.is_matrix;
+}
+
 }  // namespace
 
 void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, const std::filesystem::path& folder) {
@@ -71,16 +79,22 @@ void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, co
   });
 }
 
+void load_random_on_device(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed) {
+  at::manual_seed(seed);
+  parameters.load([&](const Parameter& parameter, int64_t, at::Tensor out) {
+    if (!fill_vector(parameter, out)) out.normal_(0, model.initializer_range);
+  });
+}
+
 void load_random(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed) {
   parameters.load([&](const Parameter& parameter, int64_t begin, at::Tensor out) {
-    if (!parameter.is_matrix) {
-      out.fill_(parameter.name.ends_with(".bias") ? 0 : 1);
-      return;
-    }
+    if (fill_vector(parameter, out)) return;
     const uint64_t key = mix(seed ^ hash_of(parameter.name));
-    float* values = out.mutable_data_ptr<float>();
+    at::Tensor host = at::empty({out.numel()}, at::kFloat);
+    float* values = host.mutable_data_ptr<float>();
     for (int64_t i = 0; i < out.numel(); ++i)
       values[i] = static_cast<float>(model.initializer_range * normal(key, begin + i));
+    out.copy_(host);
   });
 }
 

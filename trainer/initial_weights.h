@@ -17,4 +17,7 @@ void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, co
 // alone: the same on any number of ranks.
 void load_random(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed);
 
+// The same distributions by the device's own generator: fast, but other numbers on every device and number of ranks.
+void load_random_on_device(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed);
+
 }  // namespace hiptrain

@@ -1,4 +1,7 @@
-// The door from tensors to kernels: shapes and types are checked here, kernels see plain Params.
+// The one door from tensors to kernels: shapes, types and devices are checked here, kernels see plain Params.
+//
+// Where a tensor lies decides which of a kernel's two forms runs: the CPU's, or the GPU's on the current stream. Values
+// are float32 or bfloat16, the same for all tensors of a call unless said otherwise.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,9 +12,22 @@
 
 namespace hiptrain {
 
-struct RunningCounts {
-  int64_t nan_scores = 0;       // scores that were NaN and counted as -infinity
-  int64_t dropped_entries = 0;  // list entries beyond attention.max_blocks
+// What selections count, in the memory of the device that computes: read when a step is over.
+class RunningCounts {
+ public:
+  explicit RunningCounts(at::Device device);
+
+  int64_t* nan_scores() { return values_.mutable_data_ptr<int64_t>(); }           // that counted as -infinity
+  int64_t* dropped_entries() { return values_.mutable_data_ptr<int64_t>() + 1; }  // beyond attention.max_blocks
+  void observe_list_length(const at::Tensor& longest);                            // (1) int64
+
+  struct Values {
+    int64_t nan_scores, dropped_entries, longest_list;
+  };
+  Values take();  // and starts again from 0
+
+ private:
+  at::Tensor values_;  // (3) int64
 };
 
 // Lists of the local query tiles (kernels/hip_selection.h).
@@ -20,9 +36,9 @@ struct BlockLists {
   at::Tensor entries;  // (offsets' last) int32: the bits of make_list_entry
 };
 
-// (rows, columns) float32 -> (rows, columns) float32; weight (columns) float32.
+// (rows, columns) -> (rows, columns); weight (columns).
 at::Tensor rms_norm(const at::Tensor& input, const at::Tensor& weight, double epsilon);
-// Adds to d_input (rows, columns) and d_weight (columns).
+// Adds to d_input (rows, columns) and to d_weight (columns) float32.
 void rms_norm_backward(const at::Tensor& input, const at::Tensor& weight, double epsilon, const at::Tensor& d_output,
                        at::Tensor& d_input, at::Tensor& d_weight);
 
@@ -30,37 +46,52 @@ struct RotaryEmbedding {
   at::Tensor turns_per_token;  // (rotary_dims / 2) int64: the bits of the fixed-point fractions
   float attention_factor;
 };
-// In place on (tokens, heads, head_dim) float32; positions (tokens) int64. inverse: the transpose, for gradients.
+// In place on (tokens, heads, head_dim); positions (tokens) int64. inverse: the transpose, for gradients.
 void apply_rope(at::Tensor& heads, const at::Tensor& positions, const RotaryEmbedding& rope, bool inverse);
 
-// silu(gate) * up, all (rows, columns) float32.
+// silu(gate) * up, all (rows, columns).
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 // Overwrites gate and up by their gradients.
 void swiglu_backward(at::Tensor& gate, at::Tensor& up, const at::Tensor& d_output);
 
-// (vocabulary, hidden) float32, (tokens) int32 -> (tokens, hidden) float32.
+// (vocabulary, hidden), (tokens) int32 -> (tokens, hidden).
 at::Tensor embedding_lookup(const at::Tensor& table, const at::Tensor& tokens);
+// Adds to d_table (vocabulary, hidden) float32.
 void embedding_backward(const at::Tensor& d_output, const at::Tensor& tokens, at::Tensor& d_table);
 
 struct CrossEntropyResult {
   at::Tensor losses;       // (tokens) float32
   at::Tensor predictions;  // (tokens) int32: the most probable token
 };
-// logits (tokens, vocabulary) float32, overwritten by their gradient if with_gradient; targets (tokens) int32, < 0: no
-// loss.
+// logits (tokens, vocabulary), overwritten by their gradient if with_gradient; targets (tokens) int32, < 0: no loss.
 CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale,
                                  bool with_gradient);
 
-// Index queries (kv heads, tokens, index dims) float32 of rotated queries (tokens, query heads, head_dim).
-at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims);
-// Index keys (kv heads, tokens, index dims) float32 of rotated keys (kv heads, tokens, head_dim).
-at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims);
+// (count) each; all but gradient are updated. gradient is float32; the others are float32 or bfloat16, which is rounded
+// stochastically: first_index, of the first element among all of the model, decides how.
+struct AdamWState {
+  at::Tensor weight, gradient, first_moment, second_moment;
+  int64_t first_index;
+};
+struct AdamWSettings {
+  double learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale;
+  int64_t step;  // counted from 1
+};
+void adamw(const AdamWState& state, const AdamWSettings& settings);
+
+// (1) float64 of values float32.
+at::Tensor sum_of_squares(const at::Tensor& values);
+
+// Index queries (kv heads, tokens, index dims) of this type, of rotated queries (tokens, query heads, head_dim).
+at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims, at::ScalarType type);
+// Index keys (kv heads, tokens, index dims) of this type, of rotated keys (kv heads, tokens, head_dim).
+at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::ScalarType type);
 
 struct SearchSettings {
   int64_t picks, scan_tokens, beam, top_nodes;
 };
 // Picks of tokens [begin, end) of the sequence: (kv heads, end - begin, picks) int32. Both indexes are of the whole
-// sequence: (kv heads, tokens, index dims) float32.
+// sequence: (kv heads, tokens, index dims).
 at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                   const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                   const SearchSettings& settings, RunningCounts& counts);
@@ -73,8 +104,8 @@ struct PublishedSettings {
   int64_t blocks, beam, query_stride;
   bool own_tile;
 };
-// Lists of the paper's selection for tokens [begin, end). query: (tokens from queries_begin on, query heads, head_dim);
-// key: (kv heads, all tokens, head_dim).
+// Lists of the paper's selection for tokens [begin, end), on the CPU only. query: (tokens from queries_begin on, query
+// heads, head_dim); key: (kv heads, all tokens, head_dim).
 BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
                             const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                             const PublishedSettings& settings, RunningCounts& counts);

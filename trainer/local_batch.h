@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "data/batch_stream.h"
 #include "distributed/sequence_shard.h"
@@ -13,14 +12,16 @@ namespace hiptrain {
 
 struct LocalBatch {
   SequenceShard shard;
-  at::Tensor tokens;                     // (local tokens) int32
-  at::Tensor targets;                    // (local tokens) int32, -1: no loss
-  at::Tensor positions;                  // (local tokens) int64
-  std::vector<int64_t> document_starts;  // of the whole sequence
-  int64_t max_position;                  // of the whole sequence: some rotary embeddings depend on it
+  at::Tensor tokens;           // (local tokens) int32
+  at::Tensor targets;          // (local tokens) int32, -1: no loss
+  at::Tensor positions;        // (local tokens) int64
+  at::Tensor document_starts;  // (documents of the whole sequence) int64
+  int64_t num_targets;         // of the local tokens
+  int64_t max_position;        // of the whole sequence: some rotary embeddings depend on it
 };
 
-// Cuts a whole sequence; every rank of the sequence group calls it with the same batch.
-LocalBatch slice_batch(const TokenBatch& batch, const Communicator& sequence);
+// Cuts a whole sequence; every rank of the sequence group calls it with the same batch. The tensors lie on `device`;
+// copies to a GPU are under way when it returns.
+LocalBatch slice_batch(const TokenBatch& batch, const Communicator& sequence, at::Device device);
 
 }  // namespace hiptrain

@@ -5,12 +5,16 @@
 #include <algorithm>
 
 #include "trainer/kernel_ops.h"
+#include "trainer/linear.h"
+#include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
 
-TokenLosses room_for(int64_t tokens) {
-  return {.losses = at::empty({tokens}, at::kFloat), .predictions = at::empty({tokens}, at::kInt)};
+TokenLosses room_for(const at::Tensor& hidden) {
+  const auto options = hidden.options();
+  return {.losses = at::empty({hidden.size(0)}, options.dtype(at::kFloat)),
+          .predictions = at::empty({hidden.size(0)}, options.dtype(at::kInt))};
 }
 
 void store(TokenLosses& all, const CrossEntropyResult& chunk, int64_t begin) {
@@ -22,8 +26,9 @@ void store(TokenLosses& all, const CrossEntropyResult& chunk, int64_t begin) {
 
 TokenLosses ChunkedLoss::forward(const HeadTensors& weights, const at::Tensor& hidden,
                                  const at::Tensor& targets) const {
+  const ProfiledRange range(part::kLoss);
   const int64_t tokens = hidden.size(0);
-  TokenLosses result = room_for(tokens);
+  TokenLosses result = room_for(hidden);
   for (int64_t begin = 0; begin < tokens; begin += loss_tile_) {
     const int64_t size = std::min(loss_tile_, tokens - begin);
     at::Tensor chunk = logits(weights, hidden.narrow(0, begin, size));
@@ -35,15 +40,16 @@ TokenLosses ChunkedLoss::forward(const HeadTensors& weights, const at::Tensor& h
 TokenLosses ChunkedLoss::forward_backward(const HeadTensors& weights, HeadTensors& gradients, const at::Tensor& hidden,
                                           const at::Tensor& targets, double gradient_scale,
                                           at::Tensor& d_hidden) const {
+  const ProfiledRange range(part::kLoss);
   const int64_t tokens = hidden.size(0);
-  TokenLosses result = room_for(tokens);
+  TokenLosses result = room_for(hidden);
   for (int64_t begin = 0; begin < tokens; begin += loss_tile_) {
     const int64_t size = std::min(loss_tile_, tokens - begin);
-    const at::Tensor input = hidden.narrow(0, begin, size).to(at::kFloat);
+    const at::Tensor input = hidden.narrow(0, begin, size).to(weights.norm.scalar_type());
     const at::Tensor normed = rms_norm(input, weights.norm, norm_epsilon_);
     at::Tensor chunk = at::mm(normed, weights.output.t());
     store(result, cross_entropy(chunk, targets.narrow(0, begin, size), gradient_scale, true), begin);
-    gradients.output.addmm_(chunk.t(), normed);
+    add_weight_gradient(normed, chunk, gradients.output, /*d_bias=*/{});
     at::Tensor d_here = d_hidden.narrow(0, begin, size).zero_();
     rms_norm_backward(input, weights.norm, norm_epsilon_, at::mm(chunk, weights.output), d_here, gradients.norm);
   }
@@ -51,7 +57,7 @@ TokenLosses ChunkedLoss::forward_backward(const HeadTensors& weights, HeadTensor
 }
 
 at::Tensor ChunkedLoss::logits(const HeadTensors& weights, const at::Tensor& hidden) const {
-  return at::mm(rms_norm(hidden.to(at::kFloat), weights.norm, norm_epsilon_), weights.output.t());
+  return at::mm(rms_norm(hidden.to(weights.norm.scalar_type()), weights.norm, norm_epsilon_), weights.output.t());
 }
 
 }  // namespace hiptrain

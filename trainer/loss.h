@@ -7,7 +7,7 @@
 
 namespace hiptrain {
 
-// Weights of the head, or room for their gradients. All float32.
+// Weights of the head, or room for their gradients (float32).
 struct HeadTensors {
   at::Tensor norm;    // (hidden)
   at::Tensor output;  // (vocabulary, hidden)
@@ -25,8 +25,8 @@ class ChunkedLoss {
   // hidden (local tokens, hidden), any floating type; targets (local tokens) int32, -1: no loss.
   TokenLosses forward(const HeadTensors& weights, const at::Tensor& hidden, const at::Tensor& targets) const;
 
-  // Also writes d_hidden (local tokens, hidden) float32, the gradient of gradient_scale * sum of losses, and adds to
-  // gradients.
+  // Also writes d_hidden (local tokens, hidden) of the weights' type, the gradient of gradient_scale * sum of losses,
+  // and adds to gradients.
   TokenLosses forward_backward(const HeadTensors& weights, HeadTensors& gradients, const at::Tensor& hidden,
                                const at::Tensor& targets, double gradient_scale, at::Tensor& d_hidden) const;
 

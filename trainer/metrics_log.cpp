@@ -80,7 +80,8 @@ std::string step_line(const StepMetrics& metrics, double seconds_left) {
 MetricsLog::MetricsLog(const std::filesystem::path& folder, bool writes)
     : writes_(writes), started_(std::chrono::steady_clock::now()) {
   if (!writes_) return;
-  std::filesystem::create_directories(folder);
+  std::error_code ignored;  // what cannot be made cannot be opened
+  std::filesystem::create_directories(folder, ignored);
   cut_half_line(folder / "metrics.jsonl");
   file_.open(folder / "metrics.jsonl", std::ios::app);
   if (!file_) throw std::invalid_argument("output_dir: " + folder.string() + " cannot be written");

@@ -1,10 +1,12 @@
 #include "trainer/model_flops.h"
 
 #include <ATen/ops/mm.h>
-#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <chrono>
+
+#include "trainer/device.h"
 
 namespace hiptrain {
 
@@ -21,20 +23,31 @@ double model_flops_per_token(const ModelConfig& model, double keys_per_token) {
 double attended_keys(const AttentionConfig& attention, double mean_list_entries, int64_t sequence_length) {
   const double half = static_cast<double>(sequence_length) / 2;
   if (attention.type == "dense") return half;
-  const double keys = static_cast<double>(attention.sink_tokens + attention.window) +
+  const double keys = static_cast<double>(attention.sink_tokens) + static_cast<double>(attention.window) +
                       mean_list_entries * static_cast<double>(attention.block_size);
   return std::min(half, keys);
 }
 
-double measured_matmul_rate() {
-  constexpr int64_t kSize = 1024;
+double mean_attended_keys(const RunConfig& config, const ModelConfig& model, double mean_list_entries) {
+  double keys = 0;
+  for (int64_t layer = 0; layer < model.num_layers; ++layer)
+    keys += attended_keys(config.attention_of(layer), mean_list_entries, config.data.sequence_length);
+  return keys / static_cast<double>(model.num_layers);
+}
+
+double measured_matmul_rate(at::Device device, at::ScalarType type) {
+  const int64_t size = device.is_cuda() ? 8192 : 1024;
   constexpr int kRepeats = 4;
-  const at::Tensor matrix = at::ones({kSize, kSize});
-  at::mm(matrix, matrix);  // starts the threads
+  // Random values: a GPU multiplies zeros and ones faster, as they cost less power.
+  const at::Tensor matrix = at::randn({size, size}, at::TensorOptions(type).device(device));
+  at::mm(matrix, matrix);  // starts threads and libraries
+  synchronize(device);
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < kRepeats; ++i) at::mm(matrix, matrix);
+  synchronize(device);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return kRepeats * 2.0 * kSize * kSize * kSize / seconds;
+  const double edge = static_cast<double>(size);
+  return kRepeats * 2.0 * edge * edge * edge / seconds;
 }
 
 }  // namespace hiptrain

@@ -1,6 +1,8 @@
 // How much arithmetic a step is, and how fast this rank could do it.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 
 #include "trainer/model_config.h"
@@ -17,7 +19,11 @@ double model_flops_per_token(const ModelConfig& model, double keys_per_token);
 // sequence; the half for dense attention.
 double attended_keys(const AttentionConfig& attention, double mean_list_entries, int64_t sequence_length);
 
-// FLOP/s of a float32 matrix product of 1024^3 on this rank's threads: what MFU is measured against.
-double measured_matmul_rate();
+// The mean of that over the layers.
+double mean_attended_keys(const RunConfig& config, const ModelConfig& model, double mean_list_entries);
+
+// FLOP/s of a matrix product of this type on this rank's device, 8192^3 on a GPU and 1024^3 on the CPU's threads: what
+// MFU is measured against.
+double measured_matmul_rate(at::Device device, at::ScalarType type);
 
 }  // namespace hiptrain

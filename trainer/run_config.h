@@ -52,7 +52,8 @@ struct OptimizerSection {
   double max_grad_norm = 1.0;                // 0: no clipping
   std::string lr_scheduler_type = "cosine";  // constant | linear | cosine
   int64_t warmup_steps = 0;
-  double min_lr_ratio = 0.1;  // of learning_rate, at the end
+  double min_lr_ratio = 0.1;      // of learning_rate, at the end
+  std::string state = "float32";  // of master weights and moments: float32 | bfloat16
 };
 
 struct TrainSection {
@@ -90,6 +91,7 @@ struct RunConfig {
   std::string output_dir = "runs/default";
   uint64_t seed = 0;
   std::string precision = "bfloat16";  // bfloat16 | float32
+  std::string device = "auto";         // auto | cuda | cpu
   ModelSection model;
   DataSection data;
   AttentionConfig attention;

@@ -69,7 +69,7 @@ class SafetensorsFolder {
   std::map<std::string, size_t> file_of_tensor_;
 };
 
-// Writes one file: temporary name, fsync, rename. CPU tensors, any type that SafetensorsFile reads.
+// Writes one file: temporary name, fsync, rename. Tensors on any device, of any type that SafetensorsFile reads.
 // The metadata always has "format": "pt", which several versions of transformers demand.
 void write_safetensors(const std::filesystem::path& path, const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});

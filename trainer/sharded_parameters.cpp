@@ -1,9 +1,8 @@
 #include "trainer/sharded_parameters.h"
 
 #include <algorithm>
-#include <cmath>
 
-#include "kernels/pointwise.h"
+#include "trainer/kernel_ops.h"
 
 namespace hiptrain {
 namespace {
@@ -19,15 +18,16 @@ int64_t shard_size(int64_t numel, int num_ranks) {
 }  // namespace
 
 ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world, bool round_to_bfloat16,
-                                     bool with_training)
-    : layout_(std::move(layout)), world_(world), round_to_bfloat16_(round_to_bfloat16) {
+                                     bool with_training, at::Device device, at::ScalarType state_type)
+    : layout_(std::move(layout)), world_(world), round_to_bfloat16_(round_to_bfloat16), device_(device) {
+  const auto state = at::TensorOptions(state_type).device(device_);
   for (const ParameterUnit& unit : layout_.units()) {
     const int64_t padded = shard_size(unit.numel, world_.size());
-    Shard shard{.master = at::zeros({padded}, at::kFloat), .gradient = {}, .first_moment = {}, .second_moment = {}};
+    Shard shard{.master = at::zeros({padded}, state), .gradient = {}, .first_moment = {}, .second_moment = {}};
     if (with_training) {
-      shard.gradient = at::zeros({padded}, at::kFloat);
-      shard.first_moment = at::zeros({padded}, at::kFloat);
-      shard.second_moment = at::zeros({padded}, at::kFloat);
+      shard.gradient = at::zeros({padded}, state.dtype(at::kFloat));
+      shard.first_moment = at::zeros({padded}, state);
+      shard.second_moment = at::zeros({padded}, state);
     }
     shards_.push_back(std::move(shard));
   }
@@ -54,16 +54,19 @@ void ShardedParameters::load(const Source& source) {
 
 at::Tensor ShardedParameters::gather(int unit) const {
   const at::Tensor part = round_to_bfloat16_ ? shards_[unit].master.to(at::kBFloat16) : shards_[unit].master;
+  if (world_.size() == 1) return part.to(compute_type());
   at::Tensor whole = at::empty({part.numel() * world_.size()}, part.options());
   world_.all_gather(part, whole);
-  return whole.to(at::kFloat);
+  return whole.to(compute_type());
 }
 
 at::Tensor ShardedParameters::gradient_buffer(int unit) const {
-  return at::zeros({shards_[unit].master.numel() * world_.size()}, at::kFloat);
+  const at::Tensor& own = shards_[unit].gradient;
+  return world_.size() == 1 ? own : at::zeros({own.numel() * world_.size()}, own.options());
 }
 
 void ShardedParameters::reduce_gradient(int unit, const at::Tensor& whole) {
+  if (world_.size() == 1) return;  // added where it belongs already
   at::Tensor part = at::empty_like(shards_[unit].gradient);
   world_.reduce_scatter_sum(whole, part);
   shards_[unit].gradient.add_(part);
@@ -73,14 +76,11 @@ void ShardedParameters::zero_gradients() {
   for (Shard& shard : shards_) shard.gradient.zero_();
 }
 
-double ShardedParameters::gradient_norm() const {
-  double squares = 0;
-  for (const Shard& shard : shards_)
-    kernels::sum_of_squares_reference(
-        {.values = shard.gradient.const_data_ptr<float>(), .sum = &squares, .count = shard.gradient.numel()});
-  at::Tensor sum = at::full({1}, squares, at::kDouble);
+at::Tensor ShardedParameters::gradient_norm() const {
+  at::Tensor sum = at::zeros({1}, at::TensorOptions(at::kDouble).device(device_));
+  for (const Shard& shard : shards_) sum.add_(sum_of_squares(shard.gradient));
   world_.all_reduce_sum(sum);
-  return std::sqrt(sum.item<double>());
+  return sum.sqrt_();
 }
 
 int64_t ShardedParameters::bytes() const {

@@ -6,6 +6,7 @@
 #include "trainer/config_checks.h"
 #include "trainer/config_fields.h"
 #include "trainer/config_reader.h"
+#include "trainer/device.h"
 #include "trainer/model_config.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
@@ -21,10 +22,10 @@ int run_train(const TrainCommand& command, MpiRuntime& mpi) {
     return 0;
   }
   share_threads(mpi.local_size());
-  const int sequence_ranks = config.parallel.sequence > 0 ? static_cast<int>(config.parallel.sequence) : mpi.size();
-  const ProcessGrid grid(mpi.world(std::chrono::seconds(config.parallel.timeout_seconds)), sequence_ranks);
-  Trainer trainer(config, grid);
-  return trainer.run() == RunEnd::kFinished ? 0 : kStoppedBySignal;
+  const at::Device device = choose_device(config.device, mpi);
+  const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  Trainer trainer(config, grid, device);
+  return trainer.run(command.profile) == RunEnd::kFinished ? 0 : kStoppedBySignal;
 }
 
 }  // namespace hiptrain

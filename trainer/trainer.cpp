@@ -1,7 +1,5 @@
 #include "trainer/trainer.h"
 
-#include <sys/resource.h>
-
 #include <ATen/ops/full.h>
 
 #include <algorithm>
@@ -10,10 +8,11 @@
 
 #include "trainer/atomic_file.h"
 #include "trainer/config_fields.h"
+#include "trainer/device.h"
 #include "trainer/initial_weights.h"
 #include "trainer/learning_rate.h"
 #include "trainer/model_flops.h"
-#include "trainer/sharded_adamw.h"
+#include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
@@ -37,21 +36,10 @@ StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, 
 
 namespace {
 
+constexpr int64_t kWarmUpSteps = 2;  // before the one that is profiled
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// The largest resident size of this process so far.
-int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
-
-double sum_over(Communicator& group, double value) {
-  at::Tensor sum = at::full({1}, value, at::kDouble);
-  group.all_reduce_sum(sum);
-  return sum.item<double>();
 }
 
 int64_t sum_over(Communicator& group, int64_t value) {
@@ -62,25 +50,29 @@ int64_t sum_over(Communicator& group, int64_t value) {
 
 }  // namespace
 
-Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid)
+Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device)
     : config_(config),
       grid_(grid),
+      device_(device),
       model_(read_model_config(config.model.path)),
       stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
-      parameters_(ParameterLayout(model_), grid.world(), config.precision == "bfloat16", /*with_training=*/true),
+      parameters_(ParameterLayout(model_), grid.world(), config.precision == "bfloat16", /*with_training=*/true, device,
+                  state_type(config.optimizer)),
       transformer_(model_, config, parameters_, grid),
-      checkpoints_(std::filesystem::path(config.output_dir) / "checkpoints", config.checkpoint.keep, grid.world()),
+      checkpoints_(std::filesystem::path(config.output_dir) / "checkpoints", config.checkpoint.keep, grid.control()),
       log_(config.output_dir, grid.world().rank() == 0),
-      matmul_rate_(measured_matmul_rate()) {
+      matmul_rate_(measured_matmul_rate(device, parameters_.compute_type())) {
   state_.stream = stream_.state();
 }
 
-RunEnd Trainer::run() {
+RunEnd Trainer::run(const std::filesystem::path& profile) {
   start();
+  const int64_t profiled = std::min(state_.step + kWarmUpSteps, last_step() - 1);
   while (state_.step < last_step()) {
-    log_.train(step());
+    log_.train(!profile.empty() && state_.step == profiled ? profiled_step(profile) : step());
+    refuse_divergence();
     if (every(config_.evaluation.every)) evaluate();
-    const bool stop = stop_signal_.requested(grid_.world());
+    const bool stop = stop_signal_.requested(grid_.control());
     if (stop || every(config_.checkpoint.every)) save();
     if (stop) return end(RunEnd::kStoppedBySignal);
   }
@@ -91,41 +83,29 @@ RunEnd Trainer::run() {
 
 StepMetrics Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
-  parameters_.zero_gradients();
-  const std::vector<LocalBatch> batches = next_batches();
-  const int64_t num_targets = count_targets(batches);  // known before the forward pass: the only division
-  double loss = 0;
-  for (const LocalBatch& batch : batches)
-    loss += transformer_.forward_backward(batch, 1.0 / static_cast<double>(num_targets));
-  loss = sum_over(grid_.world(), loss) / static_cast<double>(num_targets);
-  const double gradient_norm = parameters_.gradient_norm();
-  const bool finite = std::isfinite(loss) && std::isfinite(gradient_norm);
   const double rate = learning_rate(config_.optimizer, state_.step, last_step());
-  if (finite) update(gradient_norm, rate);
-  advance(finite);
-  return metrics_of(loss, gradient_norm, rate, finite, seconds_since(start));
+  const StepResult result =
+      train_step(next_batches(), rate, config_.optimizer, transformer_, parameters_, grid_, state_.optimizer_steps);
+  synchronize(device_);
+  advance(result.finite);
+  return metrics_of(result, rate, seconds_since(start));
+}
+
+StepMetrics Trainer::profiled_step(const std::filesystem::path& trace) {
+  Profile profile(device_);
+  const StepMetrics metrics = step();
+  if (grid_.world().rank() == 0) write_chrome_trace(trace, profile.finish());
+  log_.note("trace of step " + std::to_string(state_.step) + ": " + trace.string());
+  return metrics;
 }
 
 // One sequence a data rank for each accumulation step.
 std::vector<LocalBatch> Trainer::next_batches() {
   std::vector<LocalBatch> batches;
   for (int64_t i = 0; i < config_.train.gradient_accumulation_steps; ++i)
-    batches.push_back(slice_batch(stream_.at(i * grid_.data().size() + grid_.data().rank()), grid_.sequence()));
+    batches.push_back(
+        slice_batch(stream_.at(i * grid_.data().size() + grid_.data().rank()), grid_.sequence(), device_));
   return batches;
-}
-
-// Over all ranks; at least 1.
-int64_t Trainer::count_targets(const std::vector<LocalBatch>& batches) const {
-  int64_t local = 0;
-  for (const LocalBatch& batch : batches) local += batch.targets.ge(0).sum().item<int64_t>();
-  return std::max<int64_t>(sum_over(grid_.world(), local), 1);
-}
-
-void Trainer::update(double gradient_norm, double rate) {
-  const double limit = config_.optimizer.max_grad_norm;
-  const double clip = limit > 0 && gradient_norm > limit ? limit / gradient_norm : 1;
-  ++state_.optimizer_steps;
-  adamw_step(parameters_, config_.optimizer, rate, clip, state_.optimizer_steps);
 }
 
 // A step whose loss or gradient was not finite is skipped: its sequences are behind us, the weights stay.
@@ -136,7 +116,11 @@ void Trainer::advance(bool finite) {
   state_.tokens += sequences * config_.data.sequence_length;
   ++state_.step;
   state_.skipped_in_a_row = finite ? 0 : state_.skipped_in_a_row + 1;
+}
+
+void Trainer::refuse_divergence() {
   if (state_.skipped_in_a_row < config_.train.max_skipped_steps) return;
+  log_.stop(state_.step, "diverged");
   throw DivergenceError(std::to_string(state_.skipped_in_a_row) +
                         " steps in a row had a loss or gradient that is not finite; the last good checkpoint is " +
                         (last_checkpoint_.empty() ? "none" : last_checkpoint_.string()) +
@@ -150,42 +134,36 @@ int64_t Trainer::last_step() const {
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(sequences / static_cast<double>(a_step))));
 }
 
-StepMetrics Trainer::metrics_of(double loss, double gradient_norm, double rate, bool finite, double seconds) {
+StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double seconds) {
   const SelectionStatistics selection = transformer_.take_statistics();
   const double tokens = static_cast<double>(config_.train.gradient_accumulation_steps * grid_.data().size() *
                                             config_.data.sequence_length);
-  const int64_t tiles = sum_over(grid_.world(), selection.tiles);
-  const int64_t entries = sum_over(grid_.world(), selection.entries);
-  at::Tensor peaks = at::full({2}, peak_memory_bytes(), at::kLong);
+  const int64_t tiles = sum_over(grid_.control(), selection.tiles);
+  const int64_t entries = sum_over(grid_.control(), selection.entries);
+  at::Tensor peaks = at::full({2}, peak_memory_bytes(device_), at::kLong);
   peaks[1] = selection.max_entries;
-  grid_.world().all_reduce_max(peaks);
+  grid_.control().all_reduce_max(peaks);
   const double mean_list_entries = tiles > 0 ? static_cast<double>(entries) / static_cast<double>(tiles) : 0;
   const double rank_rate = tokens / seconds / static_cast<double>(grid_.world().size());
   return {.step = state_.step,
           .last_step = last_step(),
           .tokens = state_.tokens,
           .epoch = state_.stream.epoch,
-          .loss = loss,
-          .gradient_norm = gradient_norm,
+          .loss = result.loss,
+          .gradient_norm = result.gradient_norm,
           .learning_rate = rate,
-          .skipped = !finite,
+          .skipped = !result.finite,
           .step_seconds = seconds,
           .tokens_per_second = tokens / seconds,
           .tokens_per_second_per_rank = rank_rate,
-          .mfu = rank_rate * model_flops_per_token(model_, mean_attended_keys(mean_list_entries)) / matmul_rate_,
+          .mfu = rank_rate * model_flops_per_token(model_, mean_attended_keys(config_, model_, mean_list_entries)) /
+                 matmul_rate_,
           .memory_peak_bytes = peaks[0].item<int64_t>(),
           .communication_seconds = grid_.take_communication_seconds(),
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
-          .dropped_entries = sum_over(grid_.world(), selection.counts.dropped_entries),
-          .nan_scores = sum_over(grid_.world(), selection.counts.nan_scores)};
-}
-
-double Trainer::mean_attended_keys(double mean_list_entries) const {
-  double keys = 0;
-  for (int64_t layer = 0; layer < model_.num_layers; ++layer)
-    keys += attended_keys(config_.attention_of(layer), mean_list_entries, config_.data.sequence_length);
-  return keys / static_cast<double>(model_.num_layers);
+          .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),
+          .nan_scores = sum_over(grid_.control(), selection.nan_scores)};
 }
 
 void Trainer::start() {
@@ -232,8 +210,9 @@ void Trainer::write_resolved_config() const {
 void Trainer::report_start(bool resumed) {
   const PackingReport& packing = stream_.report();
   log_.note("model " + config_.model.path + ": " + std::to_string(parameters_.layout().num_parameters()) +
-            " parameters, " + config_.precision + "; " + std::to_string(grid_.world().size()) + " ranks = " +
-            std::to_string(grid_.data().size()) + " data x " + std::to_string(grid_.sequence().size()) + " sequence");
+            " parameters, " + config_.precision + " on " + (device_.is_cuda() ? "GPUs" : "CPUs") + "; " +
+            std::to_string(grid_.world().size()) + " ranks = " + std::to_string(grid_.data().size()) + " data x " +
+            std::to_string(grid_.sequence().size()) + " sequence");
   log_.note("data: " + std::to_string(packing.documents) + " documents, " + std::to_string(packing.tokens) +
             " tokens an epoch in " + std::to_string(packing.sequences) + " sequences of " +
             std::to_string(config_.data.sequence_length) + "; " + std::to_string(packing.cut_documents) +

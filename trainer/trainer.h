@@ -17,6 +17,7 @@
 #include "trainer/run_config.h"
 #include "trainer/sharded_parameters.h"
 #include "trainer/stop_signal.h"
+#include "trainer/training_step.h"
 #include "trainer/transformer.h"
 
 namespace hiptrain {
@@ -38,10 +39,11 @@ enum class RunEnd { kFinished, kStoppedBySignal };
 
 class Trainer {
  public:
-  Trainer(const RunConfig& config, const ProcessGrid& grid);
+  Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device);
 
-  // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step.
-  RunEnd run();
+  // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step. With a path for it, a trace
+  // of the third of these steps is written.
+  RunEnd run(const std::filesystem::path& profile);
 
   // One optimizer step: gradients of gradient_accumulation_steps sequences a data rank.
   StepMetrics step();
@@ -51,13 +53,12 @@ class Trainer {
   Transformer& transformer() { return transformer_; }
 
  private:
+  StepMetrics profiled_step(const std::filesystem::path& trace);
   std::vector<LocalBatch> next_batches();
-  int64_t count_targets(const std::vector<LocalBatch>& batches) const;
-  void update(double gradient_norm, double rate);
   void advance(bool finite);
+  void refuse_divergence();
   int64_t last_step() const;
-  StepMetrics metrics_of(double loss, double gradient_norm, double rate, bool finite, double seconds);
-  double mean_attended_keys(double mean_list_entries) const;
+  StepMetrics metrics_of(const StepResult& result, double rate, double seconds);
 
   void start();
   void refuse_old_checkpoints() const;
@@ -71,6 +72,7 @@ class Trainer {
 
   const RunConfig& config_;
   const ProcessGrid& grid_;
+  at::Device device_;
   ModelConfig model_;
   BatchStream stream_;
   ShardedParameters parameters_;

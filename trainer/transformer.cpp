@@ -6,11 +6,11 @@
 namespace hiptrain {
 namespace {
 
-RotaryEmbedding rotary_embedding(const ModelConfig& model, int64_t sequence_tokens) {
+RotaryEmbedding rotary_embedding(const ModelConfig& model, int64_t sequence_tokens, at::Device device) {
   const RopeFrequencies frequencies = rope_frequencies(model, sequence_tokens);
   at::Tensor turns = at::empty({static_cast<int64_t>(frequencies.turns_per_token.size())}, at::kLong);
   std::copy(frequencies.turns_per_token.begin(), frequencies.turns_per_token.end(), turns.mutable_data_ptr<int64_t>());
-  return {.turns_per_token = turns, .attention_factor = frequencies.attention_factor};
+  return {.turns_per_token = turns.to(device), .attention_factor = frequencies.attention_factor};
 }
 
 void refuse_acting_sliding_window(const ModelConfig& model, int64_t sequence_length) {
@@ -29,21 +29,24 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
       parameters_(parameters),
       grid_(grid),
       recompute_interval_(run.memory.recompute_interval),
-      storage_(run.precision == "bfloat16" ? at::kBFloat16 : at::kFloat),
-      loss_(model.rms_norm_epsilon, run.memory.loss_tile) {
+      types_{.storage = run.precision == "bfloat16" ? at::kBFloat16 : at::kFloat,
+             .compute = parameters.compute_type(),
+             .device = parameters.device()},
+      loss_(model.rms_norm_epsilon, run.memory.loss_tile),
+      counts_(parameters.device()) {
   refuse_acting_sliding_window(model, run.data.sequence_length);
   for (int64_t layer = 0; layer < model.num_layers; ++layer)
-    layers_.emplace_back(model, run.attention_of(layer), run.memory, storage_);
+    layers_.emplace_back(model, run.attention_of(layer), run.memory, types_);
 }
 
-double Transformer::forward_backward(const LocalBatch& batch, double gradient_scale) {
+at::Tensor Transformer::forward_backward(const LocalBatch& batch, double gradient_scale) {
   SequenceContext context = context_of(batch);
   ActivationStore store(model_.num_layers, recompute_interval_);
   const at::Tensor hidden = run_layers(context, &store);
 
   const int head_unit = parameters_.layout().head_unit(), embedding_unit = parameters_.layout().embedding_unit();
   at::Tensor d_head = parameters_.gradient_buffer(head_unit), d_embedding = parameters_.gradient_buffer(embedding_unit);
-  at::Tensor d_hidden = at::empty(hidden.sizes(), at::kFloat);
+  at::Tensor d_hidden = at::empty(hidden.sizes(), hidden.options().dtype(types_.compute));
   HeadTensors gradients = head_tensors(d_head, d_embedding);
   const TokenLosses losses =
       loss_.forward_backward(head_tensors(parameters_.gather(head_unit), parameters_.gather(embedding_unit)), gradients,
@@ -55,14 +58,12 @@ double Transformer::forward_backward(const LocalBatch& batch, double gradient_sc
   at::Tensor d_table = parameter_view(parameters_.layout().units()[embedding_unit], d_embedding, ".weight");
   embedding_backward(d_hidden, batch.tokens, d_table);
   parameters_.reduce_gradient(embedding_unit, d_embedding);
-  finish(context);
-  return losses.losses.sum(at::kDouble).item<double>();
+  return losses.losses.sum(at::kDouble).view({1});
 }
 
 TokenLosses Transformer::forward(const LocalBatch& batch) {
   SequenceContext context = context_of(batch);
   const at::Tensor hidden = run_layers(context, nullptr);
-  finish(context);
   const ParameterLayout& layout = parameters_.layout();
   return loss_.forward(
       head_tensors(parameters_.gather(layout.head_unit()), parameters_.gather(layout.embedding_unit())), hidden,
@@ -72,24 +73,23 @@ TokenLosses Transformer::forward(const LocalBatch& batch) {
 at::Tensor Transformer::logits(const LocalBatch& batch) {
   SequenceContext context = context_of(batch);
   const at::Tensor hidden = run_layers(context, nullptr);
-  finish(context);
   const ParameterLayout& layout = parameters_.layout();
   return loss_.logits(head_tensors(parameters_.gather(layout.head_unit()), parameters_.gather(layout.embedding_unit())),
                       hidden);
 }
 
-SequenceContext Transformer::context_of(const LocalBatch& batch) const {
+SequenceContext Transformer::context_of(const LocalBatch& batch) {
   return {.batch = batch,
           .sequence = grid_.sequence(),
-          .rope = rotary_embedding(model_, batch.max_position + 1),
-          .counts = {}};
+          .rope = rotary_embedding(model_, batch.max_position + 1, types_.device),
+          .counts = counts_};
 }
 
 // (local tokens, hidden) in the storage type.
 at::Tensor Transformer::embed(const LocalBatch& batch) const {
   const int unit = parameters_.layout().embedding_unit();
   const at::Tensor table = parameter_view(parameters_.layout().units()[unit], parameters_.gather(unit), ".weight");
-  return embedding_lookup(table, batch.tokens).to(storage_);
+  return embedding_lookup(table, batch.tokens).to(types_.storage);
 }
 
 // With a store: keeps what the backward pass needs.
@@ -155,14 +155,16 @@ void Transformer::record(int64_t layer, const BlockLists& lists) {
   const at::Tensor lengths = lists.offsets.diff(1, 1);
   statistics_.tiles += lengths.numel();
   statistics_.entries += lists.entries.numel();
-  if (lengths.numel() > 0) statistics_.max_entries = std::max(statistics_.max_entries, lengths.max().item<int64_t>());
+  if (lengths.numel() > 0) counts_.observe_list_length(lengths.max());
 }
 
-void Transformer::finish(const SequenceContext& context) {
-  statistics_.counts.nan_scores += context.counts.nan_scores;
-  statistics_.counts.dropped_entries += context.counts.dropped_entries;
+SelectionStatistics Transformer::take_statistics() {
+  SelectionStatistics taken = std::exchange(statistics_, {});
+  const RunningCounts::Values counted = counts_.take();
+  taken.max_entries = counted.longest_list;
+  taken.nan_scores = counted.nan_scores;
+  taken.dropped_entries = counted.dropped_entries;
+  return taken;
 }
-
-SelectionStatistics Transformer::take_statistics() { return std::exchange(statistics_, {}); }
 
 }  // namespace hiptrain

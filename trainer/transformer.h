@@ -20,10 +20,11 @@ namespace hiptrain {
 
 // What the selection did, summed over the layers and sequences since the last reading.
 struct SelectionStatistics {
-  int64_t tiles = 0;        // (layer, kv head, query tile) triples of this rank that have a list
-  int64_t entries = 0;      // their list entries
-  int64_t max_entries = 0;  // the longest list
-  RunningCounts counts;
+  int64_t tiles = 0;            // (layer, kv head, query tile) triples of this rank that have a list
+  int64_t entries = 0;          // their list entries
+  int64_t max_entries = 0;      // the longest list
+  int64_t nan_scores = 0;       // scores that were NaN and counted as -infinity
+  int64_t dropped_entries = 0;  // list entries beyond attention.max_blocks
 };
 
 class Transformer {
@@ -33,22 +34,24 @@ class Transformer {
   Transformer(const ModelConfig& model, const RunConfig& run, ShardedParameters& parameters, const ProcessGrid& grid);
 
   // Adds the gradient of gradient_scale * (sum of losses over all ranks) to the parameters' gradients. Returns the sum
-  // of this rank's losses. Collective over the world.
-  double forward_backward(const LocalBatch& batch, double gradient_scale);
+  // of this rank's losses, (1) float64. Collective over the world.
+  at::Tensor forward_backward(const LocalBatch& batch, double gradient_scale);
 
   // Losses of this rank's tokens. Collective over the world.
   TokenLosses forward(const LocalBatch& batch);
   // (local tokens, vocabulary) float32, for short inputs. Collective over the world.
   at::Tensor logits(const LocalBatch& batch);
 
+  // Waits for the device.
   SelectionStatistics take_statistics();
+  at::Device device() const { return types_.device; }
   int64_t activation_bytes() const { return peak_activation_bytes_; }
 
   // Called with (layer, lists) after each layer's selection; for tests and tools.
   void observe_lists(std::function<void(int64_t, const BlockLists&)> observer) { observer_ = std::move(observer); }
 
  private:
-  SequenceContext context_of(const LocalBatch& batch) const;
+  SequenceContext context_of(const LocalBatch& batch);
   at::Tensor embed(const LocalBatch& batch) const;
   at::Tensor run_layers(SequenceContext& context, ActivationStore* store);
   void run_layers_back(SequenceContext& context, ActivationStore& store, at::Tensor& d_hidden);
@@ -56,16 +59,16 @@ class Transformer {
                                             int64_t end);
   HeadTensors head_tensors(const at::Tensor& head_flat, const at::Tensor& embedding_flat) const;
   void record(int64_t layer, const BlockLists& lists);
-  void finish(const SequenceContext& context);
 
   const ModelConfig& model_;
   ShardedParameters& parameters_;
   const ProcessGrid& grid_;
   int64_t recompute_interval_;
-  at::ScalarType storage_;
+  LayerTypes types_;
   std::vector<TransformerLayer> layers_;
   ChunkedLoss loss_;
-  SelectionStatistics statistics_;
+  SelectionStatistics statistics_;  // but for what counts_ has
+  RunningCounts counts_;
   int64_t peak_activation_bytes_ = 0;
   std::function<void(int64_t, const BlockLists&)> observer_;
 };

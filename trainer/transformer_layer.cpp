@@ -1,46 +1,32 @@
 #include "trainer/transformer_layer.h"
 
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/mm.h>
 
 #include <algorithm>
 
+#include "trainer/linear.h"
+#include "trainer/profiler.h"
+
 namespace hiptrain {
-namespace {
-
-// (tokens, inputs) x (outputs, inputs) -> (tokens, outputs), all float32.
-at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
-  return bias.defined() ? at::addmm(bias, input, weight.t()) : at::mm(input, weight.t());
-}
-
-// Adds to d_weight and d_bias; returns the gradient of input.
-at::Tensor linear_backward(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& d_output,
-                           const at::Tensor& d_weight, const at::Tensor& d_bias) {
-  d_weight.addmm_(d_output.t(), input);
-  if (d_bias.defined()) d_bias.add_(d_output.sum(0));
-  return at::mm(d_output, weight);
-}
-
-}  // namespace
 
 TransformerLayer::TransformerLayer(const ModelConfig& model, const AttentionConfig& attention,
-                                   const MemorySection& memory, at::ScalarType storage)
+                                   const MemorySection& memory, const LayerTypes& types)
     : model_(model),
       attention_(attention),
       memory_(memory),
-      storage_(storage),
-      index_dims_(index_dim_tensor(attention, model.head_dim, model.rotary_dims())) {}
+      types_(types),
+      index_dims_(index_dim_tensor(attention, model.head_dim, model.rotary_dims(), types.device)) {}
 
 BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
                                      const BlockLists* saved) const {
   const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
                                context.counts);
-  IndexTensors index;
-  const KeysAndValues keys = keys_and_values(weights, hidden, context, attention, saved ? nullptr : &index);
-  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, keys, index);
+  FirstPass pass = first_pass(weights, hidden, context, /*with_index=*/!saved && attention.selects());
+  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
+  pass.index = {};  // its memory is for the tiles
   for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
-    const at::Tensor query = queries(weights, hidden, context, tile);
-    const at::Tensor output = attention.forward(query, keys, lists, tile.begin).output;
+    const at::Tensor query = pass.queries.defined() ? pass.queries : queries(weights, hidden, context, tile);
+    const at::Tensor output = attention.forward(query, pass.keys, lists, tile.begin).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
   }
@@ -51,7 +37,7 @@ void TransformerLayer::backward(const LayerTensors& weights, LayerTensors& gradi
                                 const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const {
   const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
                                context.counts);
-  const KeysAndValues keys = keys_and_values(weights, hidden, context, attention, nullptr);
+  const KeysAndValues keys = first_pass(weights, hidden, context, /*with_index=*/false).keys;
   KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
   for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
     const at::Tensor query = queries(weights, hidden, context, tile);
@@ -91,13 +77,13 @@ TransformerLayer::HeadProjection TransformerLayer::value_projection(const LayerT
   return {tensors.value, tensors.value_bias, kNoNorm, model_.num_kv_heads, false};
 }
 
-// (tile, hidden) float32: the attention norm's output.
+// (tile, hidden) of the compute type: the attention norm's output.
 at::Tensor TransformerLayer::normed(const LayerTensors& weights, const at::Tensor& hidden, Tile tile) const {
-  const at::Tensor input = hidden.narrow(0, tile.begin, tile.size).to(at::kFloat);
+  const at::Tensor input = hidden.narrow(0, tile.begin, tile.size).to(types_.compute);
   return rms_norm(input, weights.attention_norm, model_.rms_norm_epsilon);
 }
 
-// (tile, hidden) -> (tile, heads, head_dim), all float32: linear, head norm, rotary embedding.
+// (tile, hidden) -> (tile, heads, head_dim), of the compute type: linear, head norm, rotary embedding.
 at::Tensor TransformerLayer::project(const HeadProjection& projection, const at::Tensor& input,
                                      const SequenceContext& context, Tile tile) const {
   at::Tensor flat = linear(input, projection.weight, projection.bias);
@@ -109,7 +95,7 @@ at::Tensor TransformerLayer::project(const HeadProjection& projection, const at:
   return heads;
 }
 
-// The gradient of project: d_heads (tile, heads, head_dim) float32, overwritten -> the gradient of input.
+// The gradient of project: d_heads (tile, heads, head_dim), overwritten -> the gradient of input.
 at::Tensor TransformerLayer::project_backward(const HeadProjection& projection, const HeadProjection& gradient,
                                               const at::Tensor& input, at::Tensor d_heads,
                                               const SequenceContext& context, Tile tile) const {
@@ -127,36 +113,48 @@ at::Tensor TransformerLayer::project_backward(const HeadProjection& projection, 
   return linear_backward(input, projection.weight, d_flat, gradient.weight, gradient.bias);
 }
 
-// Projects the local tokens and exchanges keys and values with the sequence's ranks. With index, also the index of the
+// Projects the local tokens to keys and values, and exchanges these with the sequence's ranks. The index is of the
 // local tokens.
-KeysAndValues TransformerLayer::keys_and_values(const LayerTensors& weights, const at::Tensor& hidden,
-                                                const SequenceContext& context, const HipAttention& attention,
-                                                IndexTensors* index) const {
-  const int64_t tokens = hidden.size(0);
-  const auto options = at::TensorOptions(storage_);
-  KeysAndValues local{.key = at::empty({model_.num_kv_heads, tokens, model_.head_dim}, options),
-                      .value = at::empty({model_.num_kv_heads, tokens, model_.head_dim}, options)};
-  const bool with_index = index != nullptr && attention.selects();
-  if (with_index) index->query = at::empty({model_.num_kv_heads, tokens, index_dims_.size(0)}, at::kFloat);
+TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& weights, const at::Tensor& hidden,
+                                                         const SequenceContext& context, bool with_index) const {
+  const ProfiledRange range(part::kProjections);
+  const int64_t tokens = hidden.size(0), heads = model_.num_kv_heads, head_dim = model_.head_dim;
+  const auto options = hidden.options().dtype(types_.storage);
+  KeysAndValues local{.key = at::empty({heads, tokens, head_dim}, options),
+                      .value = at::empty({heads, tokens, head_dim}, options)};
+  FirstPass pass;
+  if (with_index) pass.index.query = at::empty({heads, tokens, index_dims_.size(0)}, options.dtype(types_.compute));
+  if (with_index && tokens <= memory_.query_tile)
+    pass.queries = at::empty({tokens, model_.num_query_heads, head_dim}, options);
   for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
     local.key.narrow(1, tile.begin, tile.size)
         .copy_(project(key_projection(weights), input, context, tile).transpose(0, 1));
     local.value.narrow(1, tile.begin, tile.size)
         .copy_(project(value_projection(weights), input, context, tile).transpose(0, 1));
-    if (!with_index) continue;
-    const at::Tensor query = project(query_projection(weights), input, context, tile).to(storage_);
-    index->query.narrow(1, tile.begin, tile.size).copy_(index_queries(query, model_.num_kv_heads, index_dims_));
+    if (with_index) index_tile(project(query_projection(weights), input, context, tile), tile, pass);
   }
-  if (with_index) index->key = index_keys(local.key, index_dims_);
-  return {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
-          .value = gather_sequence(local.value, context.batch.shard, context.sequence)};
+  if (with_index) pass.index.key = index_keys(local.key, index_dims_, types_.compute);
+  const ProfiledRange exchange_range(part::kExchange);
+  pass.keys = {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
+               .value = gather_sequence(local.value, context.batch.shard, context.sequence)};
+  return pass;
+}
+
+// query (tile, query heads, head_dim): its index, and itself where all queries are kept.
+void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const {
+  const ProfiledRange range(part::kSearch);
+  pass.index.query.narrow(1, tile.begin, tile.size)
+      .copy_(index_queries(query.to(types_.storage), model_.num_kv_heads, index_dims_, types_.compute));
+  if (pass.queries.defined()) pass.queries.narrow(0, tile.begin, tile.size).copy_(query);
 }
 
 // (tile, query heads, head_dim) in the storage type.
 at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tensor& hidden,
                                      const SequenceContext& context, Tile tile) const {
-  at::Tensor query = at::empty({tile.size, model_.num_query_heads, model_.head_dim}, at::TensorOptions(storage_));
+  const ProfiledRange range(part::kProjections);
+  at::Tensor query =
+      at::empty({tile.size, model_.num_query_heads, model_.head_dim}, hidden.options().dtype(types_.storage));
   for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
     query.narrow(0, part.begin - tile.begin, part.size)
         .copy_(project(query_projection(weights), normed(weights, hidden, part), context, part));
@@ -165,33 +163,37 @@ at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tens
 
 BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden,
                                     const SequenceContext& context, const HipAttention& attention,
-                                    const KeysAndValues& keys, const IndexTensors& index) const {
-  if (attention.selects()) return attention.unite(attention.pick(index.query, index.key));
+                                    const FirstPass& pass) const {
+  if (attention.selects()) return attention.unite(attention.pick(pass.index.query, pass.index.key));
   if (!attention.selects_as_published()) return {};
   const at::Tensor query = queries(weights, hidden, context, {.begin = 0, .size = hidden.size(0)});
-  return attention.select_as_published(query, keys.key);
+  return attention.select_as_published(query, pass.keys.key);
 }
 
 // Output projection, residual, norm, MLP, residual: writes the layer's output over the tile of hidden.
 void TransformerLayer::after_attention(const LayerTensors& weights, at::Tensor& hidden,
                                        const at::Tensor& attention_output, Tile tile) const {
+  const ProfiledRange range(part::kProjections);
   at::Tensor here = hidden.narrow(0, tile.begin, tile.size);
-  const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(at::kFloat);
-  const at::Tensor middle = here.to(at::kFloat) + linear(heads, weights.output, weights.output_bias);
+  const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(types_.compute);
+  at::Tensor middle = here.to(types_.compute);  // the tile itself where the types agree
+  add_linear(middle, heads, weights.output, weights.output_bias);
   const at::Tensor input = rms_norm(middle, weights.mlp_norm, model_.rms_norm_epsilon);
   const at::Tensor inner =
       swiglu(linear(input, weights.gate, weights.gate_bias), linear(input, weights.up, weights.up_bias));
-  here.copy_(middle + linear(inner, weights.down, weights.down_bias));
+  add_linear(middle, inner, weights.down, weights.down_bias);
+  if (!here.is_same(middle)) here.copy_(middle);
 }
 
 // d_hidden's tile: gradient of the layer's output -> gradient of the residual stream before the output projection was
-// added. Returns the gradient of the attention output (tile, query heads, head_dim) float32.
+// added. Returns the gradient of the attention output (tile, query heads, head_dim).
 at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weights, LayerTensors& gradients,
                                                       const at::Tensor& hidden, const at::Tensor& attention_output,
                                                       at::Tensor& d_hidden, Tile tile) const {
-  const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(at::kFloat);
-  const at::Tensor middle =
-      hidden.narrow(0, tile.begin, tile.size).to(at::kFloat) + linear(heads, weights.output, weights.output_bias);
+  const ProfiledRange range(part::kProjections);
+  const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(types_.compute);
+  at::Tensor middle = at::addmm(hidden.narrow(0, tile.begin, tile.size).to(types_.compute), heads, weights.output.t());
+  if (weights.output_bias.defined()) middle.add_(weights.output_bias);
   const at::Tensor input = rms_norm(middle, weights.mlp_norm, model_.rms_norm_epsilon);
   at::Tensor gate = linear(input, weights.gate, weights.gate_bias);
   at::Tensor up = linear(input, weights.up, weights.up_bias);
@@ -199,44 +201,54 @@ at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weight
   const at::Tensor d_inner =
       linear_backward(swiglu(gate, up), weights.down, d_middle, gradients.down, gradients.down_bias);
   swiglu_backward(gate, up, d_inner);
-  const at::Tensor d_input = linear_backward(input, weights.gate, gate, gradients.gate, gradients.gate_bias) +
-                             linear_backward(input, weights.up, up, gradients.up, gradients.up_bias);
+  at::Tensor d_input = linear_backward(input, weights.gate, gate, gradients.gate, gradients.gate_bias);
+  add_weight_gradient(input, up, gradients.up, gradients.up_bias);
+  d_input.addmm_(up, weights.up);
   rms_norm_backward(middle, weights.mlp_norm, model_.rms_norm_epsilon, d_input, d_middle, gradients.mlp_norm);
   return linear_backward(heads, weights.output, d_middle, gradients.output, gradients.output_bias)
       .view(attention_output.sizes());
 }
 
-// Adds the queries' part to d_hidden's tile: d_query (tile, query heads, head_dim).
+// Adds the queries' part to d_hidden's tile: d_query (tile, query heads, head_dim), overwritten.
 void TransformerLayer::queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                                         const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
                                         Tile tile) const {
+  const ProfiledRange range(part::kProjections);
   const at::Tensor input = normed(weights, hidden, tile);
-  const at::Tensor d_input =
-      project_backward(query_projection(weights), query_projection(gradients), input,
-                       d_query.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), context, tile);
+  const at::Tensor d_input = project_backward(query_projection(weights), query_projection(gradients), input,
+                                              d_query.to(types_.compute), context, tile);
   at::Tensor d_here = d_hidden.narrow(0, tile.begin, tile.size);
-  rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(at::kFloat), weights.attention_norm,
+  rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(types_.compute), weights.attention_norm,
                     model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);
 }
 
-// Sends the gradients of keys and values home, and adds their part to d_hidden.
+// The sums over ranks of the gradients of this rank's keys and values.
+KeysAndValues TransformerLayer::send_home(const KeysAndValues& d_keys, const SequenceContext& context) const {
+  const ProfiledRange range(part::kExchange);
+  return {.key = reduce_scatter_sequence(d_keys.key, context.batch.shard, context.sequence),
+          .value = reduce_scatter_sequence(d_keys.value, context.batch.shard, context.sequence)};
+}
+
+// Adds the part of keys and values to d_hidden.
 void TransformerLayer::keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                                      const KeysAndValues& d_keys, at::Tensor& d_hidden,
                                      const SequenceContext& context) const {
-  const at::Tensor d_key = reduce_scatter_sequence(d_keys.key, context.batch.shard, context.sequence);
-  const at::Tensor d_value = reduce_scatter_sequence(d_keys.value, context.batch.shard, context.sequence);
+  const KeysAndValues d_local = send_home(d_keys, context);
+  const ProfiledRange range(part::kProjections);
   // (kv heads, local tokens, head_dim) -> (tile, kv heads, head_dim), a copy.
-  const auto tile_of = [](const at::Tensor& gradient, Tile tile) {
-    return gradient.narrow(1, tile.begin, tile.size).transpose(0, 1).clone(at::MemoryFormat::Contiguous);
+  const auto tile_of = [this](const at::Tensor& gradient, Tile tile) {
+    at::Tensor part =
+        at::empty({tile.size, gradient.size(0), gradient.size(2)}, gradient.options().dtype(types_.compute));
+    return part.copy_(gradient.narrow(1, tile.begin, tile.size).transpose(0, 1));
   };
   for (const Tile tile : tiles(0, hidden.size(0), memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
     const at::Tensor d_input = project_backward(key_projection(weights), key_projection(gradients), input,
-                                                tile_of(d_key, tile), context, tile) +
+                                                tile_of(d_local.key, tile), context, tile) +
                                project_backward(value_projection(weights), value_projection(gradients), input,
-                                                tile_of(d_value, tile), context, tile);
+                                                tile_of(d_local.value, tile), context, tile);
     at::Tensor d_here = d_hidden.narrow(0, tile.begin, tile.size);
-    rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(at::kFloat), weights.attention_norm,
+    rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(types_.compute), weights.attention_norm,
                       model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);
   }
 }

@@ -23,22 +23,28 @@ struct SequenceContext {
   const LocalBatch& batch;
   Communicator& sequence;
   RotaryEmbedding rope;
-  RunningCounts counts;
+  RunningCounts& counts;
+};
+
+// What a layer's tensors are made of.
+struct LayerTypes {
+  at::ScalarType storage;  // queries, keys, values and attention outputs between kernels: float32 or bfloat16
+  at::ScalarType compute;  // weights, and everything within a token tile: storage on a GPU, float32 on the CPU
+  at::Device device;
 };
 
 class TransformerLayer {
  public:
-  // storage: the type of queries, keys, values and attention outputs between kernels (float32 or bfloat16).
   TransformerLayer(const ModelConfig& model, const AttentionConfig& attention, const MemorySection& memory,
-                   at::ScalarType storage);
+                   const LayerTypes& types);
 
   // hidden (local tokens, hidden) is replaced by the layer's output. Without saved lists the layer searches; the lists
   // that were used are returned.
   BlockLists forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
                      const BlockLists* saved) const;
 
-  // hidden: the layer's input. d_hidden (local tokens, hidden) float32: the gradient of the layer's output, replaced by
-  // that of its input. Adds to gradients. The search is not run again.
+  // hidden: the layer's input. d_hidden (local tokens, hidden) of the compute type: the gradient of the layer's output,
+  // replaced by that of its input. Adds to gradients, which are float32. The search is not run again.
   void backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden, const BlockLists& lists,
                 at::Tensor& d_hidden, SequenceContext& context) const;
 
@@ -47,7 +53,13 @@ class TransformerLayer {
     int64_t begin, size;  // local tokens
   };
   struct IndexTensors {
-    at::Tensor query, key;  // (kv heads, local tokens, index dims) float32; undefined if nothing is searched
+    at::Tensor query, key;  // (kv heads, local tokens, index dims); undefined if nothing is searched
+  };
+  // What the first pass over the local tokens makes.
+  struct FirstPass {
+    KeysAndValues keys;  // of the whole sequence
+    IndexTensors index;
+    at::Tensor queries;  // (local tokens, query heads, head_dim), if they were needed and fit into one query tile
   };
   // One of the three head projections and what follows it.
   struct HeadProjection {
@@ -67,12 +79,13 @@ class TransformerLayer {
   at::Tensor project_backward(const HeadProjection& projection, const HeadProjection& gradient, const at::Tensor& input,
                               at::Tensor d_heads, const SequenceContext& context, Tile tile) const;
 
-  KeysAndValues keys_and_values(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                                const HipAttention& attention, IndexTensors* index) const;
+  FirstPass first_pass(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                       bool with_index) const;
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
                      Tile tile) const;
+  void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
   BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                    const HipAttention& attention, const KeysAndValues& keys, const IndexTensors& index) const;
+                    const HipAttention& attention, const FirstPass& pass) const;
 
   void after_attention(const LayerTensors& weights, at::Tensor& hidden, const at::Tensor& attention_output,
                        Tile tile) const;
@@ -81,13 +94,14 @@ class TransformerLayer {
   void queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                         const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
                         Tile tile) const;
+  KeysAndValues send_home(const KeysAndValues& d_keys, const SequenceContext& context) const;
   void keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                      const KeysAndValues& d_keys, at::Tensor& d_hidden, const SequenceContext& context) const;
 
   const ModelConfig& model_;
   const AttentionConfig& attention_;
   const MemorySection& memory_;
-  at::ScalarType storage_;
+  LayerTypes types_;
   at::Tensor index_dims_;  // (index dims) int32
 };
 

@@ -15,76 +15,93 @@ struct Arguments {
   RmsNormWeight weight;
 };
 
-// What is loaded of a row; nothing beyond the last row.
-template <typename Threads, typename T, bool kResidual>
-struct RowInput {
-  RowPart<Threads> input, residual;
+// Begins to fetch a row; nothing beyond the last one.
+template <typename T, bool kResidual, typename Ring>
+__device__ void fetch_row(Ring& ring, int stage, const RmsNormParams& params, int64_t row) {
+  const bool wanted = row < params.num_rows;
+  const int num_vectors = static_cast<int>(params.num_columns) / Ring::kWidth;
+  ring.fetch(stage, 0, static_cast<const T*>(params.input) + row * params.row_stride, num_vectors, wanted);
+  if constexpr (kResidual) {
+    const T* residual = static_cast<const T*>(params.residual) + row * params.num_columns;
+    ring.fetch(stage, 1, residual, num_vectors, wanted);
+  }
+  commit_copies();
+}
 
-  __device__ void load(const RmsNormParams& params, int64_t row) {
-    const bool wanted = row < params.num_rows;
-    input.load(static_cast<const T*>(params.input) + row * params.row_stride, params.num_columns, wanted);
-    if constexpr (kResidual)
-      residual.load(static_cast<const T*>(params.residual) + row * params.num_columns, params.num_columns, wanted);
+// The thread's part of a row, with the residual.
+template <typename Threads, bool kResidual>
+struct RowPart {
+  typename Threads::V vectors[Threads::kVectors];
+
+  template <typename Ring>
+  __device__ RowPart(Ring& ring, int stage) {
+#pragma unroll
+    for (int i = 0; i < Threads::kVectors; ++i) {
+      vectors[i] = ring.at(stage, 0, i);
+      if constexpr (kResidual) {
+        const typename Threads::V residual = ring.at(stage, 1, i);
+#pragma unroll
+        for (int j = 0; j < Threads::kWidth; ++j) vectors[i].set(j, vectors[i][j] + residual[j]);
+      }
+    }
+  }
+  __device__ float sum_of_squares() const {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < Threads::kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < Threads::kWidth; ++j) sum += vectors[i][j] * vectors[i][j];
+    }
+    return sum;
+  }
+  __device__ void scale(float inverse_rms, const ThreadWeights<Threads>& weights) {
+#pragma unroll
+    for (int i = 0; i < Threads::kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < Threads::kWidth; ++j) vectors[i].set(j, vectors[i][j] * inverse_rms * weights.values[i][j]);
+    }
+  }
+  __device__ void store(void* row, int num_vectors) const {
+    typename Threads::V* target = static_cast<typename Threads::V*>(row) + Threads::vector(0);
+#pragma unroll
+    for (int i = 0; i < Threads::kVectors; ++i) {
+      if (Threads::vector(i) < num_vectors) store_once(target + i * Threads::kLanes, vectors[i]);
+    }
   }
 };
 
-template <typename Threads>
-__device__ void add(RowPart<Threads>& sum, const RowPart<Threads>& other) {
-#pragma unroll
-  for (int i = 0; i < Threads::kVectors; ++i) {
-#pragma unroll
-    for (int j = 0; j < Threads::kWidth; ++j) sum.vectors[i].set(j, sum.vectors[i][j] + other.vectors[i][j]);
-  }
-}
+template <typename Threads, bool kResidual>
+using ForwardRing = RowRing<Threads, kResidual ? 2 : 1>;
 
-template <typename Threads>
-__device__ float sum_of_squares_of(const RowPart<Threads>& row) {
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < Threads::kVectors; ++i) {
-#pragma unroll
-    for (int j = 0; j < Threads::kWidth; ++j) sum += row.vectors[i][j] * row.vectors[i][j];
-  }
-  return sum;
-}
-
-template <typename Threads>
-__device__ void scale(RowPart<Threads>& row, float inverse_rms, const RmsNormWeight& weight, int64_t num_columns) {
-#pragma unroll
-  for (int i = 0; i < Threads::kVectors; ++i) {
-    if (Threads::column(i) >= num_columns) break;
-    float weights[Threads::kWidth];
-    weight.load(Threads::column(i), weights);
-#pragma unroll
-    for (int j = 0; j < Threads::kWidth; ++j) row.vectors[i].set(j, row.vectors[i][j] * inverse_rms * weights[j]);
-  }
-}
-
-// Every group of threads takes the rows `step` apart; the next row is on its way while one is worked on, where
-// registers allow.
+// Every group of threads takes the rows `step` apart.
 template <typename T, typename Threads, bool kResidual>
-__global__ void __launch_bounds__(Threads::kThreads) rms_norm_rows(Arguments arguments) {
+__global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_rows(Arguments arguments) {
   const RmsNormParams& params = arguments.params;
+  using Ring = ForwardRing<Threads, kResidual>;
+  extern __shared__ uint4 shared[];
   __shared__ typename RowSums<Threads::kLanes>::Storage storage;
+  Ring ring(shared);
   RowSums<Threads::kLanes> row_sums(storage);
-  constexpr bool kAhead = Threads::kThreads <= 512;
   const int64_t step = int64_t{gridDim.x} * Threads::kRowsPerBlock;
-  RowInput<Threads, T, kResidual> next;
-  if (kAhead) next.load(params, int64_t{blockIdx.x} * Threads::kRowsPerBlock + Threads::row_in_block());
+  int64_t first = int64_t{blockIdx.x} * Threads::kRowsPerBlock;
+#pragma unroll
+  for (int stage = 0; stage + 1 < Ring::kStages; ++stage)
+    fetch_row<T, kResidual>(ring, stage, params, first + Threads::row_in_block() + stage * step);
+  const int num_vectors = static_cast<int>(params.num_columns) / Threads::kWidth;
+  const ThreadWeights<Threads> weights(arguments.weight, num_vectors);
   // All threads of a block go round equally often: the sums need them all.
-  for (int64_t first = int64_t{blockIdx.x} * Threads::kRowsPerBlock; first < params.num_rows; first += step) {
+  for (int stage = 0; first < params.num_rows; first += step, stage = Ring::stage_after(stage)) {
     const int64_t row = first + Threads::row_in_block();
-    if (!kAhead) next.load(params, row);
-    RowInput<Threads, T, kResidual> current = next;
-    if (kAhead) next.load(params, row + step);
-    if constexpr (kResidual) add(current.input, current.residual);
-    const float squares = row_sums({sum_of_squares_of(current.input), 0.0f}).x;
+    const int last_stage = stage == 0 ? Ring::kStages - 1 : stage - 1;
+    fetch_row<T, kResidual>(ring, last_stage, params, row + (Ring::kStages - 1) * step);
+    wait_for_copies<Ring::kStages - 1>();
+    RowPart<Threads, kResidual> part(ring, stage);
+    const float squares = row_sums({part.sum_of_squares(), 0.0f}).x;
     if (row >= params.num_rows) continue;
     const int64_t offset = row * params.num_columns;
-    if constexpr (kResidual) current.input.store(static_cast<T*>(params.sum) + offset, params.num_columns);
-    const float inverse_rms = rsqrtf(squares / static_cast<float>(params.num_columns) + params.epsilon);
-    scale(current.input, inverse_rms, arguments.weight, params.num_columns);
-    current.input.store(static_cast<T*>(params.output) + offset, params.num_columns);
+    if constexpr (kResidual) part.store(static_cast<T*>(params.sum) + offset, num_vectors);
+    part.scale(rsqrtf(squares / static_cast<float>(params.num_columns) + params.epsilon), weights);
+    part.store(static_cast<T*>(params.output) + offset, num_vectors);
   }
 }
 
@@ -120,14 +137,14 @@ __global__ void __launch_bounds__(kAnyThreads) rms_norm_any_row(Arguments argume
 
 template <typename T, typename Threads, bool kResidual>
 void launch_rows(const Arguments& arguments, Stream stream) {
-  int blocks_per_multiprocessor = 0;
-  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_per_multiprocessor,
-                                                           rms_norm_rows<T, Threads, kResidual>, Threads::kThreads, 0),
+  constexpr int kSharedBytes = static_cast<int>(ForwardRing<Threads, kResidual>::kBytes);
+  const auto kernel = rms_norm_rows<T, Threads, kResidual>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
              "rms_norm_forward");
   const int64_t row_groups = (arguments.params.num_rows + Threads::kRowsPerBlock - 1) / Threads::kRowsPerBlock;
-  const int64_t resident = int64_t{num_multiprocessors()} * blocks_per_multiprocessor;
+  const int64_t resident = int64_t{num_multiprocessors()} * Threads::kBlocks;
   const unsigned blocks = static_cast<unsigned>(std::min(row_groups, resident));
-  rms_norm_rows<T, Threads, kResidual><<<blocks, Threads::kThreads, 0, stream>>>(arguments);
+  kernel<<<blocks, Threads::kThreads, kSharedBytes, stream>>>(arguments);
 }
 
 template <typename T>

@@ -19,73 +19,81 @@ struct Arguments {
   float* partial_sums;  // (gridDim.x, num_columns)
 };
 
-template <typename Threads>
-struct BackwardRow {
-  RowPart<Threads> input, d_output;
+enum Array { kInput, kDOutput, kDInput };
 
-  template <typename T>
-  __device__ void load(const RmsNormBackwardParams& params, int64_t row) {
-    const bool wanted = row < params.num_rows;
-    input.load(static_cast<const T*>(params.input) + row * params.row_stride, params.num_columns, wanted);
-    d_output.load(static_cast<const T*>(params.d_output) + row * params.num_columns, params.num_columns, wanted);
-  }
-};
+// Begins to fetch a row; nothing beyond the last one.
+template <typename T, bool kAccumulate, typename Ring>
+__device__ void fetch_row(Ring& ring, int stage, const RmsNormBackwardParams& params, int64_t row) {
+  const int64_t columns = params.num_columns;
+  const bool wanted = row < params.num_rows;
+  const int num_vectors = static_cast<int>(columns) / Ring::kWidth;
+  ring.fetch(stage, kInput, static_cast<const T*>(params.input) + row * params.row_stride, num_vectors, wanted);
+  ring.fetch(stage, kDOutput, static_cast<const T*>(params.d_output) + row * columns, num_vectors, wanted);
+  if (kAccumulate)
+    ring.fetch(stage, kDInput, static_cast<const T*>(params.d_input) + row * columns, num_vectors, wanted);
+  commit_copies();
+}
 
 // (sum x^2, sum dy weight x) of the thread's columns.
-template <typename Threads>
-__device__ float2 sums_of(const BackwardRow<Threads>& row, const RmsNormWeight& weight, int64_t num_columns) {
+template <typename Threads, typename Ring>
+__device__ float2 sums_of(Ring& ring, int stage, const ThreadWeights<Threads>& weights) {
   float2 sums{0.0f, 0.0f};
 #pragma unroll
   for (int i = 0; i < Threads::kVectors; ++i) {
-    if (Threads::column(i) >= num_columns) break;
-    float weights[Threads::kWidth];
-    weight.load(Threads::column(i), weights);
+    const typename Threads::V input = ring.at(stage, kInput, i), d_output = ring.at(stage, kDOutput, i);
 #pragma unroll
     for (int j = 0; j < Threads::kWidth; ++j) {
-      const float x = row.input.vectors[i][j];
-      sums.x += x * x;
-      sums.y += row.d_output.vectors[i][j] * weights[j] * x;
+      sums.x += input[j] * input[j];
+      sums.y += d_output[j] * weights.values[i][j] * input[j];
     }
   }
   return sums;
 }
 
+template <typename Threads>
+struct WeightGradient {
+  float values[Threads::kVectors][Threads::kWidth] = {};
+};
+
 // With u = dy weight, r the inverse root mean square: dx = r (u - x projection), projection = r^2 (u . x) / columns.
-template <typename Threads, bool kAccumulate>
-__device__ void differentiate(const BackwardRow<Threads>& row, const RmsNormWeight& weight, float inverse_rms,
-                              float projection, int64_t num_columns, RowPart<Threads>& d_input,
-                              float (&d_weight)[Threads::kVectors * Threads::kWidth]) {
+template <typename Threads, bool kAccumulate, typename Ring>
+__device__ void differentiate(Ring& ring, int stage, const ThreadWeights<Threads>& weights, float inverse_rms,
+                              float projection, int num_vectors, void* d_input_row, WeightGradient<Threads>& d_weight) {
+  using V = typename Threads::V;
+  V* target = static_cast<V*>(d_input_row) + Threads::vector(0);
 #pragma unroll
   for (int i = 0; i < Threads::kVectors; ++i) {
-    if (Threads::column(i) >= num_columns) break;
-    float weights[Threads::kWidth];
-    weight.load(Threads::column(i), weights);
+    if (Threads::vector(i) >= num_vectors) break;
+    const V input = ring.at(stage, kInput, i), d_output = ring.at(stage, kDOutput, i);
+    V d_input;
+    if constexpr (kAccumulate) d_input = ring.at(stage, kDInput, i);
 #pragma unroll
     for (int j = 0; j < Threads::kWidth; ++j) {
-      const float x = row.input.vectors[i][j], dy = row.d_output.vectors[i][j];
-      const float dx = inverse_rms * (dy * weights[j] - x * projection);
-      d_weight[i * Threads::kWidth + j] += dy * x * inverse_rms;
-      d_input.vectors[i].set(j, kAccumulate ? d_input.vectors[i][j] + dx : dx);
+      const float x = input[j], dy = d_output[j];
+      const float dx = inverse_rms * (dy * weights.values[i][j] - x * projection);
+      d_weight.values[i][j] += dy * x * inverse_rms;
+      d_input.set(j, kAccumulate ? d_input[j] + dx : dx);
     }
+    store_once(target + i * Threads::kLanes, d_input);
   }
 }
 
 // partial (num_columns) = the sum of d_weight over the groups of threads of the block, in their order.
 template <typename Threads>
-__device__ void write_partial_sum(const float (&d_weight)[Threads::kVectors * Threads::kWidth], int64_t num_columns,
-                                  float* partial) {
-  constexpr int kColumns = Threads::kLanes * Threads::kVectors * Threads::kWidth;
+__device__ void write_partial_sum(const WeightGradient<Threads>& d_weight, int64_t num_columns, float* partial) {
+  constexpr int kColumns = Threads::kLanes * Threads::kElements;
   if constexpr (Threads::kRowsPerBlock == 1) {
 #pragma unroll
-    for (int i = 0; i < Threads::kVectors * Threads::kWidth; ++i) {
-      const int64_t column = Threads::column(i / Threads::kWidth) + i % Threads::kWidth;
-      if (column < num_columns) partial[column] = d_weight[i];
+    for (int i = 0; i < Threads::kElements; ++i) {
+      const int column = Threads::vector(i / Threads::kWidth) * Threads::kWidth + i % Threads::kWidth;
+      if (column < num_columns) partial[column] = d_weight.values[i / Threads::kWidth][i % Threads::kWidth];
     }
   } else {
     __shared__ float groups[Threads::kRowsPerBlock][kColumns];
 #pragma unroll
-    for (int i = 0; i < Threads::kVectors * Threads::kWidth; ++i) {
-      groups[Threads::row_in_block()][Threads::column(i / Threads::kWidth) + i % Threads::kWidth] = d_weight[i];
+    for (int i = 0; i < Threads::kElements; ++i) {
+      const int column = Threads::vector(i / Threads::kWidth) * Threads::kWidth + i % Threads::kWidth;
+      groups[Threads::row_in_block()][column] = d_weight.values[i / Threads::kWidth][i % Threads::kWidth];
     }
     __syncthreads();
     for (int column = threadIdx.x; column < num_columns; column += Threads::kThreads) {
@@ -96,33 +104,39 @@ __device__ void write_partial_sum(const float (&d_weight)[Threads::kVectors * Th
   }
 }
 
+template <typename Threads, bool kAccumulate>
+using BackwardRing = RowRing<Threads, kAccumulate ? 3 : 2>;
+
 template <typename T, typename Threads, bool kAccumulate>
-__global__ void __launch_bounds__(Threads::kThreads) rms_norm_backward_rows(Arguments arguments) {
+__global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_backward_rows(Arguments arguments) {
   const RmsNormBackwardParams& params = arguments.params;
-  constexpr bool kAhead = Threads::kVectors <= 2;  // the next row is loaded while one is worked on
+  using Ring = BackwardRing<Threads, kAccumulate>;
+  extern __shared__ uint4 shared[];
   __shared__ typename RowSums<Threads::kLanes>::Storage storage;
+  Ring ring(shared);
   RowSums<Threads::kLanes> row_sums(storage);
   const int64_t step = int64_t{gridDim.x} * Threads::kRowsPerBlock;
-  float d_weight[Threads::kVectors * Threads::kWidth] = {};
-  BackwardRow<Threads> next;
-  if (kAhead) next.template load<T>(params, int64_t{blockIdx.x} * Threads::kRowsPerBlock + Threads::row_in_block());
+  int64_t first = int64_t{blockIdx.x} * Threads::kRowsPerBlock;
+#pragma unroll
+  for (int stage = 0; stage + 1 < Ring::kStages; ++stage)
+    fetch_row<T, kAccumulate>(ring, stage, params, first + Threads::row_in_block() + stage * step);
+  const int num_vectors = static_cast<int>(params.num_columns) / Threads::kWidth;
+  const ThreadWeights<Threads> weights(arguments.weight, num_vectors);
+  WeightGradient<Threads> d_weight;
   // All threads of a block go round equally often: the sums need them all.
-  for (int64_t first = int64_t{blockIdx.x} * Threads::kRowsPerBlock; first < params.num_rows; first += step) {
+  for (int stage = 0; first < params.num_rows; first += step, stage = Ring::stage_after(stage)) {
     const int64_t row = first + Threads::row_in_block();
-    T* d_input_row = static_cast<T*>(params.d_input) + row * params.num_columns;
-    if (!kAhead) next.template load<T>(params, row);
-    const BackwardRow<Threads> current = next;
-    RowPart<Threads> d_input;
-    if (kAccumulate) d_input.load(d_input_row, params.num_columns, row < params.num_rows);
-    if (kAhead) next.template load<T>(params, row + step);
-    const float2 sums = row_sums(sums_of(current, arguments.weight, params.num_columns));
+    const int last_stage = stage == 0 ? Ring::kStages - 1 : stage - 1;
+    fetch_row<T, kAccumulate>(ring, last_stage, params, row + (Ring::kStages - 1) * step);
+    wait_for_copies<Ring::kStages - 1>();
+    const float2 sums = row_sums(sums_of<Threads>(ring, stage, weights));
     if (row >= params.num_rows) continue;
     const float mean = 1.0f / static_cast<float>(params.num_columns);
     const float inverse_rms = rsqrtf(sums.x * mean + params.epsilon);
     const float projection = sums.y * mean * inverse_rms * inverse_rms;
-    differentiate<Threads, kAccumulate>(current, arguments.weight, inverse_rms, projection, params.num_columns, d_input,
+    T* d_input_row = static_cast<T*>(params.d_input) + row * params.num_columns;
+    differentiate<Threads, kAccumulate>(ring, stage, weights, inverse_rms, projection, num_vectors, d_input_row,
                                         d_weight);
-    d_input.store(d_input_row, params.num_columns);
   }
   write_partial_sum<Threads>(d_weight, params.num_columns, arguments.partial_sums + blockIdx.x * params.num_columns);
 }
@@ -189,23 +203,33 @@ bool vectorises(const RmsNormBackwardParams& params) {
 template <typename Threads>
 int64_t num_blocks(int64_t num_rows) {
   const int64_t row_groups = (num_rows + Threads::kRowsPerBlock - 1) / Threads::kRowsPerBlock;
-  constexpr int kResidentThreads = Threads::kVectors == 1 ? 1024 : 512;  // registers allow no more
-  return std::min(row_groups, kMultiprocessors * std::max(1, kResidentThreads / Threads::kThreads));
+  return std::min(row_groups, kMultiprocessors * Threads::kBlocks);
 }
 int64_t num_any_blocks(int64_t num_rows) { return std::min(num_rows, 2 * kMultiprocessors); }
+
+template <typename T, typename Threads, bool kAccumulate>
+void launch_rows(const Arguments& arguments, int64_t blocks, Stream stream) {
+  constexpr int kSharedBytes = static_cast<int>(BackwardRing<Threads, kAccumulate>::kBytes);
+  const auto kernel = rms_norm_backward_rows<T, Threads, kAccumulate>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+             "rms_norm_backward");
+  kernel<<<static_cast<unsigned>(blocks), Threads::kThreads, kSharedBytes, stream>>>(arguments);
+}
 
 // Returns the number of blocks.
 template <typename T>
 int64_t launch(const Arguments& arguments, Stream stream) {
   const RmsNormBackwardParams& params = arguments.params;
   int64_t blocks = num_any_blocks(params.num_rows);
-  const bool launched = vectorises(params) && dispatch_row_threads<T>(params.num_columns, [&](auto threads) {
-                          using Threads = decltype(threads);
-                          const auto kernel = params.accumulate ? rms_norm_backward_rows<T, Threads, true>
-                                                                : rms_norm_backward_rows<T, Threads, false>;
-                          blocks = num_blocks<Threads>(params.num_rows);
-                          kernel<<<static_cast<unsigned>(blocks), Threads::kThreads, 0, stream>>>(arguments);
-                        });
+  const auto launch_for = [&](auto threads) {
+    using Threads = decltype(threads);
+    blocks = num_blocks<Threads>(params.num_rows);
+    if (params.accumulate)
+      launch_rows<T, Threads, true>(arguments, blocks, stream);
+    else
+      launch_rows<T, Threads, false>(arguments, blocks, stream);
+  };
+  const bool launched = vectorises(params) && dispatch_row_threads<T>(params.num_columns, launch_for);
   if (!launched) rms_norm_backward_any_row<T><<<static_cast<unsigned>(blocks), kAnyThreads, 0, stream>>>(arguments);
   check_launch("rms_norm_backward");
   return blocks;

@@ -42,4 +42,17 @@ struct RmsNormWeight {
   }
 };
 
+// The weights of a thread's columns, in registers; 0 beyond the row's.
+template <typename Threads>
+struct ThreadWeights {
+  float values[Threads::kVectors][Threads::kWidth] = {};
+
+  __device__ ThreadWeights(const RmsNormWeight& weight, int num_vectors) {
+#pragma unroll
+    for (int i = 0; i < Threads::kVectors; ++i) {
+      if (Threads::vector(i) < num_vectors) weight.load(Threads::vector(i) * Threads::kWidth, values[i]);
+    }
+  }
+};
+
 }  // namespace hiptrain::kernels

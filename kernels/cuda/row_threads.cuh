@@ -1,10 +1,11 @@
-// Rows held in the registers of the threads that share them: kLanes threads a row, kVectors accesses of 16 bytes a
-// thread. Up to 32 threads are lanes of a warp, and a block holds several rows; more are a whole block.
+// Rows that threads share: kLanes threads a row, kVectors accesses of 16 bytes a thread. Up to 32 threads are lanes of
+// a warp, and a block holds several rows; more are a whole block. Blocks stay and take row after row, with the next
+// rows on their way.
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace hiptrain::kernels {
@@ -13,43 +14,45 @@ template <typename T, int kLanes_, int kVectors_>
 struct RowThreads {
   static constexpr int kLanes = kLanes_, kVectors = kVectors_;
   static constexpr int kWidth = kWidest<T>;
+  static constexpr int kElements = kVectors * kWidth;           // of a thread
   static constexpr int kThreads = kLanes <= 32 ? 256 : kLanes;  // of a block
   static constexpr int kRowsPerBlock = kThreads / kLanes;
+  static constexpr int kBlocks = 1024 / kThreads;  // of a multiprocessor: 64 registers a thread
   using V = Vector<T, kWidth>;
 
   static __device__ int row_in_block() { return threadIdx.x / kLanes; }
-  // The first column of the thread's vector i.
-  static __device__ int64_t column(int i) { return (i * kLanes + static_cast<int>(threadIdx.x % kLanes)) * kWidth; }
+  // The thread's vector i is this one of the row, of kWidth columns each.
+  static __device__ int vector(int i) { return i * kLanes + static_cast<int>(threadIdx.x % kLanes); }
 };
 
-// A row's vectors of one thread.
-template <typename Threads>
-struct RowPart {
-  typename Threads::V vectors[Threads::kVectors];
+// Rows of kArrays arrays on their way from memory, a ring of stages in shared memory: as many as fit, up to 4.
+template <typename Threads, int kArrays>
+class RowRing {
+ public:
+  using V = typename Threads::V;
+  static constexpr int kWidth = Threads::kWidth;
+  static constexpr int64_t kStageBytes = int64_t{sizeof(V)} * kArrays * Threads::kVectors * Threads::kThreads;
+  static constexpr int64_t kFitting = int64_t{208} * 1024 / Threads::kBlocks / kStageBytes;
+  static constexpr int kStages = kFitting < 1 ? 1 : kFitting > 4 ? 4 : static_cast<int>(kFitting);
+  static constexpr int64_t kBytes = kStages * kStageBytes;
 
-  // Columns beyond num_columns, and all if not `wanted`, are zero.
-  __device__ void load(const void* row, int64_t num_columns, bool wanted) {
+  __device__ explicit RowRing(void* shared) : vectors_(static_cast<V*>(shared) + threadIdx.x) {}
+
+  // Begins to copy the thread's part of a row of num_vectors; zeros beyond it, and everywhere if not `wanted`.
+  __device__ void fetch(int stage, int array, const void* row, int num_vectors, bool wanted) {
+    const V* source = static_cast<const V*>(row) + Threads::vector(0);
 #pragma unroll
     for (int i = 0; i < Threads::kVectors; ++i) {
-      vectors[i] = {};
-      if (wanted && Threads::column(i) < num_columns) vectors[i] = load_once(address(row, i));
+      copy_async(&at(stage, array, i), source + i * Threads::kLanes, wanted && Threads::vector(i) < num_vectors);
     }
   }
-  __device__ void store(void* row, int64_t num_columns) const {
-#pragma unroll
-    for (int i = 0; i < Threads::kVectors; ++i) {
-      if (Threads::column(i) < num_columns) store_once(address(row, i), vectors[i]);
-    }
+  __device__ V& at(int stage, int array, int i) {
+    return vectors_[((stage * kArrays + array) * Threads::kVectors + i) * Threads::kThreads];
   }
+  static __device__ int stage_after(int stage) { return stage + 1 == kStages ? 0 : stage + 1; }
 
  private:
-  template <typename Row>
-  static __device__ auto address(Row* row, int i) {
-    if constexpr (std::is_const_v<Row>)
-      return reinterpret_cast<const typename Threads::V*>(row) + Threads::column(i) / Threads::kWidth;
-    else
-      return reinterpret_cast<typename Threads::V*>(row) + Threads::column(i) / Threads::kWidth;
-  }
+  V* vectors_;
 };
 
 // Sums over the kLanes threads of each row, known to all of them, in a fixed order.
@@ -81,7 +84,7 @@ class RowSums {
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
     __syncthreads();
     float2 sum{0.0f, 0.0f};
-#pragma unroll
+#pragma unroll 4
     for (int warp = 0; warp < kLanes / 32; ++warp) {
       sum.x += warps[warp].x;
       sum.y += warps[warp].y;
@@ -92,17 +95,6 @@ class RowSums {
   Storage& storage_;
   int turn_ = 0;
 };
-
-template <typename T, typename Body>
-bool dispatch_wide_row_threads(int64_t vectors, const Body& body) {
-  if constexpr (sizeof(T) == 4) {  // with bfloat16 the row's float32 values would not fit into 64 registers a thread
-    if (vectors <= 4096) {
-      body(RowThreads<T, 1024, 4>{});
-      return true;
-    }
-  }
-  return false;
-}
 
 // Calls body(RowThreads<...>{}) for rows of num_columns, the smallest that holds them; returns false if none does.
 template <typename T, typename Body>
@@ -123,9 +115,13 @@ bool dispatch_row_threads(int64_t num_columns, const Body& body) {
   else if (vectors <= 1024)
     body(RowThreads<T, 512, 2>{});
   else if (vectors <= 2048)
-    body(RowThreads<T, 512, 4>{});
-  else
-    return dispatch_wide_row_threads<T>(vectors, body);
+    body(RowThreads<T, 1024, 2>{});
+  else if constexpr (sizeof(T) == 4) {  // with bfloat16 the weights' float32 values would not fit into registers
+    if (vectors > 4096) return false;
+    body(RowThreads<T, 1024, 4>{});
+  } else {
+    return false;
+  }
   return true;
 }
 

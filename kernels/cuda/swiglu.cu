@@ -1,20 +1,47 @@
+#include <limits>
+
 #include "kernels/cuda/launch_check.h"
-#include "kernels/cuda/row_tiles.cuh"
 #include "kernels/cuda/vector.cuh"
 #include "kernels/pointwise.h"
 
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int kVectors = 2;
+constexpr int kThreads = 256;
+constexpr int kVectors = 2;  // accesses of a thread to each array
+
+// Rows cut into tiles of columns, a block for each. A thread takes kVectors vectors of kWidth columns of its tile.
+template <int kWidth>
+struct RowTile {
+  int64_t row, column;  // of the thread's first vector
+
+  static constexpr int64_t kStep = int64_t{kThreads} * kWidth;  // columns from one vector to the next
+  static constexpr int64_t kColumns = kStep * kVectors;
+
+  __device__ explicit RowTile(unsigned tiles_per_row) {
+    row = blockIdx.x / tiles_per_row;
+    column = int64_t{blockIdx.x % tiles_per_row} * kColumns + int64_t{threadIdx.x} * kWidth;
+  }
+};
+
+struct TileGrid {
+  unsigned tiles_per_row, blocks;
+
+  TileGrid(int64_t num_rows, int64_t num_columns, int64_t columns_per_tile) {
+    const int64_t tiles = (num_columns + columns_per_tile - 1) / columns_per_tile;
+    require(tiles * num_rows <= std::numeric_limits<int32_t>::max(), "swiglu: too many elements for one call");
+    tiles_per_row = static_cast<unsigned>(tiles);
+    blocks = static_cast<unsigned>(tiles * num_rows);
+  }
+};
 
 // exp(-x) of a large negative x is infinite, and its quotient 0.
 __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kTileThreads) swiglu_tile(SwigluParams params, unsigned tiles_per_row) {
+__global__ void __launch_bounds__(kThreads) swiglu_tile(SwigluParams params, unsigned tiles_per_row) {
   using V = Vector<T, kWidth>;
-  using Tile = RowTile<kWidth, kVectors>;
+  using Tile = RowTile<kWidth>;
   const Tile tile(tiles_per_row);
   const T* gate_row = static_cast<const T*>(params.gate) + tile.row * params.row_stride;
   const T* up_row = static_cast<const T*>(params.up) + tile.row * params.row_stride;
@@ -50,10 +77,9 @@ __device__ void differentiate(const V& d_output, V& gate, V& up) {
 }
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kTileThreads)
-    swiglu_backward_tile(SwigluBackwardParams params, unsigned tiles_per_row) {
+__global__ void __launch_bounds__(kThreads) swiglu_backward_tile(SwigluBackwardParams params, unsigned tiles_per_row) {
   using V = Vector<T, kWidth>;
-  using Tile = RowTile<kWidth, kVectors>;
+  using Tile = RowTile<kWidth>;
   const Tile tile(tiles_per_row);
   const int64_t columns = params.forward.num_columns, offset = tile.row * params.forward.row_stride;
   const T* gate_row = static_cast<const T*>(params.forward.gate) + offset;
@@ -97,18 +123,15 @@ bool vectorises(const SwigluParams& params) {
 
 template <typename T, int kWidth>
 void launch_forward(const SwigluParams& params, Stream stream) {
-  using Tile = RowTile<kWidth, kVectors>;
-  const unsigned tiles = Tile::tiles_per_row(params.num_columns);
-  swiglu_tile<T, kWidth><<<Tile::blocks(params.num_rows, tiles), kTileThreads, 0, stream>>>(params, tiles);
+  const TileGrid grid(params.num_rows, params.num_columns, RowTile<kWidth>::kColumns);
+  swiglu_tile<T, kWidth><<<grid.blocks, kThreads, 0, stream>>>(params, grid.tiles_per_row);
   check_launch("swiglu_forward");
 }
 
 template <typename T, int kWidth>
 void launch_backward(const SwigluBackwardParams& params, Stream stream) {
-  using Tile = RowTile<kWidth, kVectors>;
-  const unsigned tiles = Tile::tiles_per_row(params.forward.num_columns);
-  swiglu_backward_tile<T, kWidth>
-      <<<Tile::blocks(params.forward.num_rows, tiles), kTileThreads, 0, stream>>>(params, tiles);
+  const TileGrid grid(params.forward.num_rows, params.forward.num_columns, RowTile<kWidth>::kColumns);
+  swiglu_backward_tile<T, kWidth><<<grid.blocks, kThreads, 0, stream>>>(params, grid.tiles_per_row);
   check_launch("swiglu_backward");
 }
 

@@ -44,6 +44,9 @@ __device__ V load_once(const V* address) {
   if constexpr (sizeof(V) == 16) {
     const uint4 bits = __ldcs(reinterpret_cast<const uint4*>(address));
     return *reinterpret_cast<const V*>(&bits);
+  } else if constexpr (sizeof(V) == 8) {
+    const uint2 bits = __ldcs(reinterpret_cast<const uint2*>(address));
+    return *reinterpret_cast<const V*>(&bits);
   } else {
     return *address;
   }

@@ -2,30 +2,20 @@
 
 #include <algorithm>
 #include <cstring>
-#include <sstream>
-#include <stdexcept>
 
 #include "kernels/hip_selection.h"
+#include "kernels/sparse_attention_checks.h"
 
 namespace hiptrain::kernels {
 namespace {
-
-template <class... Parts>
-void require(bool condition, const Parts&... parts) {
-  if (condition) return;
-  std::ostringstream message;
-  message << "sparse attention: ";
-  (message << ... << parts);
-  throw std::logic_error(message.str());
-}
 
 void check_list(const QueryTile& tile) {
   int64_t before = tile.ranges.sink_end - 1;
   for (int64_t i = 0; i < tile.num_entries; ++i) {
     const int64_t block = entry_block(tile.entries[i]);
-    require(block > before && block < tile.ranges.window_begin, "entry ", i, " of the tile at ", tile.ranges.begin,
-            " of KV head ", tile.kv_head, " lists block ", block, " after ", before, ", searched are ",
-            tile.ranges.sink_end, " to ", tile.ranges.window_begin);
+    require_sparse_attention(block > before && block < tile.ranges.window_begin, "entry ", i, " of the tile at ",
+                             tile.ranges.begin, " of KV head ", tile.kv_head, " lists block ", block, " after ", before,
+                             ", searched are ", tile.ranges.sink_end, " to ", tile.ranges.window_begin);
     before = block;
   }
 }
@@ -152,19 +142,8 @@ PackedRows panel_rows(const SparseAttentionParams& params, const QueryTile& tile
 }
 
 void check_sparse_attention(const SparseAttentionParams& params) {
-  const AttentionGeometry& geometry = params.geometry;
-  require(params.head_dim > 0 && params.head_dim % 8 == 0, "head_dim ", params.head_dim, " is no multiple of 8");
-  require(params.num_kv_heads > 0 && params.num_query_heads > 0 && params.num_query_heads % params.num_kv_heads == 0,
-          params.num_query_heads, " query heads over ", params.num_kv_heads, " KV heads");
-  require(params.query_begin % kQueryTile == 0 && params.query_begin >= 0 && params.num_queries >= 0 &&
-              params.query_begin + params.num_queries <= geometry.num_tokens,
-          "queries ", params.query_begin, " + ", params.num_queries, " of ", geometry.num_tokens,
-          " tokens in tiles of ", kQueryTile);
-  require(params.key_head_stride >= geometry.num_tokens * params.head_dim || params.num_kv_heads == 1,
-          "key_head_stride ", params.key_head_stride, " for ", geometry.num_tokens, " keys of ", params.head_dim);
+  check_sparse_attention_sizes(params);
   const int64_t tiles = num_tiles(params.num_queries);
-  require(!params.list_offsets || params.num_kv_heads == 1 || params.list_offsets_stride > tiles,
-          "list_offsets_stride ", params.list_offsets_stride, " for ", tiles, " tiles");
   for (int head = 0; head < params.num_kv_heads; ++head)
     for (int64_t i = 0; i < tiles; ++i) check_list(query_tile(params, i, head));
 }

@@ -1,4 +1,4 @@
-// Random inputs, element types and thread counts for the tests of pointwise kernels.
+// Backends, random inputs, element types and thread counts for the tests of pointwise kernels.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -6,10 +6,12 @@
 #include <cmath>
 #include <cstdint>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kernels/element.h"
 #include "kernels/reference/parallel_for.h"
+#include "tests/support/kernel_call.h"
 
 namespace hiptrain::kernels {
 
@@ -29,6 +31,7 @@ class Elements {
   }
   Elements(ElementType element, int64_t count) : Elements(element, std::vector<float>(count, -77.0f)) {}
 
+  int64_t bytes() const { return static_cast<int64_t>(floats_.size()) * element_bytes(element_); }
   void* data() { return element_ == ElementType::kFloat32 ? static_cast<void*>(floats_.data()) : bits_.data(); }
   float operator[](int64_t i) const {
     return element_ == ElementType::kFloat32 ? floats_[i] : bfloat16_to_float(bits_[i]);
@@ -53,6 +56,43 @@ inline double rounding(ElementType element, double magnitude) {
 
 inline const char* element_name(ElementType element) {
   return element == ElementType::kFloat32 ? "float32" : "bfloat16";
+}
+
+// What a kernel is tested on.
+struct Variant {
+  hiptrain::testing::Backend backend;
+  ElementType element;
+};
+
+class VariantTest : public ::testing::TestWithParam<Variant> {
+ protected:
+  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam().backend); }
+  ElementType element() const { return GetParam().element; }
+};
+
+inline auto all_variants() {
+  using hiptrain::testing::Backend;
+  return ::testing::Values(
+      Variant{Backend::kReference, ElementType::kFloat32}, Variant{Backend::kReference, ElementType::kBfloat16},
+      Variant{Backend::kCuda, ElementType::kFloat32}, Variant{Backend::kCuda, ElementType::kBfloat16});
+}
+
+inline std::string variant_name(const ::testing::TestParamInfo<Variant>& info) {
+  return std::string(hiptrain::testing::backend_name(info.param.backend)) + "_" + element_name(info.param.element);
+}
+
+// For kernels, or tests, of float32 alone.
+class BackendTest : public ::testing::TestWithParam<hiptrain::testing::Backend> {
+ protected:
+  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
+};
+
+inline auto all_backends() {
+  return ::testing::Values(hiptrain::testing::Backend::kReference, hiptrain::testing::Backend::kCuda);
+}
+
+inline std::string backend_test_name(const ::testing::TestParamInfo<hiptrain::testing::Backend>& info) {
+  return hiptrain::testing::backend_name(info.param);
 }
 
 // Runs `compute` with 1, 2 and 5 threads and expects the same bits.

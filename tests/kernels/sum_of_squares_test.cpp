@@ -2,7 +2,6 @@
 
 #include "kernels/pointwise.h"
 #include "tests/kernels/pointwise_fixtures.h"
-#include "tests/support/kernel_call.h"
 
 namespace hiptrain::kernels {
 namespace {
@@ -20,9 +19,7 @@ double sum_of_squares(Backend backend, const std::vector<float>& values, double 
   return sum[0];
 }
 
-class SumOfSquaresTest : public ::testing::TestWithParam<Backend> {
-  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
-};
+using SumOfSquaresTest = BackendTest;
 
 TEST_P(SumOfSquaresTest, IsExactToDoublePrecision) {
   for (const int64_t count : {0, 1, 3, 15, 16, 17, 1024, 65'536, 65'537, 3'000'001}) {
@@ -42,8 +39,7 @@ TEST_P(SumOfSquaresTest, GivesTheSameBitsEveryTime) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(sum_of_squares(GetParam(), values), expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, SumOfSquaresTest, ::testing::Values(Backend::kReference, Backend::kCuda),
-                         [](const auto& backend) { return backend_name(backend.param); });
+INSTANTIATE_TEST_SUITE_P(Backends, SumOfSquaresTest, all_backends(), backend_test_name);
 
 TEST(SumOfSquares, ThreadsDoNotChangeABit) {
   const std::vector<float> values = random_values(1'000'003, 5);

@@ -10,47 +10,70 @@
 namespace hiptrain::kernels {
 namespace {
 
+using hiptrain::testing::Backend;
+using hiptrain::testing::KernelCall;
+
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
 struct Shape {
   int64_t num_rows, num_columns, row_stride;
 };
-const Shape kShapes[] = {{1, 1, 1}, {3, 17, 19}, {7, 513, 1030}, {2000, 5, 5}};
+const Shape kShapes[] = {{1, 1, 1}, {3, 17, 19}, {7, 513, 1030}, {2000, 5, 5}, {3, 40, 40}, {5, 8200, 16400}};
 
 struct Case {
-  Case(const Shape& s, ElementType e)
+  Case(const Shape& s, Variant v)
       : shape(s),
-        element(e),
-        gate(e, random_values(s.num_rows * s.row_stride, 1, 4.0f)),
-        up(e, random_values(s.num_rows * s.row_stride, 2)),
-        d_output(e, random_values(s.num_rows * s.num_columns, 3)),
-        output(e, s.num_rows * s.num_columns),
-        d_gate(e, s.num_rows * s.row_stride),
-        d_up(e, s.num_rows * s.row_stride) {}
+        backend(v.backend),
+        element(v.element),
+        gate(element, random_values(s.num_rows * s.row_stride, 1, 4.0f)),
+        up(element, random_values(s.num_rows * s.row_stride, 2)),
+        d_output(element, random_values(s.num_rows * s.num_columns, 3)),
+        output(element, s.num_rows * s.num_columns),
+        d_gate(element, s.num_rows * s.row_stride),
+        d_up(element, s.num_rows * s.row_stride) {}
 
-  SwigluParams forward_params() {
-    return {.gate = gate.data(),
-            .up = up.data(),
-            .output = output.data(),
+  SwigluParams forward_params(KernelCall& call) {
+    return {.gate = call.in(gate),
+            .up = call.in(up),
+            .output = nullptr,
             .element = element,
             .num_rows = shape.num_rows,
             .num_columns = shape.num_columns,
             .row_stride = shape.row_stride};
   }
-  void forward() { swiglu_forward_reference(forward_params()); }
-  void backward(Elements& gate_gradient, Elements& up_gradient) {
-    swiglu_backward_reference({.forward = forward_params(),
-                               .d_output = d_output.data(),
-                               .d_gate = gate_gradient.data(),
-                               .d_up = up_gradient.data()});
+  void forward() {
+    KernelCall call(backend);
+    SwigluParams params = forward_params(call);
+    params.output = call.in_out(output);
+    call.run(params, swiglu_forward_reference, swiglu_forward_cuda);
+  }
+  void backward() {
+    KernelCall call(backend);
+    call.run(SwigluBackwardParams{.forward = forward_params(call),
+                                  .d_output = call.in(d_output),
+                                  .d_gate = call.in_out(d_gate),
+                                  .d_up = call.in_out(d_up)},
+             swiglu_backward_reference, swiglu_backward_cuda);
+  }
+  // The gradients replace gate and up.
+  void backward_in_place() {
+    KernelCall call(backend);
+    SwigluBackwardParams params{.forward = forward_params(call),
+                                .d_output = call.in(d_output),
+                                .d_gate = call.in_out(gate),
+                                .d_up = call.in_out(up)};
+    params.forward.gate = params.d_gate;
+    params.forward.up = params.d_up;
+    call.run(params, swiglu_backward_reference, swiglu_backward_cuda);
   }
 
   Shape shape;
+  Backend backend;
   ElementType element;
   Elements gate, up, d_output, output, d_gate, d_up;
 };
 
-class SwigluTest : public ::testing::TestWithParam<ElementType> {};
+using SwigluTest = VariantTest;
 
 TEST_P(SwigluTest, ForwardFollowsTheFormula) {
   for (const Shape& shape : kShapes) {
@@ -60,7 +83,7 @@ TEST_P(SwigluTest, ForwardFollowsTheFormula) {
       for (int64_t j = 0; j < shape.num_columns; ++j) {
         const int64_t at = i * shape.row_stride + j;
         const double expected = silu(test.gate[at]) * test.up[at];
-        EXPECT_NEAR(test.output[i * shape.num_columns + j], expected, rounding(GetParam(), expected));
+        EXPECT_NEAR(test.output[i * shape.num_columns + j], expected, rounding(element(), expected));
       }
     }
   }
@@ -69,7 +92,7 @@ TEST_P(SwigluTest, ForwardFollowsTheFormula) {
 TEST_P(SwigluTest, GradientsAreDifferenceQuotients) {
   for (const Shape& shape : kShapes) {
     Case test(shape, GetParam());
-    test.backward(test.d_gate, test.d_up);
+    test.backward();
     for (int64_t i = 0; i < shape.num_rows; ++i) {
       for (int64_t j = 0; j < shape.num_columns; ++j) {
         constexpr double kStep = 1e-5;
@@ -77,11 +100,11 @@ TEST_P(SwigluTest, GradientsAreDifferenceQuotients) {
         const double gate = test.gate[at], d_output = test.d_output[i * shape.num_columns + j];
         const double d_gate = d_output * test.up[at] * (silu(gate + kStep) - silu(gate - kStep)) / (2 * kStep);
         const double d_up = d_output * silu(gate);
-        EXPECT_NEAR(test.d_gate[at], d_gate, rounding(GetParam(), d_gate) + 1e-6 * std::abs(test.up[at]));
-        EXPECT_NEAR(test.d_up[at], d_up, rounding(GetParam(), d_up));
+        EXPECT_NEAR(test.d_gate[at], d_gate, rounding(element(), d_gate) + 1e-6 * std::abs(test.up[at]));
+        EXPECT_NEAR(test.d_up[at], d_up, rounding(element(), d_up));
       }
       for (int64_t j = shape.num_columns; j < shape.row_stride; ++j) {
-        const float untouched = Elements(GetParam(), 1)[0];
+        const float untouched = Elements(element(), 1)[0];
         EXPECT_EQ(test.d_gate[i * shape.row_stride + j], untouched);
         EXPECT_EQ(test.d_up[i * shape.row_stride + j], untouched);
       }
@@ -92,22 +115,21 @@ TEST_P(SwigluTest, GradientsAreDifferenceQuotients) {
 TEST_P(SwigluTest, GradientsMayReplaceTheInputs) {
   const Shape shape{7, 513, 513};
   Case apart(shape, GetParam()), in_place(shape, GetParam());
-  apart.backward(apart.d_gate, apart.d_up);
-  in_place.backward(in_place.gate, in_place.up);
+  apart.backward();
+  in_place.backward_in_place();
   EXPECT_EQ(in_place.gate.values(), apart.d_gate.values());
   EXPECT_EQ(in_place.up.values(), apart.d_up.values());
 }
 
-INSTANTIATE_TEST_SUITE_P(Elements, SwigluTest, ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16),
-                         [](const auto& element) { return std::string(element_name(element.param)); });
+INSTANTIATE_TEST_SUITE_P(Variants, SwigluTest, all_variants(), variant_name);
 
-TEST(Swiglu, LargeGatesStayFinite) {
-  Case test({1, 4, 4}, ElementType::kFloat32);
-  test.gate = Elements(ElementType::kFloat32, {-1000.0f, 1000.0f, -90.0f, 90.0f});
-  test.up = Elements(ElementType::kFloat32, std::vector<float>(4, 1.0f));
+TEST_P(SwigluTest, LargeGatesStayFinite) {
+  Case test({1, 4, 4}, GetParam());
+  test.gate = Elements(element(), {-1000.0f, 1000.0f, -90.0f, 90.0f});
+  test.up = Elements(element(), std::vector<float>(4, 1.0f));
   test.d_output = test.up;
   test.forward();
-  test.backward(test.d_gate, test.d_up);
+  test.backward();
   const float expected[4] = {0, 1000, 0, 90}, slope[4] = {0, 1, 0, 1};
   for (int i = 0; i < 4; ++i) {
     EXPECT_NEAR(test.output[i], expected[i], 1e-5);
@@ -117,9 +139,9 @@ TEST(Swiglu, LargeGatesStayFinite) {
 
 TEST(Swiglu, ThreadsDoNotChangeABit) {
   expect_independent_of_threads([] {
-    Case test({300, 513, 513}, ElementType::kFloat32);
+    Case test({300, 513, 513}, {Backend::kReference, ElementType::kFloat32});
     test.forward();
-    test.backward(test.d_gate, test.d_up);
+    test.backward();
     std::vector<float> all = test.output.values();
     for (const std::vector<float>& more : {test.d_gate.values(), test.d_up.values()}) {
       all.insert(all.end(), more.begin(), more.end());

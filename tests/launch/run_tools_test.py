@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import matplotlib.image
+import numpy
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-sys.path.insert(0, str(LAUNCH))
+sys.path[:0] = [str(LAUNCH), str(LAUNCH.parent / "data")]
+from megatron_writer import MegatronWriter  # noqa: E402
 from run_metrics import read_run, series  # noqa: E402
 
 
@@ -86,3 +88,16 @@ def test_check_loss_fell(run):
     assert run_tool("check_loss_fell.py", run, "--by", "4").returncode == 0
     result = run_tool("check_loss_fell.py", run, "--by", "4.5")
     assert result.returncode != 0 and "did not fall by 4.5" in result.stderr
+
+
+def test_check_loss_fell_below_the_frequencies(run, tmp_path):
+    """n tokens as often as each other: log n nats, 4.09 of 60. The last five losses have the mean 3.3."""
+    for prefix, num_tokens in (("two", 2), ("many", 60)):
+        writer = MegatronWriter(tmp_path / prefix, "uint16")
+        writer.write(numpy.arange(6000) % num_tokens)
+        writer.count(6000, ends_document=True)
+        writer.commit({})
+    result = run_tool("check_loss_fell.py", run, "--tokens", tmp_path / "two")
+    assert result.returncode != 0 and "0.693" in result.stdout and "is not 0.5 below" in result.stderr
+    assert run_tool("check_loss_fell.py", run, "--tokens", tmp_path / "many", "--below", "0.7").returncode == 0
+    assert run_tool("check_loss_fell.py", run, "--tokens", tmp_path / "many", "--below", "0.9").returncode != 0

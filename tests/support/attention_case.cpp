@@ -18,9 +18,15 @@ Tensor::Tensor(int64_t count, ElementType element) : size_(count), element_(elem
     halves_.resize(count);
 }
 
-void* Tensor::data() { return element_ == ElementType::kFloat32 ? static_cast<void*>(floats_.data()) : halves_.data(); }
+const void* Tensor::in(KernelCall& call) const {
+  if (element_ == ElementType::kFloat32) return call.in(floats_);
+  return call.in(halves_);
+}
 
-const void* Tensor::data() const { return const_cast<Tensor*>(this)->data(); }
+void* Tensor::in_out(KernelCall& call) {
+  if (element_ == ElementType::kFloat32) return call.in_out(floats_);
+  return call.in_out(halves_);
+}
 
 float Tensor::at(int64_t i) const {
   return element_ == ElementType::kFloat32 ? floats_[i] : kernels::bfloat16_to_float(halves_[i]);
@@ -44,7 +50,7 @@ void fill_normal(Tensor& tensor, std::mt19937_64& random) {
 
 }  // namespace
 
-AttentionCase::AttentionCase(const AttentionShape& wanted, uint64_t seed)
+AttentionCase::AttentionCase(const AttentionShape& wanted, uint64_t seed, Backend backend)
     : shape(wanted),
       query(shape.num_tokens * shape.num_query_heads() * shape.head_dim, shape.element),
       d_output(query),
@@ -55,7 +61,8 @@ AttentionCase::AttentionCase(const AttentionShape& wanted, uint64_t seed)
       lse(shape.num_tokens * shape.num_query_heads()),
       d_key(key.size()),
       d_value(key.size()),
-      picks(shape.num_kv_heads * shape.num_tokens * shape.num_picks) {
+      picks(shape.num_kv_heads * shape.num_tokens * shape.num_picks),
+      backend_(backend) {
   std::mt19937_64 random(seed);
   for (Tensor* tensor : {&query, &key, &value, &d_output}) fill_normal(*tensor, random);
   pick(0, random);
@@ -157,21 +164,22 @@ int64_t AttentionCase::query_row(int64_t token, int head) const {
   return (token * shape.num_query_heads() + head) * shape.head_dim;
 }
 
-kernels::SparseAttentionParams AttentionCase::forward_params() { return forward_params(0, shape.num_tokens); }
-
-kernels::SparseAttentionParams AttentionCase::forward_params(int64_t query_begin, int64_t num_queries) {
+kernels::SparseAttentionParams AttentionCase::forward_params(KernelCall& call, int64_t query_begin,
+                                                             int64_t num_queries) {
   const int64_t row = query_begin * shape.num_query_heads();
   const int64_t bytes = row * shape.head_dim * kernels::element_bytes(shape.element);
-  return {.query = static_cast<char*>(query.data()) + bytes,
-          .key = key.data(),
-          .value = value.data(),
+  kernels::AttentionGeometry device_geometry = geometry();
+  device_geometry.document_starts = call.in(shape.document_starts);
+  return {.query = static_cast<const char*>(query.in(call)) + bytes,
+          .key = key.in(call),
+          .value = value.in(call),
           .key_head_stride = shape.key_head_stride(),
-          .output = static_cast<char*>(output.data()) + bytes,
-          .log_sum_exp = lse.data() + row,
-          .list_offsets = shape.num_picks ? offsets.data() + query_begin / kQueryTile : nullptr,
+          .output = static_cast<char*>(output.in_out(call)) + bytes,
+          .log_sum_exp = call.in_out(lse) + row,
+          .list_offsets = shape.num_picks ? call.in(offsets) + query_begin / kQueryTile : nullptr,
           .list_offsets_stride = kernels::num_tiles(shape.num_tokens) + 1,
-          .list_entries = entries.data(),
-          .geometry = geometry(),
+          .list_entries = call.in(entries),
+          .geometry = device_geometry,
           .query_begin = query_begin,
           .num_queries = num_queries,
           .element = shape.element,
@@ -181,15 +189,49 @@ kernels::SparseAttentionParams AttentionCase::forward_params(int64_t query_begin
           .scale = scale()};
 }
 
-kernels::SparseAttentionBackwardParams AttentionCase::backward_params() { return backward_params(0, shape.num_tokens); }
+void AttentionCase::forward(int64_t query_begin, int64_t num_queries) {
+  KernelCall call(backend_);
+  call.run(forward_params(call, query_begin, num_queries), kernels::sparse_attention_forward_reference,
+           kernels::sparse_attention_forward_cuda);
+}
 
-kernels::SparseAttentionBackwardParams AttentionCase::backward_params(int64_t query_begin, int64_t num_queries) {
+void AttentionCase::invert_lists(int64_t query_begin, int64_t num_queries) {
+  const int64_t first = query_begin / kQueryTile, end = first + kernels::num_tiles(num_queries);
+  const int64_t stride = kernels::num_tiles(shape.num_tokens) + 1;
+  const int64_t num_blocks = (shape.num_tokens + shape.block_size - 1) / shape.block_size;
+  inverted_offsets_.clear();
+  inverted_entries_.clear();
+  for (int head = 0; head < shape.num_kv_heads; ++head) {
+    std::vector<std::vector<uint32_t>> tiles(num_blocks);
+    for (int64_t tile = first; tile < end; ++tile)
+      for (int64_t i = offsets[head * stride + tile]; i < offsets[head * stride + tile + 1]; ++i)
+        tiles[kernels::entry_block(entries[i])].push_back(
+            kernels::make_list_entry(tile - first, kernels::entry_first_row(entries[i])));
+    for (const auto& list : tiles) {
+      inverted_offsets_.push_back(static_cast<int64_t>(inverted_entries_.size()));
+      inverted_entries_.insert(inverted_entries_.end(), list.begin(), list.end());
+    }
+    inverted_offsets_.push_back(static_cast<int64_t>(inverted_entries_.size()));
+  }
+}
+
+void AttentionCase::backward(int64_t query_begin, int64_t num_queries) {
   const int64_t bytes = query_begin * shape.num_query_heads() * shape.head_dim * kernels::element_bytes(shape.element);
-  return {.forward = forward_params(query_begin, num_queries),
-          .d_output = static_cast<char*>(d_output.data()) + bytes,
-          .d_query = static_cast<char*>(d_query.data()) + bytes,
-          .d_key = d_key.data(),
-          .d_value = d_value.data()};
+  KernelCall call(backend_);
+  kernels::SparseAttentionBackwardParams params{.forward = forward_params(call, query_begin, num_queries),
+                                                .d_output = static_cast<const char*>(d_output.in(call)) + bytes,
+                                                .d_query = static_cast<char*>(d_query.in_out(call)) + bytes,
+                                                .d_key = call.in_out(d_key),
+                                                .d_value = call.in_out(d_value)};
+  if (backend_ == Backend::kCuda && shape.num_picks) {
+    invert_lists(query_begin, num_queries);
+    params.inverted_offsets = call.in(inverted_offsets_);
+    params.inverted_entries = call.in(inverted_entries_);
+    params.num_entries = static_cast<int64_t>(inverted_entries_.size());
+  }
+  if (backend_ == Backend::kCuda)
+    params.workspace = call.workspace(kernels::sparse_attention_backward_workspace_bytes(params));
+  call.run(params, kernels::sparse_attention_backward_reference, kernels::sparse_attention_backward_cuda);
 }
 
 }  // namespace hiptrain::testing

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/sparse_attention.h"
+#include "tests/support/kernel_call.h"
 
 namespace hiptrain::testing {
 
@@ -31,8 +32,8 @@ struct AttentionShape {
 class Tensor {
  public:
   Tensor(int64_t count, kernels::ElementType element);
-  void* data();
-  const void* data() const;
+  const void* in(KernelCall& call) const;
+  void* in_out(KernelCall& call);
   float at(int64_t i) const;
   void set(int64_t i, float value);
   int64_t size() const { return size_; }
@@ -45,15 +46,13 @@ class Tensor {
 };
 
 struct AttentionCase {
-  AttentionCase(const AttentionShape& shape, uint64_t seed);
+  AttentionCase(const AttentionShape& shape, uint64_t seed, Backend backend = Backend::kReference);
 
   // Over all queries, or over [query_begin, query_begin + num_queries).
-  kernels::SparseAttentionParams forward_params();
-  kernels::SparseAttentionParams forward_params(int64_t query_begin, int64_t num_queries);
-  kernels::SparseAttentionBackwardParams backward_params();
-  kernels::SparseAttentionBackwardParams backward_params(int64_t query_begin, int64_t num_queries);
-  void forward() { kernels::sparse_attention_forward_reference(forward_params()); }
-  void backward() { kernels::sparse_attention_backward_reference(backward_params()); }
+  void forward() { forward(0, shape.num_tokens); }
+  void forward(int64_t query_begin, int64_t num_queries);
+  void backward() { backward(0, shape.num_tokens); }
+  void backward(int64_t query_begin, int64_t num_queries);
 
   // What kernels write is NaN, what they add to is 0.
   void poison();
@@ -79,6 +78,13 @@ struct AttentionCase {
   std::vector<uint32_t> entries;
 
  private:
+  kernels::SparseAttentionParams forward_params(KernelCall& call, int64_t query_begin, int64_t num_queries);
+  void invert_lists(int64_t query_begin, int64_t num_queries);
+
+  Backend backend_;
+  std::vector<int64_t> inverted_offsets_;  // (kv heads, blocks + 1)
+  std::vector<uint32_t> inverted_entries_;
+
   void pick(int64_t begin, std::mt19937_64& random);
   void build_lists();
   std::map<int64_t, int64_t> tile_picks(int head, int64_t tile) const;

@@ -11,6 +11,7 @@
 
 #include <deque>
 #include <functional>
+#include <ostream>
 #include <vector>
 
 #include "kernels/element.h"
@@ -22,7 +23,11 @@ enum class Backend { kReference, kCuda };
 
 inline const char* backend_name(Backend backend) { return backend == Backend::kReference ? "reference" : "cuda"; }
 
+inline std::ostream& operator<<(std::ostream& out, Backend backend) { return out << backend_name(backend); }
+
 inline bool runs_here(Backend backend) { return backend == Backend::kReference || has_gpu(); }
+
+inline auto both_backends() { return ::testing::Values(Backend::kReference, Backend::kCuda); }
 
 // In SetUp or at the start of a test.
 #define HIPTRAIN_SKIP_WITHOUT_GPU(backend) \
@@ -40,8 +45,13 @@ class KernelCall {
   T* in_out(std::vector<T>& values) {
     return static_cast<T*>(place_back(values.data(), values.size() * sizeof(T)));
   }
-  const void* in_bytes(const void* host, int64_t bytes) { return place(host, bytes); }
-  void* in_out_bytes(void* host, int64_t bytes) { return place_back(host, bytes); }
+  // A tensor of any type: it has data() and bytes().
+  template <typename Tensor>
+  requires requires(Tensor tensor) { tensor.bytes(); }
+  const void* in(Tensor& tensor) { return place(tensor.data(), tensor.bytes()); }
+  template <typename Tensor>
+  requires requires(Tensor tensor) { tensor.bytes(); }
+  void* in_out(Tensor& tensor) { return place_back(tensor.data(), tensor.bytes()); }
 
   // Device memory that holds no sense; null for the reference.
   void* workspace(int64_t bytes) {

@@ -69,9 +69,10 @@ def make_input(shape, seed=0):
             "do": integers(shape.query_heads), "document_starts": torch.tensor(shape.starts)}
 
 
-def run(folder, tensors, settings, ranks=1, expect=0):
+def run(folder, tensors, settings, ranks=1, expect=0, backend="reference"):
     save_file(tensors, folder / "in.safetensors")
-    command = [str(PROGRAM), "attention", str(folder / "in.safetensors"), str(folder / "out.safetensors")]
+    command = [str(PROGRAM), "attention", str(folder / "in.safetensors"), str(folder / "out.safetensors"),
+               "--backend", backend]
     for name, value in settings.items():
         command += ["--set", f"attention.{name}={value}"]
     if ranks > 1:
@@ -114,6 +115,31 @@ def test_equals_the_definition(name, tmp_path):
     for tensor, expected in expected_output(shape, tensors, expected_lists).items():
         tolerance = (2e-2 if shape.type == torch.bfloat16 else 2e-5) * max(1.0, expected.abs().max().item())
         assert (out[tensor].double() - expected).abs().max() < tolerance, tensor
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", SHAPES)
+def test_cuda_equals_the_reference(name, tmp_path):
+    shape = SHAPES[name]
+    tensors = make_input(shape, seed=2)
+    expected = run(tmp_path, tensors, shape.settings())
+    found = run(tmp_path, tensors, shape.settings(), backend="cuda")
+    assert found.keys() == expected.keys()
+    for tensor, values in expected.items():
+        if not values.is_floating_point():
+            assert torch.equal(found[tensor], values), tensor
+            continue
+        tolerance = (2e-2 if shape.type == torch.bfloat16 else 2e-5) * max(1.0, values.abs().max().item())
+        assert (found[tensor].double() - values.double()).abs().max() < tolerance, tensor
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused(tmp_path):
+    message = run(tmp_path, make_input(Shape()), Shape().settings(), backend="cuda", expect=2)
+    assert "no GPU was found" in message and "cpu" in message
 
 
 @pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 2},

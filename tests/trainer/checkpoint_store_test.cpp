@@ -10,6 +10,7 @@
 #include "distributed/mpi_runtime.h"
 #include "tests/support/mpi_test.h"
 #include "trainer/checkpoint_store.h"
+#include "trainer/device.h"
 #include "trainer/initial_weights.h"
 
 namespace hiptrain {
@@ -57,7 +58,7 @@ class CheckpointStoreTest : public testing::Test {
     world_->barrier();
   }
   fs::path save(int64_t step, uint64_t seed, int64_t keep = 0) {
-    ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true);
+    ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
     fill(parameters, seed);
     CheckpointStore store(folder_, keep, *world_);
     return store.save(parameters, state(step), "some/model", "seed: 1\n");
@@ -82,7 +83,7 @@ class CheckpointStoreTest : public testing::Test {
 };
 
 void expect_equal_to_seed(const ShardedParameters& found, Communicator& group, uint64_t seed) {
-  ShardedParameters expected(ParameterLayout(small_model()), group, false, true);
+  ShardedParameters expected(ParameterLayout(small_model()), group, false, true, at::kCPU);
   load_random(expected, small_model(), seed);
   for (size_t unit = 0; unit < found.shards().size(); ++unit) {
     const at::Tensor& master = expected.shards()[unit].master;
@@ -96,7 +97,7 @@ TEST_F(CheckpointStoreTest, LoadsOnAnyNumberOfRanks) {
   const fs::path saved = save(12, 9);
   for (int ranks = 1; ranks <= world_->size(); ++ranks) {
     std::unique_ptr<Communicator> group = world_->split(world_->rank() < ranks ? 0 : 1, world_->rank());
-    ShardedParameters parameters(ParameterLayout(small_model()), *group, false, true);
+    ShardedParameters parameters(ParameterLayout(small_model()), *group, false, true, at::kCPU);
     const TrainingState found = CheckpointStore(folder_, 0, *group).load(saved, parameters);
     EXPECT_EQ(found.step, 12);
     EXPECT_EQ(found.optimizer_steps, 11);
@@ -105,6 +106,19 @@ TEST_F(CheckpointStoreTest, LoadsOnAnyNumberOfRanks) {
     EXPECT_EQ(found.stream, (StreamState{.seed = 3, .epoch = 2, .index = 12}));
     expect_equal_to_seed(parameters, *group, 9);
   }
+}
+
+// What a GPU wrote, a CPU reads, and the other way round.
+TEST_F(CheckpointStoreTest, DevicesReadEachOthers) {
+  if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
+  const at::Device gpu = choose_device("cuda", test_runtime());
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, gpu);
+  CheckpointStore store(folder_, 0, *world_);
+  store.load(save(3, 8), parameters);
+  const fs::path of_gpu = store.save(parameters, state(4), "some/model", "seed: 1\n");
+  ShardedParameters on_cpu(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+  EXPECT_EQ(store.load(of_gpu, on_cpu).step, 4);
+  expect_equal_to_seed(on_cpu, *world_, 8);
 }
 
 TEST_F(CheckpointStoreTest, KeepsTheNewest) {
@@ -127,7 +141,7 @@ TEST_F(CheckpointStoreTest, AnInterruptedSaveIsNotACheckpoint) {
 TEST_F(CheckpointStoreTest, SavingTheSameStepAgainReplacesIt) {
   save(5, 1);
   const fs::path saved = save(5, 2);
-  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true);
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
   CheckpointStore(folder_, 0, *world_).load(saved, parameters);
   expect_equal_to_seed(parameters, *world_, 2);
 }
@@ -148,14 +162,13 @@ TEST_F(CheckpointStoreTest, DamageIsFoundAndTheOneBeforeIsTaken) {
   const std::vector<std::function<void(const fs::path&)>> damages{flip, cut, remove};
   for (const auto& damage : damages)
     for (const char* name : {"rank_00000.safetensors", "manifest.json"}) {
-      if (&damage == &damages[0] && std::string(name) == "manifest.json") continue;  // text: may stay valid
       const fs::path backup = folder_ / "backup.tmp";
       on_rank_0([&] {
         fs::copy(newest, backup);
         damage(newest / name);
       });
       int warnings = 0;
-      ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true);
+      ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
       const auto loaded = CheckpointStore(folder_, 0, *world_).load_newest(parameters, [&](const std::string& text) {
         EXPECT_NE(text.find("trying the checkpoint before it"), std::string::npos) << text;
         ++warnings;
@@ -172,7 +185,7 @@ TEST_F(CheckpointStoreTest, DamageIsFoundAndTheOneBeforeIsTaken) {
 }
 
 TEST_F(CheckpointStoreTest, NothingThereIsNoError) {
-  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true);
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
   EXPECT_FALSE(CheckpointStore(folder_ / "none", 0, *world_).load_newest(parameters, [](const std::string&) {}));
 }
 
@@ -180,7 +193,7 @@ TEST_F(CheckpointStoreTest, AnotherModelIsRefusedByNameAndShape) {
   const fs::path saved = save(5, 1);
   ModelConfig other = small_model();
   other.intermediate_size = 48;
-  ShardedParameters parameters(ParameterLayout(other), *world_, false, true);
+  ShardedParameters parameters(ParameterLayout(other), *world_, false, true, at::kCPU);
   try {
     CheckpointStore(folder_, 0, *world_).load(saved, parameters);
     FAIL() << "loaded";

@@ -26,6 +26,31 @@ TEST(CommandLine, Train) {
   EXPECT_TRUE(command.check);
 }
 
+TEST(CommandLine, Benches) {
+  const CommandLine train = read({"bench", "train", "--model-config", "c.json", "--tokens", "4096", "--steps", "7",
+                                  "--warm-up", "0", "--set", "device=cpu", "--json", "j", "--profile", "p"});
+  ASSERT_TRUE(train.ready) << train.message;
+  const auto& step = std::get<BenchTrainCommand>(train.command);
+  EXPECT_EQ(step.model_config, "c.json");
+  EXPECT_EQ(step.tokens, 4096);
+  EXPECT_EQ(step.steps, 7);
+  EXPECT_EQ(step.warm_up, 0);
+  EXPECT_THAT(step.overrides, ElementsAre("device=cpu"));
+  EXPECT_EQ(step.json, "j");
+  EXPECT_EQ(step.profile, "p");
+  const CommandLine attention = read({"bench", "attention", "--tokens", "1024", "2048", "--head-dim", "64",
+                                      "--query-heads", "28", "--kv-heads", "4", "--dense-seconds", "0"});
+  ASSERT_TRUE(attention.ready) << attention.message;
+  const auto& layer = std::get<BenchAttentionCommand>(attention.command);
+  EXPECT_THAT(layer.tokens, ElementsAre(1024, 2048));
+  EXPECT_EQ(layer.head_dim, 64);
+  EXPECT_EQ(layer.query_heads, 28);
+  EXPECT_EQ(layer.kv_heads, 4);
+  EXPECT_EQ(layer.dense_seconds, 0);
+  EXPECT_EQ(read({"bench"}).exit_code, kUserMistake);
+  EXPECT_EQ(read({"bench", "train"}).exit_code, kUserMistake);
+}
+
 TEST(CommandLine, AnOverrideThatIsAListStaysWhole) {
   const CommandLine line = read({"attention", "in", "out", "--set", "[x,y]", "--set", "attention.index_dims=[1,2]"});
   ASSERT_TRUE(line.ready) << line.message;
@@ -73,6 +98,12 @@ TEST(CommandLine, MistakesAreOfTheUser) {
     EXPECT_EQ(line.exit_code, kUserMistake) << line.message;
     EXPECT_FALSE(line.message.empty());
   }
+}
+
+TEST(CommandLine, AnUnknownCommandIsNamed) {
+  EXPECT_THAT(read({"trian", "x.yaml"}).message,
+              HasSubstr("'trian' is no command; valid: train, evaluate, export, attention, bench, doctor, config"));
+  EXPECT_THAT(read({"train"}).message, ::testing::Not(HasSubstr("is no command")));
 }
 
 TEST(CommandLine, HelpIsASuccess) {

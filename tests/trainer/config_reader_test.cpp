@@ -70,6 +70,7 @@ TEST_F(ConfigReaderTest, DefaultsAreThoseOfTheStructs) {
 constexpr const char* kEveryField = R"(output_dir: "runs/a b: #1"
 seed: 18446744073709551615
 precision: float32
+device: cuda
 model:
   path: models/x-1
   init: random
@@ -107,6 +108,7 @@ optimizer:
   lr_scheduler_type: linear
   warmup_steps: 7
   min_lr_ratio: 0
+  state: bfloat16
 train:
   max_steps: 100
   num_epochs: 0.5
@@ -258,6 +260,8 @@ TEST_F(ConfigReaderTest, WrongTypes) {
   EXPECT_EQ(error("[10]"), "expected an integer, found a list");
   EXPECT_EQ(error("{a: 1}"), "expected an integer, found a mapping");
   EXPECT_EQ(error("~"), "no value; expected an integer");
+  EXPECT_THAT(errors("train: {num_epochs: 1e7}\n"),
+              ElementsAre("run.yaml:1:21: error: train.num_epochs: 1e7 is not valid; valid: above 0, at most 1.0e+06"));
   EXPECT_EQ(error("!!int 10"), "expected an integer, found the tag 'tag:yaml.org,2002:int'");
   EXPECT_THAT(errors("data: {shuffle: yes}\noptimizer: {learning_rate: .nan, weight_decay: 1e999, adam_epsilon: 0}\n"),
               ElementsAre("run.yaml:1:17: error: data.shuffle: expected true or false, found 'yes'",
@@ -287,9 +291,10 @@ TEST_F(ConfigReaderTest, FilesThatAreNoConfig) {
   EXPECT_THAT(errors("[a]: 1\n"), ElementsAre("run.yaml:1:1: error: a key must be a word"));
   EXPECT_THAT(
       errors("base: &base {keep: 1}\ncheckpoint:\n  <<: *base\n"),
-      ElementsAre("run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, model, data, attention, "
-                  "optimizer, train, parallel, memory, checkpoint, evaluation",
-                  "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
+      ElementsAre(
+          "run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, device, model, data, attention, "
+          "optimizer, train, parallel, memory, checkpoint, evaluation",
+          "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
   EXPECT_THAT(errors_of({folder_.path()}),
               ElementsAre(folder_.path().string() + ": error: cannot be read: Is a directory"));
   EXPECT_THAT(errors(std::string(100000, '[')), ::testing::SizeIs(1));
@@ -333,6 +338,9 @@ TEST_F(ConfigReaderTest, CombinationsThatCannotBe) {
       errors("attention: {block_size: 128}\n"),
       ElementsAre("run.yaml:1:13: error: attention.sink_tokens: 64 is not a multiple of block_size, 128; valid: 0, "
                   "128, 256, ..."));
+  EXPECT_THAT(errors("data: {sequence_length: 2147483648}\nattention: {layers: [{layers: 1, block_size: 32}]}\n"),
+              ElementsAre("run.yaml:1:8: error: data.sequence_length: 2147483648 is not valid; valid with blocks of 32 "
+                          "keys: 2 to 2147483616"));
   // A value that was refused is not compared with others as well.
   EXPECT_THAT(errors("attention: {block_size: 128, sink_tokens: x}\n"), ::testing::SizeIs(1));
 }
@@ -374,6 +382,9 @@ TEST_F(ConfigReaderTest, WhatTrainingNeeds) {
                   "--set 'attention.selection=published_own_tile': error: attention.selection: published_own_tile "
                   "sees the future and is for evaluation only; valid for training: picks, published"));
   EXPECT_THAT(errors_of({}, {"attention.selection=published_own_tile"}), IsEmpty());
+  // Of a file that cannot be read nobody knows what it lacks.
+  EXPECT_THAT(errors_of({"none.yaml"}, {}, RunPurpose::kTraining),
+              ElementsAre("none.yaml: error: cannot be read: No such file or directory"));
 }
 
 TEST_F(ConfigReaderTest, ChecksAgainstTheModel) {

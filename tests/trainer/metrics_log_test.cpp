@@ -148,7 +148,8 @@ TEST_F(MetricsLogTest, OneLineAStep) {
 
 TEST_F(MetricsLogTest, AFolderThatCannotBeMade) {
   write_file(folder_.path() / "run", "a file");
-  EXPECT_THAT(message_of<std::exception>([&] { open(); }), HasSubstr("run"));
+  EXPECT_THAT(message_of<std::invalid_argument>([&] { open(); }),
+              AllOf(HasSubstr("output_dir: "), HasSubstr("run cannot be written")));
 }
 
 TEST(DurationText, PicksItsUnits) {

@@ -64,6 +64,6 @@ def test_tree_at_every_length(dense):
 
 def test_lists_of_whole_tiles_lose_the_facts(dense):
     """Why the selection is by token; and that the measure can fail."""
-    loss, retrieval = evaluate("attention.selection=published", "attention.blocks=16")
+    loss, retrieval = evaluate("device=cpu", "attention.selection=published", "attention.blocks=16")
     assert loss > dense[0] * 1.03
     assert retrieval < 0.5

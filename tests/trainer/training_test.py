@@ -202,7 +202,8 @@ def test_steps_that_are_not_finite_are_skipped_and_three_end_the_run(inputs, tmp
     assert "SKIPPED" in output and "3 steps in a row" in output and "step_0000000" in output
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     skipped = [record for record in records if record.get("skipped")]
-    assert skipped and skipped[0]["loss"] is None and "loss" in skipped[0]["nonfinite"]
+    assert len(skipped) == 3 and records[-1]["event"] == "stop" and records[-1]["reason"] == "diverged"
+    assert skipped[0]["loss"] is None and "loss" in skipped[0]["nonfinite"]
 
 
 def test_an_old_run_in_the_way_is_not_overwritten(inputs, straight, tmp_path):

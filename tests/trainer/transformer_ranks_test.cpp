@@ -1,4 +1,5 @@
-// n ranks compute what one rank computes: the same selections bit for bit, losses and gradients to rounding.
+// n ranks compute what one rank computes: the same selections bit for bit, losses and gradients to rounding; on CPUs,
+// and on a GPU that the ranks share.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -7,6 +8,7 @@
 
 #include "distributed/mpi_runtime.h"
 #include "tests/support/mpi_test.h"
+#include "trainer/device.h"
 #include "trainer/initial_weights.h"
 #include "trainer/transformer.h"
 
@@ -73,19 +75,20 @@ struct Result {
 
 std::vector<int32_t> flat_lists(const BlockLists& lists, int64_t first_tile, int64_t num_tiles) {
   std::vector<int32_t> flat;
-  const auto offsets = lists.offsets.accessor<int64_t, 2>();
+  const at::Tensor host_offsets = lists.offsets.cpu(), host_entries = lists.entries.cpu();
+  const auto offsets = host_offsets.accessor<int64_t, 2>();
   for (int64_t head = 0; head < offsets.size(0); ++head)
     for (int64_t tile = first_tile; tile < first_tile + num_tiles; ++tile) {
       for (int64_t i = offsets[head][tile]; i < offsets[head][tile + 1]; ++i)
-        flat.push_back(lists.entries[i].item<int32_t>());
+        flat.push_back(host_entries[i].item<int32_t>());
       flat.push_back(-1);
     }
   return flat;
 }
 
-Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid& grid, bool bfloat16,
+Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid& grid, at::Device device,
                int64_t first_tile, int64_t num_tiles) {
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), bfloat16, true);
+  ShardedParameters parameters(ParameterLayout(model), grid.world(), run.precision == "bfloat16", true, device);
   load_random(parameters, model, 5);
   Transformer transformer(model, run, parameters, grid);
   Result result;
@@ -93,31 +96,29 @@ Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid
   transformer.observe_lists([&](int64_t, const BlockLists& lists) {
     if (lists.offsets.defined()) result.lists.push_back(flat_lists(lists, first_tile, num_tiles));
   });
-  const double loss = transformer.forward_backward(slice_batch(batch, grid.sequence()), 1.0 / 800);
-  at::Tensor sum = at::full({1}, loss, at::kDouble);
+  at::Tensor sum = transformer.forward_backward(slice_batch(batch, grid.sequence(), device), 1.0 / 800);
   grid.world().all_reduce_sum(sum);
   result.loss = sum.item<double>();
   for (size_t unit = 0; unit < parameters.shards().size(); ++unit) {
     const at::Tensor& part = parameters.shards()[unit].gradient;
-    at::Tensor whole = at::empty({part.numel() * grid.world().size()}, at::kFloat);
+    at::Tensor whole = at::empty({part.numel() * grid.world().size()}, part.options());
     grid.world().all_gather(part, whole);
     result.gradients.push_back(whole.narrow(0, 0, parameters.layout().units()[unit].numel));
   }
   return result;
 }
 
-void expect_ranks_agree(const RunConfig& run, const ModelConfig& model) {
-  const bool bfloat16 = run.precision == "bfloat16";
+void expect_ranks_agree(const RunConfig& run, const ModelConfig& model, at::Device device) {
   std::unique_ptr<Communicator> world = test_world();
   const SequenceShard shard(run.data.sequence_length, kernels::kQueryTile, world->rank(), world->size());
   const int64_t first_tile = shard.begin() / kernels::kQueryTile, num_tiles = kernels::num_tiles(shard.size());
   const ProcessGrid alone(world->split(world->rank(), 0), 1);
-  const Result one = compute(model, run, alone, bfloat16, first_tile, num_tiles);
+  const Result one = compute(model, run, alone, device, first_tile, num_tiles);
   const int ranks = world->size();
   const ProcessGrid together(std::move(world), ranks);
-  const Result all = compute(model, run, together, bfloat16, 0, num_tiles);
+  const Result all = compute(model, run, together, device, 0, num_tiles);
   EXPECT_EQ(one.lists, all.lists);
-  const double tolerance = bfloat16 ? 2e-2 : 2e-5;
+  const double tolerance = run.precision == "bfloat16" ? 2e-2 : 2e-5;
   EXPECT_NEAR(one.loss, all.loss, 1e-6 * std::abs(one.loss));
   ASSERT_EQ(one.gradients.size(), all.gradients.size());
   for (size_t unit = 0; unit < one.gradients.size(); ++unit) {
@@ -127,54 +128,70 @@ void expect_ranks_agree(const RunConfig& run, const ModelConfig& model) {
   }
 }
 
-TEST(TransformerRanks, PicksByScan) { expect_ranks_agree(small_run("picks", 1), small_model()); }
+class TransformerRanks : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == "cuda" && num_gpus() == 0) GTEST_SKIP() << "no GPU";
+    device_ = choose_device(GetParam(), test_runtime());
+  }
 
-TEST(TransformerRanks, PicksByTree) {
+  at::Device device_ = at::kCPU;
+};
+
+TEST_P(TransformerRanks, PicksByScan) { expect_ranks_agree(small_run("picks", 1), small_model(), device_); }
+
+TEST_P(TransformerRanks, PicksByTree) {
   RunConfig run = small_run("picks", 2);
   run.attention.scan_tokens = 0;
   run.attention.beam = 2;
   run.attention.top_nodes = 2;
-  expect_ranks_agree(run, small_model());
+  expect_ranks_agree(run, small_model(), device_);
 }
 
-TEST(TransformerRanks, Published) { expect_ranks_agree(small_run("published", 3), small_model()); }
+TEST_P(TransformerRanks, Published) {
+  if (device_.is_cuda()) GTEST_SKIP() << "the published selection is computed on the CPU only";
+  expect_ranks_agree(small_run("published", 3), small_model(), device_);
+}
 
-TEST(TransformerRanks, Dense) {
+TEST_P(TransformerRanks, Dense) {
   RunConfig run = small_run("picks", 2);
   run.attention.type = "dense";
   ModelConfig model = small_model();
   model.tied_embeddings = false;
   model.query_key_norm = false;
   model.mlp_bias = model.output_bias = model.value_bias = true;
-  expect_ranks_agree(run, model);
+  expect_ranks_agree(run, model, device_);
 }
 
-TEST(TransformerRanks, EveryLayerItsOwnSettings) {
+TEST_P(TransformerRanks, EveryLayerItsOwnSettings) {
   RunConfig run = small_run("picks", 1);
   LayerAttention dense{.layers = {0}, .attention = run.attention}, wide{.layers = {2}, .attention = run.attention};
   dense.attention.type = "dense";
   wide.attention.picks = 5;
   wide.attention.index_dim_list = {0, 3, 9};
   run.attention_layers = {dense, wide};
-  expect_ranks_agree(run, small_model());
+  expect_ranks_agree(run, small_model(), device_);
 }
 
-TEST(TransformerRanks, Bfloat16) {
+TEST_P(TransformerRanks, Bfloat16) {
   RunConfig run = small_run("picks", 1);
   run.precision = "bfloat16";
-  expect_ranks_agree(run, small_model());
+  expect_ranks_agree(run, small_model(), device_);
 }
 
 // Layers between kept inputs are run again: nothing changes but memory.
-TEST(TransformerRanks, RecomputeIntervalChangesNothing) {
+TEST_P(TransformerRanks, RecomputeIntervalChangesNothing) {
   const ModelConfig model = small_model();
   const ProcessGrid grid(test_world(), test_runtime().size());
-  const Result each = compute(model, small_run("picks", 1), grid, false, 0, 0);
-  const Result third = compute(model, small_run("picks", 3), grid, false, 0, 0);
+  const Result each = compute(model, small_run("picks", 1), grid, device_, 0, 0);
+  const Result third = compute(model, small_run("picks", 3), grid, device_, 0, 0);
   EXPECT_EQ(each.loss, third.loss);
   for (size_t unit = 0; unit < each.gradients.size(); ++unit)
     EXPECT_TRUE(at::equal(each.gradients[unit], third.gradients[unit])) << "unit " << unit;
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, TransformerRanks, testing::Values("cpu", "cuda"),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace hiptrain

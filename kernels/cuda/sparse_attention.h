@@ -1,0 +1,31 @@
+// The kernels behind sparse_attention_forward_cuda and sparse_attention_backward_cuda.
+#pragma once
+
+#include "kernels/sparse_attention.h"
+
+namespace hiptrain::kernels {
+
+// bfloat16, head_dim 64 or 128, blocks of 64 keys.
+void sparse_attention_forward_tensor_cores(const SparseAttentionParams& params, Stream stream);
+
+// The rows of all query heads as the backward passes read them, written by prepare_backward.
+struct BackwardRow {
+  float log_sum_exp_log2;  // of log2; +infinity where the set is empty or the token is beyond the call's
+  float delta;             // dO . o
+};
+
+// (num_query_heads, tiles * kQueryTile)
+void prepare_backward(const SparseAttentionBackwardParams& params, BackwardRow* rows, Stream stream);
+void backward_query_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, Stream stream);
+int64_t backward_key_workspace_bytes(const SparseAttentionBackwardParams& params);
+void backward_key_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, void* workspace,
+                               Stream stream);
+
+constexpr int kMaxPlainHeadDim = 256;
+
+// Any head_dim up to this and any block size, either element type, on the ordinary cores.
+void sparse_attention_forward_plain(const SparseAttentionParams& params, Stream stream);
+void backward_query_plain(const SparseAttentionBackwardParams& params, const BackwardRow* rows, Stream stream);
+void backward_key_plain(const SparseAttentionBackwardParams& params, const BackwardRow* rows, Stream stream);
+
+}  // namespace hiptrain::kernels

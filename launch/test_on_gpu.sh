@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Builds here and packs a folder that runs all tests that touch a GPU on a machine that has one, without network or
+# compiler. That machine needs a Hopper GPU, OpenMPI 4.1, and a Python whose torch is of this tree's version.
+#   bash launch/test_on_gpu.sh FOLDER          here; then carry FOLDER over
+#   bash FOLDER/run.sh [PYTHON]                there; the last line is "N passed, N failed", exit code 0 if none failed
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if (($# != 1)); then
+  sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
+folder=$1
+
+# Test programs, without the folder; those of ranks run on 1, 2 and 3 of them.
+programs=(adamw_test cross_entropy_test embedding_test index_test invert_lists_test pointwise_large_test rms_norm_test
+  rope_test search_test search_tree_test sliding_union_test sparse_attention_gradient_test sparse_attention_test
+  sum_of_squares_test swiglu_test training_step_test)
+rank_programs=(checkpoint_store_test transformer_ranks_test)
+
+# The machine there has LibTorch and what that needs; other libraries travel.
+pack_libraries() {
+  local library
+  ldd "$root/build/hiptrain" | awk '/libyaml-cpp/ {print $3}' | while read -r library; do
+    cp -L "$library" "$folder/"
+  done
+}
+
+write_runner() {
+  cat >"$folder/run.sh" <<'RUN'
+#!/usr/bin/env bash
+# Runs the tests of this folder. One line a program; its output only if it failed.   bash run.sh [PYTHON]
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [[ ! -e /dev/nvidia0 ]]; then
+  echo "no GPU on this machine: every test would be skipped" >&2
+  exit 2
+fi
+torch=$("${1:-python3}" -c 'import importlib.util, os; print(os.path.dirname(importlib.util.find_spec("torch").origin))') || exit 2
+for library in "$torch"/lib "$(dirname "$torch")"/nvidia/*/lib; do libraries=${libraries:-$here}:$library; done
+export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export OMP_NUM_THREADS=1  # the tests' matrices are small
+passed=0 failed=0
+
+run() {
+  local name=$1 log started=$SECONDS
+  shift
+  log=$(mktemp)
+  if "$@" >"$log" 2>&1; then
+    echo "passed  $name ($((SECONDS - started)) s): $(grep -oE '[0-9]+ tests? from [0-9]+ test suites? ran' "$log" | head -n 1)"
+    passed=$((passed + 1))
+  else
+    cat "$log"
+    echo "FAILED  $name"
+    failed=$((failed + 1))
+  fi
+  rm -f "$log"
+}
+
+run doctor "$here/hiptrain" doctor
+while read -r ranks program; do
+  if ((ranks == 1)); then
+    run "$program" "$here/tests/$program"
+  else
+    run "$program, $ranks ranks" mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$ranks" "$here/tests/$program"
+  fi
+done <"$here/tests.txt"
+echo "$passed passed, $failed failed"
+((failed == 0))
+RUN
+}
+
+bash "$root/launch/build.sh" hiptrain "${programs[@]}" "${rank_programs[@]}"
+mkdir -p "$folder/tests"
+strip -o "$folder/hiptrain" "$root/build/hiptrain"
+for program in "${programs[@]}" "${rank_programs[@]}"; do
+  strip -o "$folder/tests/$program" "$root/build/tests/$program"
+done
+{
+  printf '1 %s\n' "${programs[@]}"
+  for ranks in 1 2 3; do printf "$ranks %s\n" "${rank_programs[@]}"; done
+} >"$folder/tests.txt"
+pack_libraries
+write_runner
+echo "packed $(du -sh "$folder" | cut -f 1) in $folder; on the machine with the GPU: bash $(basename "$folder")/run.sh"

@@ -1,0 +1,30 @@
+"""Reads the Megatron .bin/.idx pairs that data/prepare_tokens.py writes."""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy
+
+INDEX_HEADER = struct.Struct("<9sQBQQ")  # magic, version, type, sequences, documents
+TYPES = {4: numpy.int32, 8: numpy.uint16}
+
+
+def read_index(prefix):
+    """(dtype of the tokens, lengths of the documents) of a pair."""
+    index = Path(f"{prefix}.idx").read_bytes()
+    magic, version, type_code, num_documents, _ = INDEX_HEADER.unpack_from(index)
+    if magic != b"MMIDIDX\x00\x00" or version != 1:
+        sys.exit(f"{prefix}.idx is not a Megatron index")
+    return TYPES[type_code], numpy.frombuffer(index, numpy.int32, count=num_documents, offset=INDEX_HEADER.size)
+
+
+def all_tokens(prefix):
+    """(tokens) int64 of all documents."""
+    return numpy.fromfile(f"{prefix}.bin", read_index(prefix)[0]).astype(numpy.int64)
+
+
+def first_document(prefix):
+    """(tokens) int64 of the first document."""
+    dtype, lengths = read_index(prefix)
+    return numpy.fromfile(f"{prefix}.bin", dtype, count=int(lengths[0])).astype(numpy.int64)

@@ -1,0 +1,92 @@
+"""`hiptrain bench` and traces, on a model small enough for the CPU.
+
+    .venv/bin/python -m pytest tests/trainer/bench_test.py
+The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
+MODELS = sorted((ROOT / "configs" / "models").glob("*.json"))
+# From the models' own pages.
+PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400, "qwen2.5-7b": 7_615_616_512,
+              "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360}
+
+
+def bench(*arguments, expect=0):
+    result = subprocess.run([str(PROGRAM), "bench", *arguments], capture_output=True, text=True, timeout=120)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture
+def small_model(tmp_path):
+    fields = json.loads((ROOT / "configs" / "models" / "llama-3.2-1b.json").read_text())
+    fields |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+               "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300}
+    (tmp_path / "small.json").write_text(json.dumps(fields))
+    return tmp_path / "small.json"
+
+
+def test_parts_add_up_to_the_step(small_model, tmp_path):
+    out = bench("train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "3", "--warm-up", "1",
+                "--json", str(tmp_path / "figures.json"), "--profile", str(tmp_path / "trace.json"),
+                "--set", "device=cpu", "--set", "attention.window=200")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    parts = figures["part_seconds"]
+    assert sum(parts.values()) == pytest.approx(figures["step_seconds"], rel=1e-6)
+    for part in ("projections and MLP", "search", "attention forward", "attention backward", "loss", "optimizer"):
+        assert parts[part] > 0 and part in out
+    assert figures["tokens_per_s"] == pytest.approx(3000 / figures["step_seconds"])
+    assert figures["mean_list_entries"] > 0
+    assert figures["mfu"] == pytest.approx(
+        figures["tokens_per_s"] * figures["flops_per_token"] / figures["matmul_flops"])
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    step = events[0]
+    assert step["name"] == "step" and step["dur"] == pytest.approx(1e6 * figures["step_seconds"])
+    assert all(step["ts"] <= event["ts"] and event["ts"] + event["dur"] <= step["ts"] + step["dur"] + 1
+               for event in events)
+
+
+def test_shipped_shapes_are_the_models():
+    assert {path.stem for path in MODELS} == PARAMETERS.keys()
+    for path in MODELS:
+        fields = json.loads(path.read_text())
+        heads, kv_heads = fields["num_attention_heads"], fields["num_key_value_heads"]
+        hidden, inner = fields["hidden_size"], fields["intermediate_size"]
+        dim = fields.get("head_dim", hidden // heads)
+        layer = hidden * dim * (2 * heads + 2 * kv_heads) + 3 * hidden * inner + 2 * hidden
+        if fields["model_type"] == "qwen2":
+            layer += dim * (heads + 2 * kv_heads)
+        if fields["model_type"] == "qwen3":
+            layer += 2 * dim
+        tables = 1 if fields["tie_word_embeddings"] else 2
+        total = fields["num_hidden_layers"] * layer + tables * fields["vocab_size"] * hidden + hidden
+        assert total == PARAMETERS[path.stem], path.stem
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_attention_without_a_gpu_is_refused():
+    assert "no GPU was found" in bench("attention", "--tokens", "1024", expect=2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_attention(tmp_path):
+    bench("attention", "--tokens", "8192", "16384", "--query-heads", "8", "--kv-heads", "2", "--head-dim", "64",
+          "--repeats", "1", "--json", str(tmp_path / "figures.json"))
+    for length in json.loads((tmp_path / "figures.json").read_text())["lengths"]:
+        names = [entry["name"] for entry in length["measurements"]]
+        assert "own search: picks" in names and "dense cuDNN: backward" in names
+        assert all(entry["seconds"] > 0 for entry in length["measurements"])
+
+
+def test_wrong_shapes_are_refused():
+    assert "no multiple of 3 KV heads" in bench("attention", "--kv-heads", "3", expect=2)
+    assert "no multiple of 64" in bench("attention", "--tokens", "1000", expect=2)

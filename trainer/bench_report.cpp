@@ -1,0 +1,47 @@
+#include "trainer/bench_report.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <sstream>
+
+#include "trainer/atomic_file.h"
+
+namespace hiptrain {
+
+void print_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const std::vector<std::string>& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  for (const std::vector<std::string>& row : rows) {
+    std::ostringstream line;
+    for (size_t i = 0; i < row.size(); ++i)
+      line << (i == 0 ? "" : "  ") << (i == 0 ? std::left : std::right) << std::setw(static_cast<int>(widths[i]))
+           << row[i];
+    std::cout << line.str() << "\n";
+  }
+  std::cout << std::flush;
+}
+
+std::string decimal(double value, int digits) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(digits) << value;
+  return text.str();
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<int64_t>(values.size() - 1) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+void write_report(const std::filesystem::path& path, const nlohmann::ordered_json& report) {
+  if (path.empty()) return;
+  AtomicFile file(path);
+  file.write(report.dump(2) + "\n");
+  file.commit();
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,168 @@
+// hiptrain bench train: the time of a training step on random weights and tokens, part by part.
+#include <algorithm>
+#include <iostream>
+#include <map>
+#include <random>
+
+#include "trainer/bench_report.h"
+#include "trainer/commands.h"
+#include "trainer/config_checks.h"
+#include "trainer/config_reader.h"
+#include "trainer/device.h"
+#include "trainer/initial_weights.h"
+#include "trainer/metrics_log.h"
+#include "trainer/model_flops.h"
+#include "trainer/profiler.h"
+#include "trainer/threads.h"
+#include "trainer/training_step.h"
+
+namespace hiptrain {
+namespace {
+
+constexpr double kLearningRate = 1e-6;  // small: the weights stay what they are
+
+// A stretch of text repeats few words, and so neighbours pick the same blocks. Drawn from the whole vocabulary, tokens
+// would share nothing, and lists would be several times as long as a trained model's (about 34 blocks a tile).
+constexpr int64_t kStretchTokens = 512;
+constexpr int64_t kStretchVocabulary = 5;
+
+// One document.
+TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  std::vector<int32_t> words(kStretchVocabulary);
+  TokenBatch batch{.tokens = {}, .targets = {}, .positions = {}, .document_starts = {0}, .num_targets = length};
+  for (int64_t i = 0; i <= length; ++i) {
+    if (i % kStretchTokens == 0)
+      for (int32_t& word : words) word = static_cast<int32_t>(generator() % static_cast<uint64_t>(vocabulary));
+    batch.tokens.push_back(words[generator() % kStretchVocabulary]);
+  }
+  batch.targets.assign(batch.tokens.begin() + 1, batch.tokens.end());
+  batch.tokens.pop_back();
+  for (int64_t i = 0; i < length; ++i) batch.positions.push_back(i);
+  return batch;
+}
+
+struct TimedStep {
+  double seconds;
+  std::vector<RangeTime> ranges;
+};
+
+// Medians over the timed steps.
+struct Timings {
+  double step_seconds;
+  std::map<std::string, double> parts;  // adds up to the step
+  std::vector<RangeTime> ranges;        // of the median step
+};
+
+Timings summarize(std::vector<TimedStep> steps) {
+  const auto middle = steps.begin() + static_cast<int64_t>(steps.size() - 1) / 2;
+  std::nth_element(steps.begin(), middle, steps.end(),
+                   [](const TimedStep& a, const TimedStep& b) { return a.seconds < b.seconds; });
+  std::map<std::string, double> parts = seconds_by_name(middle->ranges);
+  parts["rest"] = parts["step"];
+  parts.erase("step");
+  return {.step_seconds = middle->seconds, .parts = std::move(parts), .ranges = std::move(middle->ranges)};
+}
+
+class TrainBench {
+ public:
+  TrainBench(const RunConfig& config, const ModelConfig& model, const ProcessGrid& grid, at::Device device)
+      : config_(config),
+        grid_(grid),
+        parameters_(ParameterLayout(model), grid.world(), config.precision == "bfloat16", /*with_training=*/true,
+                    device, state_type(config.optimizer)),
+        transformer_(model, config, parameters_, grid) {
+    load_random_on_device(parameters_, model, config.seed);
+    for (int64_t i = 0; i < config.train.gradient_accumulation_steps; ++i)
+      batches_.push_back(slice_batch(
+          random_tokens(config.data.sequence_length, model.vocabulary_size, config.seed + static_cast<uint64_t>(i)),
+          grid.sequence(), device));
+  }
+
+  TimedStep step() {
+    Profile profile(parameters_.device());
+    result_ = train_step(batches_, kLearningRate, config_.optimizer, transformer_, parameters_, grid_, updates_);
+    std::vector<RangeTime> ranges = profile.finish();
+    return {.seconds = ranges.front().seconds, .ranges = std::move(ranges)};
+  }
+
+  const StepResult& result() const { return result_; }
+  const ShardedParameters& parameters() const { return parameters_; }
+  SelectionStatistics take_statistics() { return transformer_.take_statistics(); }
+
+ private:
+  const RunConfig& config_;
+  const ProcessGrid& grid_;
+  ShardedParameters parameters_;
+  Transformer transformer_;
+  std::vector<LocalBatch> batches_;
+  StepResult result_{};
+  int64_t updates_ = 0;
+};
+
+void print_parts(const Timings& timings) {
+  std::vector<std::vector<std::string>> rows{{"part", "ms", "share"}};
+  for (const auto& [name, seconds] : timings.parts)
+    rows.push_back({name, decimal(1e3 * seconds, 1), decimal(100 * seconds / timings.step_seconds, 1) + "%"});
+  rows.push_back({"step", decimal(1e3 * timings.step_seconds, 1), "100.0%"});
+  print_table(rows);
+}
+
+}  // namespace
+
+int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
+  RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
+  config.data.sequence_length = command.tokens;
+  const ModelConfig model = read_model_config(command.model_config);
+  require_model_fits(config, model, mpi.size());
+  share_threads(mpi.local_size());
+  const at::Device device = choose_device(config.device, mpi);
+  const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  TrainBench bench(config, model, grid, device);
+  for (int64_t i = 0; i < command.warm_up; ++i) bench.step();
+  bench.take_statistics();
+  reset_peak_memory(device);
+  std::vector<TimedStep> steps;
+  for (int64_t i = 0; i < command.steps; ++i) steps.push_back(bench.step());
+  const Timings timings = summarize(std::move(steps));
+
+  const SelectionStatistics selection = bench.take_statistics();
+  const double entries =
+      selection.tiles > 0 ? static_cast<double>(selection.entries) / static_cast<double>(selection.tiles) : 0;
+  const double tokens =
+      static_cast<double>(command.tokens * config.train.gradient_accumulation_steps * grid.data().size());
+  const double rate = tokens / timings.step_seconds, rank_rate = rate / static_cast<double>(grid.world().size());
+  const double matmul_rate = measured_matmul_rate(device, bench.parameters().compute_type());
+  const double flops_per_token = model_flops_per_token(model, mean_attended_keys(config, model, entries));
+  const double mfu = rank_rate * flops_per_token / matmul_rate;
+  if (mpi.rank() != 0) return kSuccess;
+
+  std::cout << command.model_config.filename().string() << ", " << bench.parameters().layout().num_parameters()
+            << " parameters, " << config.precision << " on " << device << ", " << grid.world().size() << " ranks, "
+            << command.tokens << " tokens; loss " << decimal(bench.result().loss, 4) << ", " << decimal(entries, 1)
+            << " picked blocks a tile\n";
+  print_parts(timings);
+  std::cout << decimal(rate, 0) << " tokens/s, MFU " << decimal(100 * mfu, 1) << "% of the measured "
+            << decimal(1e-12 * matmul_rate, matmul_rate < 1e13 ? 2 : 0)
+            << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
+            << decimal(1e-9 * flops_per_token, 2) << " GFLOP a token), memory " << bytes_text(peak_memory_bytes(device))
+            << std::endl;
+  if (!command.profile.empty()) write_chrome_trace(command.profile, timings.ranges);
+  write_report(command.json, {{"model", command.model_config.filename().string()},
+                              {"parameters", bench.parameters().layout().num_parameters()},
+                              {"precision", config.precision},
+                              {"device", device.str()},
+                              {"ranks", grid.world().size()},
+                              {"tokens", command.tokens},
+                              {"step_seconds", timings.step_seconds},
+                              {"tokens_per_s", rate},
+                              {"mfu", mfu},
+                              {"matmul_flops", matmul_rate},
+                              {"flops_per_token", flops_per_token},
+                              {"mean_list_entries", entries},
+                              {"memory_peak_bytes", peak_memory_bytes(device)},
+                              {"part_seconds", timings.parts}});
+  return kSuccess;
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,178 @@
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/zeros.h>
+
+#include <stdexcept>
+
+#include "kernels/hip_selection.h"
+#include "trainer/kernel_call.h"
+#include "trainer/kernel_ops.h"
+
+namespace hiptrain {
+namespace {
+
+// counts (kv heads, tiles) -> offsets (kv heads, tiles + 1), and an entries tensor of their total. The host waits for
+// that number.
+BlockLists allocate_lists(const at::Tensor& counts) {
+  const int64_t num_kv_heads = counts.size(0), tiles = counts.size(1);
+  if (tiles == 0)  // a rank without tokens
+    return {.offsets = at::zeros({num_kv_heads, 1}, counts.options()), .entries = empty_beside(counts, {0}, at::kInt)};
+  at::Tensor offsets = at::empty({num_kv_heads, tiles + 1}, counts.options());
+  const kernels::ListOffsetsParams params{.counts = data_of<int64_t>(counts, counts),
+                                          .offsets = offsets.mutable_data_ptr<int64_t>(),
+                                          .num_tiles = tiles,
+                                          .num_kv_heads = static_cast<int>(num_kv_heads)};
+  run(counts, params, kernels::list_offsets_reference, kernels::list_offsets_cuda);
+  const int64_t total = offsets[num_kv_heads - 1][tiles].item<int64_t>();
+  return {.offsets = offsets, .entries = empty_beside(counts, {total}, at::kInt)};
+}
+
+uint32_t* entry_data(BlockLists& lists) {
+  return reinterpret_cast<uint32_t*>(lists.entries.mutable_data_ptr<int32_t>());
+}
+
+}  // namespace
+
+RunningCounts::RunningCounts(at::Device device)
+    : values_(at::zeros({3}, at::TensorOptions(at::kLong).device(device))) {}
+
+void RunningCounts::observe_list_length(const at::Tensor& longest) {
+  at::Tensor mine = values_.narrow(0, 2, 1);
+  at::maximum_out(mine, mine, longest.view({1}));
+}
+
+RunningCounts::Values RunningCounts::take() {
+  const at::Tensor host = values_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
+  values_.zero_();
+  const int64_t* value = host.const_data_ptr<int64_t>();
+  return {.nan_scores = value[0], .dropped_entries = value[1], .longest_list = value[2]};
+}
+
+at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims, at::ScalarType type) {
+  at::Tensor index = empty_beside(query, {num_kv_heads, query.size(0), index_dims.size(0)}, type);
+  const kernels::IndexParams params{.query = values_of(query, query),
+                                    .key = nullptr,
+                                    .key_head_stride = 0,
+                                    .index_query = index.mutable_data_ptr(),
+                                    .index_key = nullptr,
+                                    .index_query_head_stride = index.stride(0),
+                                    .index_key_head_stride = 0,
+                                    .index_dims = data_of<int32_t>(index_dims, query),
+                                    .element = element_of(query),
+                                    .index_element = element_of(index),
+                                    .num_tokens = query.size(0),
+                                    .num_query_heads = static_cast<int>(query.size(1)),
+                                    .num_kv_heads = num_kv_heads,
+                                    .head_dim = static_cast<int>(query.size(2)),
+                                    .num_index_dims = static_cast<int>(index_dims.size(0))};
+  run(query, params, kernels::index_reference, kernels::index_cuda);
+  return index;
+}
+
+at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::ScalarType type) {
+  const int num_kv_heads = static_cast<int>(key.size(0));
+  at::Tensor index = empty_beside(key, {num_kv_heads, key.size(1), index_dims.size(0)}, type);
+  const kernels::IndexParams params{.query = nullptr,
+                                    .key = values_of(key, key),
+                                    .key_head_stride = key.stride(0),
+                                    .index_query = nullptr,
+                                    .index_key = index.mutable_data_ptr(),
+                                    .index_query_head_stride = 0,
+                                    .index_key_head_stride = index.stride(0),
+                                    .index_dims = data_of<int32_t>(index_dims, key),
+                                    .element = element_of(key),
+                                    .index_element = element_of(index),
+                                    .num_tokens = key.size(1),
+                                    .num_query_heads = num_kv_heads,
+                                    .num_kv_heads = num_kv_heads,
+                                    .head_dim = static_cast<int>(key.size(2)),
+                                    .num_index_dims = static_cast<int>(index_dims.size(0))};
+  run(key, params, kernels::index_reference, kernels::index_cuda);
+  return index;
+}
+
+at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
+                  const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                  const SearchSettings& settings, RunningCounts& counts) {
+  at::Tensor picks = empty_beside(index_query, {index_query.size(0), end - begin, settings.picks}, at::kInt);
+  const kernels::SearchParams params{.index_query = values_of(index_query, index_query),
+                                     .index_key = values_of(index_key, index_query),
+                                     .index_query_head_stride = index_query.stride(0),
+                                     .index_key_head_stride = index_key.stride(0),
+                                     .index_element = element_of(index_query),
+                                     .index_query_begin = 0,
+                                     .picks = picks.mutable_data_ptr<int32_t>(),
+                                     .picks_head_stride = picks.stride(0),
+                                     .num_nan_scores = counts.nan_scores(),
+                                     .geometry = geometry,
+                                     .query_begin = begin,
+                                     .num_queries = end - begin,
+                                     .num_kv_heads = static_cast<int>(index_query.size(0)),
+                                     .num_index_dims = static_cast<int>(index_query.size(2)),
+                                     .num_picks = static_cast<int>(settings.picks),
+                                     .scan_tokens = settings.scan_tokens,
+                                     .beam = static_cast<int>(settings.beam),
+                                     .top_nodes = static_cast<int>(settings.top_nodes)};
+  run(index_query, params, kernels::search_reference, kernels::search_cuda, kernels::search_workspace_bytes);
+  return picks;
+}
+
+BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
+                         int64_t end, int64_t max_blocks, RunningCounts& counts) {
+  at::Tensor tile_counts = empty_beside(picks, {picks.size(0), kernels::num_tiles(end - begin)}, at::kLong);
+  kernels::UnionParams params{.picks = data_of<int32_t>(picks, picks),
+                              .picks_head_stride = picks.stride(0),
+                              .picks_begin = 0,
+                              .counts = tile_counts.mutable_data_ptr<int64_t>(),
+                              .offsets = nullptr,
+                              .entries = nullptr,
+                              .geometry = geometry,
+                              .query_begin = begin,
+                              .num_queries = end - begin,
+                              .num_kv_heads = static_cast<int>(picks.size(0)),
+                              .num_picks = static_cast<int>(picks.size(2)),
+                              .max_blocks = max_blocks,
+                              .num_dropped = counts.dropped_entries()};
+  run(picks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
+  BlockLists lists = allocate_lists(tile_counts);
+  params.offsets = lists.offsets.const_data_ptr<int64_t>();
+  params.entries = entry_data(lists);
+  if (lists.entries.numel() > 0) run(picks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
+  return lists;
+}
+
+BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
+                            const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                            const PublishedSettings& settings, RunningCounts& counts) {
+  if (query.is_cuda())
+    throw std::invalid_argument(
+        "attention.selection: published and published_own_tile are computed on the CPU only; set device: cpu, or "
+        "attention.selection: picks");
+  at::Tensor tile_counts = at::empty({key.size(0), kernels::num_tiles(end - begin)}, at::kLong);
+  kernels::PublishedSearchParams params{.query = values_of(query, query),
+                                        .queries_begin = queries_begin,
+                                        .key = values_of(key, query),
+                                        .key_head_stride = key.stride(0),
+                                        .counts = tile_counts.mutable_data_ptr<int64_t>(),
+                                        .offsets = nullptr,
+                                        .entries = nullptr,
+                                        .num_nan_scores = counts.nan_scores(),
+                                        .geometry = geometry,
+                                        .query_begin = begin,
+                                        .num_queries = end - begin,
+                                        .element = element_of(query),
+                                        .num_query_heads = static_cast<int>(query.size(1)),
+                                        .num_kv_heads = static_cast<int>(key.size(0)),
+                                        .head_dim = static_cast<int>(query.size(2)),
+                                        .num_blocks = static_cast<int>(settings.blocks),
+                                        .beam = static_cast<int>(settings.beam),
+                                        .query_stride = static_cast<int>(settings.query_stride),
+                                        .own_tile = settings.own_tile};
+  kernels::published_search_reference(params);
+  BlockLists lists = allocate_lists(tile_counts);
+  params.offsets = lists.offsets.const_data_ptr<int64_t>();
+  params.entries = entry_data(lists);
+  if (lists.entries.numel() > 0) kernels::published_search_reference(params);
+  return lists;
+}
+
+}  // namespace hiptrain
