@@ -2,8 +2,6 @@
 
 #include <cutlass/cuda_host_adapter.hpp>
 
-#include "kernels/cuda/block_candidates.cuh"
-#include "kernels/cuda/lane_best.cuh"
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/search.h"
 
@@ -36,22 +34,12 @@ bool scan_fits_tensor_cores(const SearchParams& params) {
          reinterpret_cast<uintptr_t>(params.index_key) % 16 == 0;
 }
 
-namespace {
-
-template <int kDims>
-void scan_dims(const SearchParams& params, Stream stream) {
-  if (params.geometry.block_size % 64 != 0) return launch_scan<kDims, 16, BlockCandidates>(params, stream);
-  if (params.num_picks > kLanePicks) return launch_scan<kDims, 64, BlockCandidates>(params, stream);
-  launch_scan<kDims, 64, LaneBest>(params, stream);
-}
-
-}  // namespace
-
 void scan_on_tensor_cores(const SearchParams& params, Stream stream) {
-  if (params.num_index_dims <= 16) return scan_dims<16>(params, stream);
-  if (params.num_index_dims <= 32) return scan_dims<32>(params, stream);
-  if (params.num_index_dims <= 64) return scan_dims<64>(params, stream);
-  scan_dims<128>(params, stream);
+  using Selection = BlockCandidates<kStepKeys>;
+  if (params.num_index_dims <= 16) return launch_scan<16, Selection>(params, stream);
+  if (params.num_index_dims <= 32) return launch_scan<32, Selection>(params, stream);
+  if (params.num_index_dims <= 64) return launch_scan<64, Selection>(params, stream);
+  launch_scan<128, Selection>(params, stream);
 }
 
 }  // namespace hiptrain::kernels

@@ -1,10 +1,10 @@
 // The scan on Hopper's tensor cores, bfloat16 index.
 //
 // A thread block takes kTiles neighbouring query tiles of one KV head and streams the index keys that they search
-// through shared memory once: a thread loads 256 keys at a time (TMA, a ring of kStages buffers), and a warpgroup a
-// tile multiplies them with its 64 index queries, which stay in registers, and hands the scores to a Selection. A
-// thread block has kTiles products or selections under way at a time: while one warpgroup looks at its scores the
-// tensor cores work on another's.
+// through shared memory once: a thread loads 128 keys a step (TMA, a ring of kStages buffers), and a warpgroup a tile
+// multiplies them with its 64 index queries, which stay in registers, and hands the scores to a Selection. A thread
+// block has kTiles products or selections under way at a time: while one warpgroup looks at its scores the tensor cores
+// work on another's.
 //
 // The last tiles of a head, which search most, come first.
 #pragma once
@@ -16,9 +16,8 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
 
+#include "kernels/cuda/block_candidates.cuh"
 #include "kernels/cuda/launch_check.h"
-#include "kernels/cuda/score_columns.cuh"
-#include "kernels/cuda/tile_best.cuh"
 #include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {
@@ -26,12 +25,12 @@ namespace hiptrain::kernels {
 using cute::Int;
 using cutlass::bfloat16_t;
 
-constexpr int kStepKeys = 128, kStepsPerLoad = 2, kLoadKeys = kStepKeys * kStepsPerLoad;
+constexpr int kStepKeys = 128;
 
 template <int kDims /* 16, 32, 64 or 128 */>
 struct ScanShape {
   static constexpr int kTiles = kDims <= 32 ? 4 : 3;
-  static constexpr int kStages = kDims <= 64 ? 4 : 2;
+  static constexpr int kStages = kDims <= 64 ? 8 : 4;
   static constexpr int kThreads = (kTiles + 1) * kWarpgroupThreads;
   // Of the registers that the launch gives all threads alike the loader hands most to the scanners.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
@@ -39,14 +38,13 @@ struct ScanShape {
   static_assert(kLoaderRegisters + kTiles * kScannerRegisters <= (kTiles + 1) * kLaunchRegisters,
                 "the scanners would wait for registers for ever");
   static constexpr int kPanelDims = kDims < 64 ? kDims : 64;  // a swizzled row of shared memory is at most 128 bytes
-  static constexpr int kLoadBytes = kLoadKeys * kDims * 2;
+  static constexpr int kStepBytes = kStepKeys * kDims * 2;
 
-  // (keys, dims, steps), swizzled as wgmma reads a right operand whose rows are its columns.
+  // (keys, dims, stages), swizzled as wgmma reads a right operand whose rows are its columns.
   using KeyAtom = cute::conditional_t<kPanelDims == 16, cute::GMMA::Layout_K_SW32_Atom<bfloat16_t>,
                                       cute::conditional_t<kPanelDims == 32, cute::GMMA::Layout_K_SW64_Atom<bfloat16_t>,
                                                           cute::GMMA::Layout_K_SW128_Atom<bfloat16_t>>>;
-  using KeyLayout =
-      decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kStepKeys>, Int<kDims>, Int<kStages * kStepsPerLoad>>{}));
+  using KeyLayout = decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kStepKeys>, Int<kDims>, Int<kStages>>{}));
 
   // (64 tokens, keys) = (64 tokens, dims) in registers * (keys, dims)^T in shared memory.
   using Product = decltype(cute::make_tiled_mma(
@@ -75,7 +73,7 @@ struct ScanSpan {
 template <int kDims>
 struct ScanStorage {
   using Shape = ScanShape<kDims>;
-  alignas(1024) bfloat16_t keys[Shape::kStages * kLoadKeys * kDims];
+  alignas(1024) bfloat16_t keys[Shape::kStages * kStepKeys * kDims];
   ScanSpan spans[Shape::kTiles];
   cutlass::arch::ClusterTransactionBarrier full[Shape::kStages];
   cutlass::arch::ClusterBarrier empty[Shape::kStages];
@@ -87,14 +85,14 @@ struct ScanStorage {
   }
 };
 
-// A load's buffer of the ring, and the parity of its barriers' present round.
+// A step's buffer of the ring, and the parity of its barriers' present round.
 template <int kStages>
 struct StepRing {
-  static_assert((kStages & (kStages - 1)) == 0, "a load's buffer is its number's last bits");
-  uint32_t load = 0;
+  static_assert((kStages & (kStages - 1)) == 0, "a step's buffer is its number's last bits");
+  uint32_t step = 0;
 
-  __device__ int stage() const { return static_cast<int>(load % kStages); }
-  __device__ uint32_t phase() const { return load / kStages % 2; }
+  __device__ int stage() const { return static_cast<int>(step % kStages); }
+  __device__ uint32_t phase() const { return step / kStages % 2; }
 };
 
 // The keys that the tiles of a thread block stream together: begin >= end if they search none.
@@ -116,16 +114,14 @@ __device__ void load_index_keys(ScanStorage<kDims>& shared, const CUtensorMap& m
                                 const ScanStream<ScanShape<kDims>::kTiles>& stream) {
   using Shape = ScanShape<kDims>;
   StepRing<Shape::kStages> at;
-  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kLoadKeys, ++at.load) {
+  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kStepKeys, ++at.step) {
     shared.empty[at.stage()].wait(at.phase() ^ 1);  // the first round finds empty buffers
-    shared.full[at.stage()].arrive_and_expect_tx(Shape::kLoadBytes);
-    bfloat16_t* buffer = shared.keys + at.stage() * kLoadKeys * kDims;
-    for (int key = 0; key < kLoadKeys; key += kStepKeys) {
-      for (int dim = 0; dim < kDims; dim += Shape::kPanelDims, buffer += kStepKeys * Shape::kPanelDims) {
-        cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&shared.full[at.stage()]),
-                                     static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL), buffer, dim,
-                                     first_key + key, head);
-      }
+    shared.full[at.stage()].arrive_and_expect_tx(Shape::kStepBytes);
+    bfloat16_t* const buffer = shared.keys + at.stage() * kStepKeys * kDims;
+    for (int dim = 0; dim < kDims; dim += Shape::kPanelDims) {
+      cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&shared.full[at.stage()]),
+                                   static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
+                                   buffer + dim * kStepKeys, dim, first_key, head);
     }
   }
 }
@@ -161,15 +157,14 @@ __device__ void multiply(Product& product, const Queries& queries, const Keys& k
   cute::warpgroup_fence_operand(scores);
 }
 
-template <int kUnitKeys>
-__device__ StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_t first_key) {
+__device__ inline StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_t first_key) {
   const int block_shift = __ffs(static_cast<int>(block_size) / kUnitKeys) - 1;
   return {(span.begin - first_key) / kUnitKeys, (span.end - first_key) / kUnitKeys,
           first_key / kUnitKeys >> block_shift, block_shift};
 }
 
-// One tile's warpgroup: every load of the stream is taken from the ring, those of the tile's span are multiplied.
-template <int kDims, int kUnitKeys, class Selection>
+// One tile's warpgroup: every step of the stream is taken from the ring, those of the tile's span are multiplied.
+template <int kDims, class Selection>
 __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared, int head, int64_t tile,
                           const ScanSpan& span, const ScanStream<ScanShape<kDims>::kTiles>& stream,
                           Selection& selection, int num_rows) {
@@ -184,18 +179,12 @@ __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared
   auto scores = cute::partition_fragment_C(product, cute::Shape<Int<kQueryTile>, Int<kStepKeys>>{});
 
   StepRing<Shape::kStages> at;
-  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kLoadKeys, ++at.load) {
+  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kStepKeys, ++at.step) {
     shared.full[at.stage()].wait(at.phase());
-    const bool searched = first_key < span.end && first_key + kLoadKeys > span.begin;
-#pragma unroll 1  // for the sake of the instruction cache
-    for (int step = 0; searched && step < kStepsPerLoad; ++step) {
-      multiply(product, queries, keys(cute::_, cute::_, cute::_, at.stage() * kStepsPerLoad + step), scores);
-      if (step + 1 == kStepsPerLoad && threadIdx.x % 32 == 0) shared.empty[at.stage()].arrive();
-      selection.take(scores, [&] {
-        return step_units<kUnitKeys>(params.geometry.block_size, span, first_key + step * kStepKeys);
-      });
-    }
-    if (!searched && threadIdx.x % 32 == 0) shared.empty[at.stage()].arrive();
+    const bool searched = first_key < span.end && first_key + kStepKeys > span.begin;
+    if (searched) multiply(product, queries, keys(cute::_, cute::_, cute::_, at.stage()), scores);
+    if (threadIdx.x % 32 == 0) shared.empty[at.stage()].arrive();
+    if (searched) selection.take(scores, [&] { return step_units(params.geometry.block_size, span, first_key); });
   }
 }
 
@@ -209,9 +198,8 @@ __device__ void start_ring(ScanStorage<kDims>& shared) {
   cutlass::arch::fence_barrier_init();
 }
 
-// Grid: (groups of kTiles tiles * KV heads). SelectionOf: LaneBest, BlockCandidates, or something that does less, for
-// timing.
-template <int kDims, int kUnitKeys, template <int, int> class SelectionOf>
+// Grid: (groups of kTiles tiles * KV heads). Selection: BlockCandidates, or something that does less, for timing.
+template <int kDims, class Selection>
 __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
     scan_kernel(const SearchParams params, const __grid_constant__ CUtensorMap key_map, int num_groups) {
   using Shape = ScanShape<kDims>;
@@ -238,9 +226,8 @@ __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
   const int warp_row = threadIdx.x % kWarpgroupThreads / 32 * 16, lane = threadIdx.x % 32;
   for (int i = warp_row * params.num_picks + lane; i < (warp_row + 16) * params.num_picks; i += 32) best.keys[i] = 0;
   __syncwarp();
-  SelectionOf<kStepKeys, kUnitKeys> selection(best, num_rows, params.num_nan_scores);
-  scan_tile<kDims, kUnitKeys>(params, shared, head, tile, span, stream, selection, num_rows);
-  selection.finish();
+  Selection selection(best, num_rows, params.num_nan_scores);
+  scan_tile(params, shared, head, tile, span, stream, selection, num_rows);
   write_picks(params, head, tile, best, min(warp_row, num_rows), min(warp_row + 16, num_rows), lane, 32);
 }
 
@@ -248,12 +235,12 @@ __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
 // time.
 CUtensorMap index_key_map(const SearchParams& params, int panel_dims);
 
-template <int kDims, int kUnitKeys, template <int, int> class SelectionOf>
+template <int kDims, class Selection>
 void launch_scan(const SearchParams& params, Stream stream) {
   using Shape = ScanShape<kDims>;
   const auto num_groups = static_cast<int>((num_tiles(params.num_queries) + Shape::kTiles - 1) / Shape::kTiles);
   const auto shared_bytes = static_cast<int>(ScanStorage<kDims>::bytes(params.num_picks));
-  const auto kernel = scan_kernel<kDims, kUnitKeys, SelectionOf>;
+  const auto kernel = scan_kernel<kDims, Selection>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
   kernel<<<num_groups * params.num_kv_heads, Shape::kThreads, shared_bytes, stream>>>(
       params, index_key_map(params, Shape::kPanelDims), num_groups);
