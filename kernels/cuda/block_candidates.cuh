@@ -21,19 +21,19 @@ class BlockCandidates {
   }
 
   // scores: the thread's accumulators, (2 columns, 2 rows, kKeys / 8 groups of 8 columns). All threads of a warp.
-  // units_of() are the step's StepUnits, asked for when they are needed. Of rows before first_row nothing is kept or
-  // counted.
+  // units_of() are the step's StepUnits or the like, asked for when they are needed. Blocks must come in ascending
+  // order.
   template <class Scores, class UnitsOf>
-  __device__ void take(Scores& scores, const UnitsOf& units_of, int first_row = 0) {
+  __device__ void take(Scores& scores, const UnitsOf& units_of) {
     float largest[2];
     Columns::template largest<2>(scores, limits_are_positive_, largest);
     const bool may_enter = !(largest[0] <= limit_[0]) || !(largest[1] <= limit_[1]);
     if (!__any_sync(kWholeWarp, may_enter)) return;
     const bool any_nan = isnan(largest[0]) || isnan(largest[1]);
     if (__any_sync(kWholeWarp, any_nan)) {
-      Columns::drop_nan(scores, units_of(), first_row, num_rows_, num_nan_scores_);
+      Columns::drop_nan(scores, units_of(), num_rows_, num_nan_scores_);
     }
-    add_blocks(scores, units_of(), first_row);
+    add_blocks(scores, units_of());
   }
 
   __device__ void finish() const {}
@@ -44,12 +44,12 @@ class BlockCandidates {
 
   // The blocks whose best score of the thread's columns exceeds a row's limit become candidates of the row, one after
   // the other; at most steps there is one.
-  template <class Scores>
-  __device__ void add_blocks(const Scores& scores, const StepUnits& units, int first_row) {
+  template <class Scores, class Units>
+  __device__ void add_blocks(const Scores& scores, const Units& units) {
     float best[2 * kUnits];  // (2 rows, units): of the thread's columns
     CUTE_UNROLL
     for (int i = 0; i < 2 * kUnits; ++i) best[i] = Columns::best_of_unit(scores, i / kUnits, i % kUnits);
-    uint32_t candidates = candidates_of(units, first_row, best);
+    uint32_t candidates = candidates_of(units, best);
     while (__any_sync(kWholeWarp, candidates != 0)) {
       const int place = __ffs(candidates) - 1;  // -1: the row has no more
       float score = -INFINITY;
@@ -58,8 +58,7 @@ class BlockCandidates {
       score = fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 1));  // the four lanes of a row hold its columns
       score = fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 2));
       if (place >= 0 && threadIdx.x % 4 == 0) {
-        best_.add(Columns::row(place / kUnits),
-                  score_key(score, units.first_block + (place % kUnits >> units.block_shift)));
+        best_.add(Columns::row(place / kUnits), score_key(score, units.block(place % kUnits)));
       }
       candidates &= candidates - 1;
     }
@@ -69,7 +68,8 @@ class BlockCandidates {
 
   // Joins units to blocks, best of a block's first unit being that of all its units, and returns the places in best of
   // the blocks that may enter a row's list, the same in the four lanes of a row.
-  __device__ uint32_t candidates_of(const StepUnits& units, int first_row, float (&best)[2 * kUnits]) const {
+  template <class Units>
+  __device__ uint32_t candidates_of(const Units& units, float (&best)[2 * kUnits]) const {
     uint32_t candidates = 0;
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
@@ -77,7 +77,8 @@ class BlockCandidates {
       CUTE_UNROLL
       for (int unit = 0; unit < kUnits; ++unit) {
         const int place = half * kUnits + unit;
-        const bool enters = units.begins_block(unit) && sees(half, first_row) && !(best[place] <= limit_[half]);
+        const bool enters =
+            units.begins_block(unit) && sees(half, units.first_row(unit)) && !(best[place] <= limit_[half]);
         candidates |= static_cast<uint32_t>(enters) << place;
       }
     }

@@ -61,7 +61,7 @@ class LaneBest {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest[i]);
     if (__any_sync(kWholeWarp, any_nan)) {
-      Columns::drop_nan(scores, units, 0, num_rows_, num_nan_scores_);
+      Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
       Columns::template largest<2 * kUnits>(scores, limits_are_positive_, largest);
     }
     CUTE_UNROLL

@@ -42,7 +42,7 @@ class RowScores {
     for (int i = threadIdx.x; i < kQueryTile * row_dims; i += kScoreThreads) {
       const int row = i / row_dims, dim = i % row_dims;
       float value = row < num_rows ? load_element(rows, element, offset + i) : 0.0f;
-      value = value > finite ? finite : value < -finite ? -finite : value;  // a NaN stays
+      value = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
       columns_[2 * dim * kQueryTile + row] = value > 0 ? value : 0.0f;
       columns_[(2 * dim + 1) * kQueryTile + row] = value < 0 ? value : 0.0f;
     }

@@ -21,11 +21,12 @@ struct StepUnits {
   int64_t first_block;  // the block that the step's first unit begins
   int block_shift;      // log2 of the units of a block
 
-  // A searched block's first unit.
-  __device__ bool begins_block(int unit) const {
-    return unit >> block_shift << block_shift == unit && unit >= begin && unit < end;
-  }
+  // Whether the unit is of a searched block, and its first.
+  __device__ bool holds(int unit) const { return unit >= begin && unit < end; }
+  __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
   __device__ int64_t block(int unit) const { return first_block + (unit >> block_shift); }
+  // The first row that sees the block.
+  __device__ int first_row(int) const { return 0; }
 };
 
 // max(a, b), and NaN if one of them is.
@@ -71,14 +72,15 @@ struct ScoreColumns {
     return best;
   }
 
-  // Every NaN becomes -infinity; those of searched keys and rows that see them are counted.
-  template <class Scores>
-  __device__ static void drop_nan(Scores& scores, const StepUnits& units, int first_row, int num_rows,
-                                  int64_t* num_nan_scores) {
+  // Every NaN becomes -infinity; those of searched keys and rows that see them are added to num_nan_scores, if not
+  // null.
+  template <class Scores, class Units>
+  __device__ static void drop_nan(Scores& scores, const Units& units, int num_rows, int64_t* num_nan_scores) {
     int num_nan = 0;
     CUTE_UNROLL
     for (int unit = 0; unit < kUnits; ++unit) {
-      const bool searched = unit >= units.begin && unit < units.end;
+      const bool searched = units.holds(unit);
+      const int first_row = searched ? units.first_row(unit) : 0;
       CUTE_UNROLL
       for (int j = 0; j < kUnitKeys / 2; ++j) {
         const int i = unit * kUnitKeys / 2 + j;
@@ -87,7 +89,7 @@ struct ScoreColumns {
         num_nan += is_nan && searched && row(i / 2 % 2) >= first_row && row(i / 2 % 2) < num_rows;
       }
     }
-    if (num_nan != 0) {
+    if (num_nan != 0 && num_nan_scores != nullptr) {
       atomicAdd(reinterpret_cast<unsigned long long*>(num_nan_scores), static_cast<unsigned long long>(num_nan));
     }
   }

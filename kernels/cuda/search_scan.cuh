@@ -11,11 +11,12 @@
 
 #include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
-#include <cutlass/bfloat16.h>
 
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
 
+#include "kernels/cuda/index_map.h"
+#include "kernels/cuda/index_product.cuh"
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/score_columns.cuh"
 #include "kernels/cuda/tile_best.cuh"
@@ -23,10 +24,7 @@
 
 namespace hiptrain::kernels {
 
-using cute::Int;
-using cutlass::bfloat16_t;
-
-constexpr int kStepKeys = 128, kStepsPerLoad = 2, kLoadKeys = kStepKeys * kStepsPerLoad;
+constexpr int kStepsPerLoad = 2, kLoadKeys = kStepKeys * kStepsPerLoad;
 
 template <int kDims /* 16, 32, 64 or 128 */>
 struct ScanShape {
@@ -38,20 +36,9 @@ struct ScanShape {
   static constexpr int kLoaderRegisters = 32, kScannerRegisters = kTiles == 4 ? 112 : 160;
   static_assert(kLoaderRegisters + kTiles * kScannerRegisters <= (kTiles + 1) * kLaunchRegisters,
                 "the scanners would wait for registers for ever");
-  static constexpr int kPanelDims = kDims < 64 ? kDims : 64;  // a swizzled row of shared memory is at most 128 bytes
   static constexpr int kLoadBytes = kLoadKeys * kDims * 2;
 
-  // (keys, dims, steps), swizzled as wgmma reads a right operand whose rows are its columns.
-  using KeyAtom = cute::conditional_t<kPanelDims == 16, cute::GMMA::Layout_K_SW32_Atom<bfloat16_t>,
-                                      cute::conditional_t<kPanelDims == 32, cute::GMMA::Layout_K_SW64_Atom<bfloat16_t>,
-                                                          cute::GMMA::Layout_K_SW128_Atom<bfloat16_t>>>;
-  using KeyLayout =
-      decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kStepKeys>, Int<kDims>, Int<kStages * kStepsPerLoad>>{}));
-
-  // (64 tokens, keys) = (64 tokens, dims) in registers * (keys, dims)^T in shared memory.
-  using Product = decltype(cute::make_tiled_mma(
-      cute::GMMA::rs_op_selector<bfloat16_t, bfloat16_t, float,
-                                 cute::Shape<Int<kQueryTile>, Int<kStepKeys>, Int<kDims>>>()));
+  using Product = IndexProduct<kDims, kStages * kStepsPerLoad>;
 };
 
 // What one tile of a thread block scans: nothing where the tile does not exist, searches nothing or uses the tree.
@@ -121,44 +108,14 @@ __device__ void load_index_keys(ScanStorage<kDims>& shared, const CUtensorMap& m
     shared.full[at.stage()].arrive_and_expect_tx(Shape::kLoadBytes);
     bfloat16_t* buffer = shared.keys + at.stage() * kLoadKeys * kDims;
     for (int key = 0; key < kLoadKeys; key += kStepKeys) {
-      for (int dim = 0; dim < kDims; dim += Shape::kPanelDims, buffer += kStepKeys * Shape::kPanelDims) {
+      for (int dim = 0; dim < kDims;
+           dim += Shape::Product::kPanelDims, buffer += kStepKeys * Shape::Product::kPanelDims) {
         cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&shared.full[at.stage()]),
                                      static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL), buffer, dim,
                                      first_key + key, head);
       }
     }
   }
-}
-
-// A thread's part of the tile's index queries as left operand; rows and dims that do not exist are zeros.
-template <class Operand, class Coordinates>
-__device__ void read_index_queries(const SearchParams& params, int head, int64_t tile, int num_rows,
-                                   const Coordinates& coordinates, Operand& operand) {
-  const auto* const queries = static_cast<const bfloat16_t*>(params.index_query) +
-                              head * params.index_query_head_stride +
-                              (tile * kQueryTile - params.index_query_begin) * params.num_index_dims;
-  CUTE_UNROLL
-  for (int i = 0; i < cute::size(operand); ++i) {
-    const int row = cute::get<0>(coordinates(i)), dim = cute::get<1>(coordinates(i));
-    const bool exists = row < num_rows && dim < params.num_index_dims;
-    operand(i) = exists ? queries[row * params.num_index_dims + dim] : bfloat16_t(0.0f);
-  }
-}
-
-// scores = queries * keys^T, done when it returns.
-template <class Product, class Queries, class Keys, class Scores>
-__device__ void multiply(Product& product, const Queries& queries, const Keys& keys, Scores& scores) {
-  product.accumulate_ = cute::GMMA::ScaleOut::Zero;
-  cute::warpgroup_fence_operand(scores);
-  cute::warpgroup_arrive();
-  CUTE_UNROLL
-  for (int k = 0; k < cute::size<2>(queries); ++k) {
-    cute::gemm(product, queries(cute::_, cute::_, k), keys(cute::_, cute::_, k), scores);
-    product.accumulate_ = cute::GMMA::ScaleOut::One;
-  }
-  cute::warpgroup_commit_batch();
-  cute::warpgroup_wait<0>();
-  cute::warpgroup_fence_operand(scores);
 }
 
 template <int kUnitKeys>
@@ -174,14 +131,17 @@ __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared
                           const ScanSpan& span, const ScanStream<ScanShape<kDims>::kTiles>& stream,
                           Selection& selection, int num_rows) {
   using Shape = ScanShape<kDims>;
-  typename Shape::Product product;
-  const auto slice = product.get_thread_slice(threadIdx.x % kWarpgroupThreads);
-  const auto coordinates = slice.partition_A(cute::make_identity_tensor(cute::Shape<Int<kQueryTile>, Int<kDims>>{}));
-  auto queries = cute::make_tensor<bfloat16_t>(cute::shape(coordinates));
-  read_index_queries(params, head, tile, num_rows, coordinates, queries);
-  const auto keys =
-      slice.partition_fragment_B(cute::make_tensor(cute::make_smem_ptr(shared.keys), typename Shape::KeyLayout{}));
-  auto scores = cute::partition_fragment_C(product, cute::Shape<Int<kQueryTile>, Int<kStepKeys>>{});
+  using Product = typename Shape::Product;
+  const auto* const tile_queries = static_cast<const bfloat16_t*>(params.index_query) +
+                                   head * params.index_query_head_stride +
+                                   (tile * kQueryTile - params.index_query_begin) * params.num_index_dims;
+  const int thread = threadIdx.x % kWarpgroupThreads;
+  const auto queries = Product::left_operand(thread, [&](int row, int dim) {
+    const bool exists = row < num_rows && dim < params.num_index_dims;
+    return exists ? tile_queries[row * params.num_index_dims + dim] : bfloat16_t(0.0f);
+  });
+  const auto keys = Product::right_operand(thread, shared.keys);
+  auto scores = Product::make_scores();
 
   StepRing<Shape::kStages> at;
   for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kLoadKeys, ++at.load) {
@@ -189,7 +149,7 @@ __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared
     const bool searched = first_key < span.end && first_key + kLoadKeys > span.begin;
 #pragma unroll 1  // for the sake of the instruction cache
     for (int step = 0; searched && step < kStepsPerLoad; ++step) {
-      multiply(product, queries, keys(cute::_, cute::_, cute::_, at.stage() * kStepsPerLoad + step), scores);
+      Product::multiply(queries, keys, at.stage() * kStepsPerLoad + step, scores);
       if (step + 1 == kStepsPerLoad && threadIdx.x % 32 == 0) shared.empty[at.stage()].arrive();
       selection.take(scores, [&] {
         return step_units<kUnitKeys>(params.geometry.block_size, span, first_key + step * kStepKeys);
@@ -244,10 +204,6 @@ __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
   write_picks(params, head, tile, best, min(warp_row, num_rows), min(warp_row + 16, num_rows), lane, 32);
 }
 
-// The map by which the copy engine reads (dims, tokens, KV heads) of the index keys, 128 keys and a panel of dims a
-// time.
-CUtensorMap index_key_map(const SearchParams& params, int panel_dims);
-
 template <int kDims, int kUnitKeys, template <int, int> class SelectionOf>
 void launch_scan(const SearchParams& params, Stream stream) {
   using Shape = ScanShape<kDims>;
@@ -255,8 +211,10 @@ void launch_scan(const SearchParams& params, Stream stream) {
   const auto shared_bytes = static_cast<int>(ScanStorage<kDims>::bytes(params.num_picks));
   const auto kernel = scan_kernel<kDims, kUnitKeys, SelectionOf>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
+  const IndexRows keys{params.index_key, params.num_kv_heads, params.geometry.num_tokens, params.num_index_dims,
+                       params.index_key_head_stride};
   kernel<<<num_groups * params.num_kv_heads, Shape::kThreads, shared_bytes, stream>>>(
-      params, index_key_map(params, Shape::kPanelDims), num_groups);
+      params, index_map(keys, Shape::Product::kPanelDims, kStepKeys), num_groups);
   check_launch("search");
 }
 
