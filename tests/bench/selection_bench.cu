@@ -175,6 +175,19 @@ void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int r
       100 * product / search);
 }
 
+// Every tile that searches anything through the tree; returns nanoseconds a token.
+double time_tree(int64_t tokens) {
+  const Sequence sequence(tokens, 32);
+  SearchParams params = sequence.search_params(0);
+  const Buffer<char> workspace(search_workspace_bytes(params));
+  params.workspace = workspace.data();
+  const float ms = median_ms(3, [&] { search_cuda(params, nullptr); });
+  const double ns_per_token = ms * 1e6 / static_cast<double>(tokens);
+  std::printf("tree  %8lld tokens  %9.3f ms  %7.1f ns a token  workspace %.1f MiB\n", static_cast<long long>(tokens),
+              ms, ns_per_token, static_cast<double>(search_workspace_bytes(params)) / 1048576);
+  return ns_per_token;
+}
+
 void time_lists(int64_t tokens) {
   const Sequence sequence(tokens, 32);
   search_cuda(sequence.search_params(tokens), nullptr);
@@ -257,6 +270,10 @@ int main(int argc, char** argv) {
     time_scan(kMillion, 32, 0, "", 3);
     time_scan(256 * kThousand, 32, -30, "negative scores", 5);
     for (const int dims : {64, 128}) time_scan(256 * kThousand, dims, 0, "", 5);
+  }
+  if (wanted("tree", argc, argv)) {
+    const double at_million = time_tree(kMillion);
+    std::printf("tree  time a token at 4M over 1M: %.2f\n", time_tree(4 * kMillion) / at_million);
   }
   if (wanted("union", argc, argv)) {
     time_lists(256 * kThousand);
