@@ -69,9 +69,7 @@ TEST_P(SearchAtPlace, LongSequencesOfOddLengthsFollowTheReference) {
                                             .num_picks = 2});
       if (num_tokens > 8192) setup.document_starts = {0, 1024, 1152, 11'008};
       const IndexData data = small_integers(setup, generator);
-      const SearchResult result = run_search(setup, data);
-      setup.backend = Backend::kReference;
-      ASSERT_EQ(result.picks, run_search(setup, data).picks) << num_tokens << " tokens, " << num_dims << " dims";
+      expect_as_reference(setup, data);
       if (num_tokens > 20'011) break;  // the reference takes its time
     }
   }
@@ -219,6 +217,19 @@ TEST_P(SearchAtPlace, NanScoresAreLowestAndCounted) {
   EXPECT_EQ(picks_of(setup, result.picks, 0, 200), (std::vector<int32_t>{0, 1}));
   expect_valid(setup, result.picks);
   expect_definition(setup, data);
+}
+
+TEST_P(SearchAtPlace, NanAndInfinityFollowTheReference) {
+  std::mt19937 generator(kSeed + 15);
+  for (const int num_dims : {8, 16, 32, 64, 128}) {
+    for (int i = 0; i < 6; ++i) {
+      SelectionCase setup = random_case(GetParam(), generator);
+      setup.num_dims = num_dims;
+      IndexData data = small_integers(setup, generator);
+      make_some_not_finite(generator, &data);
+      expect_as_reference(setup, data);
+    }
+  }
 }
 
 TEST_P(SearchAtPlace, HugeScoresKeepTheirOrder) {

@@ -217,6 +217,26 @@ TEST_P(SearchTreeAtPlace, TwoLevelsFollowTheDefinition) {
   expect_definition(setup, data);
 }
 
+TEST_P(SearchTreeAtPlace, IndexesOfAnyWidthFollowTheReference) {
+  std::mt19937 generator(kSeed + 13);
+  for (const int num_dims : {3, 8, 16, 24, 32, 64, 128}) {
+    for (const bool finite : {true, false}) {
+      SelectionCase setup = tree_case(GetParam(), between(generator, 2000, 6000));
+      setup.document_starts = {0, 128 * between(generator, 1, 12)};
+      setup.block_size = one_of<int64_t>(generator, {16, 32, 64, 128});
+      setup.num_dims = num_dims;
+      setup.num_picks = one_of<int>(generator, {1, 2, 5, 20});
+      setup.beam = static_cast<int>(between(generator, 2, 9));
+      setup.top_nodes = static_cast<int>(between(generator, 1, 20));
+      IndexData data = small_integers(setup, generator);
+      make_queries_rarely_change(setup, generator, &data);
+      move_keys_apart(setup, generator, &data);
+      if (!finite) make_some_not_finite(generator, &data);
+      expect_as_reference(setup, data);
+    }
+  }
+}
+
 TEST_P(SearchTreeAtPlace, UnboundedBeamIsTheScan) {
   std::mt19937 generator(kSeed + 2);
   for (const int64_t block_size : {16, 32, 64, 128}) {

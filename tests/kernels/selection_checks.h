@@ -30,6 +30,15 @@ inline void expect_valid(const SelectionCase& setup, const std::vector<int32_t>&
   }
 }
 
+// Picks and NaN counts are the reference's.
+inline void expect_as_reference(SelectionCase setup, const IndexData& data) {
+  const SearchResult result = run_search(setup, data);
+  setup.backend = Backend::kReference;
+  const SearchResult expected = run_search(setup, data);
+  ASSERT_EQ(result.picks, expected.picks) << setup.num_tokens << " tokens, " << setup.num_dims << " dims";
+  ASSERT_EQ(result.num_nan, expected.num_nan);
+}
+
 // What a row's list shows it: the entries with first row <= row.
 inline std::vector<int64_t> visible_blocks(const std::vector<uint32_t>& list, int64_t row) {
   std::vector<int64_t> blocks;

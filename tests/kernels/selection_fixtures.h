@@ -184,6 +184,16 @@ inline SearchResult run_search(const SelectionCase& setup, const IndexData& data
   return run_search_range(setup, data, 0, setup.num_tokens);
 }
 
+// Some keys and queries become NaN or infinite.
+inline void make_some_not_finite(std::mt19937& generator, IndexData* data) {
+  for (std::vector<float>* values : {&data->query, &data->key}) {
+    for (int i = 0; i < 6; ++i) {
+      const auto at = static_cast<size_t>(between(generator, 0, std::ssize(*values) - 1));
+      (*values)[at] = one_of<float>(generator, {kNan, kInfinity, -kInfinity});
+    }
+  }
+}
+
 // The picks of one token.
 inline std::vector<int32_t> picks_of(const SelectionCase& setup, const std::vector<int32_t>& picks, int64_t head,
                                      int64_t token) {
