@@ -50,6 +50,10 @@ void index_cuda(const IndexParams& params, Stream stream);
 // sliding union of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's
 // tokens up to itself, kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the
 // level above. The last level, blocks, scores keys. With beam >= all nodes the tree equals the scan.
+//
+// The GPU takes block sizes of 16 to 128, at most 128 index dims, and a beam of at most 64 (or all nodes of level 1).
+// Its tensor cores, for a bfloat16 index of a multiple of 8 dims, add a dot product in an order of their own; all else
+// gives the reference's bits.
 struct SearchParams {
   const void* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_dims)
   const void* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)

@@ -350,6 +350,14 @@ TEST_P(SearchTreeAtPlace, ManyPicksFromFewNodesAreStillAllThere) {
   expect_valid(setup, run_search(setup, normal_values(setup, generator)).picks);
 }
 
+TEST_P(SearchTreeAtPlace, ABeamThatTheGpuCannotHoldIsNamed) {
+  if (GetParam().backend == Backend::kReference) GTEST_SKIP() << "the CPU takes any";
+  std::mt19937 generator(kSeed + 14);
+  SelectionCase setup = tree_case(GetParam(), 20'000);  // 78 nodes of level 1
+  setup.beam = 65;
+  EXPECT_THROW(run_search(setup, small_integers(setup, generator)), std::logic_error);
+}
+
 // A NaN key must not hide the other keys of its box, nor its node the other nodes.
 TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
   std::mt19937 generator(kSeed + 9);
