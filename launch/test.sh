@@ -8,9 +8,10 @@ bash "$root/launch/build.sh"
 results=$root/build/test_results.xml
 rm -f "$results"
 
-# A failing ctest still has to be summarised; its exit code counts as well as the results.
+# A failing ctest still has to be summarised; its exit code counts as well as the results. Without colours, which mpirun
+# lets its programs use and which hide the tests' lines from the summary.
 status=0
-ctest --test-dir "$root/build" -j "$(nproc)" --timeout 600 --no-tests=error \
+GTEST_COLOR=no ctest --test-dir "$root/build" -j "$(nproc)" --timeout 600 --no-tests=error \
   --test-output-size-passed 10000000 --test-output-size-failed 10000000 --output-junit "$results" "$@" |
   grep --line-buffered -E '^ *[0-9]+/[0-9]+ Test|^No tests' || status=${PIPESTATUS[0]}
 "$root/.venv/bin/python" "$root/launch/summarize_tests.py" "$results" || status=1
