@@ -136,8 +136,8 @@ def test_cuda_equals_the_reference(name, tmp_path):
         assert (found[tensor].double() - values.double()).abs().max() < tolerance, tensor
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu_is_refused(tmp_path):
+def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     message = run(tmp_path, make_input(Shape()), Shape().settings(), backend="cuda", expect=2)
     assert "no GPU was found" in message and "cpu" in message
 
