@@ -21,8 +21,9 @@ namespace cg = cooperative_groups;
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
+static_assert(kWarps == 32, "one warp combines the warps' summaries");
 constexpr int kSlots = 14;          // chunks in shared memory: 224 KiB
-constexpr int kRegisterChunks = 3;  // of a slice, at most, beside those
+constexpr int kRegisterChunks = 5;  // of a slice, at most, beside those
 constexpr int kSharedBytes = kSlots * kThreads * kAccessBytes;
 constexpr int kMaxCluster = 8;
 constexpr float kLog2E = 1.4426950408889634f;
@@ -34,6 +35,26 @@ __device__ float power_of_two(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
+
+// A vector's elements; a pair of bfloat16 takes one instruction each.
+template <typename T, int kWidth>
+struct Floats {
+  float values[kWidth];
+
+  __device__ explicit Floats(const Vector<T, kWidth>& vector) {
+    if constexpr (sizeof(T) == 2 && kWidth % 2 == 0) {
+      const auto* pairs = reinterpret_cast<const uint32_t*>(vector.values);
+#pragma unroll
+      for (int j = 0; j < kWidth; j += 2) {
+        values[j] = __uint_as_float(pairs[j / 2] << 16);
+        values[j + 1] = __uint_as_float(pairs[j / 2] & 0xffff0000u);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) values[j] = vector[j];
+    }
+  }
+};
 
 // What is known of some of a row's logits: sum = sum over logits of 2^(logit log2(e) - shift()), relative to the
 // maximum. What the rounding of shift() does to sums it does to the target's term too, and cancels. Logits below -1e38
@@ -54,13 +75,6 @@ struct Summary {
     maximum = fmaxf(value, maximum);
     sum *= power_of_two(old_shift - shift());
   }
-  __device__ void merge(const Summary& other) {
-    const bool take = other.maximum > maximum || (other.maximum == maximum && other.vector < vector);
-    const float old_shift = shift(), other_shift = other.shift();
-    maximum = fmaxf(maximum, other.maximum);
-    vector = take ? other.vector : vector;
-    sum = sum * power_of_two(old_shift - shift()) + other.sum * power_of_two(other_shift - shift());
-  }
 };
 
 template <typename T, int kWidth>
@@ -79,20 +93,24 @@ __device__ inline float maximum_of(const Vector<__nv_bfloat16, 8>& logits) {
 
 template <typename T, int kWidth>
 __device__ void summarise(const Vector<T, kWidth>& logits, int vector, Summary& summary) {
+  const Floats<T, kWidth> floats(logits);
   summary.raise_maximum(maximum_of(logits), vector);
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) summary.sum += summary.term(logits[j]);
+  for (int j = 0; j < kWidth; ++j) summary.sum += summary.term(floats.values[j]);
 }
 
-// Over the first `lanes` lanes of a warp, a power of two; all lanes return it.
-__device__ Summary summary_of_lanes(Summary summary, int lanes) {
-  for (int offset = lanes / 2; offset > 0; offset /= 2) {
-    summary.merge({__shfl_down_sync(0xffffffffu, summary.maximum, offset),
-                   __shfl_down_sync(0xffffffffu, summary.sum, offset),
-                   __shfl_down_sync(0xffffffffu, summary.vector, offset)});
-  }
-  return {__shfl_sync(0xffffffffu, summary.maximum, 0), __shfl_sync(0xffffffffu, summary.sum, 0),
-          __shfl_sync(0xffffffffu, summary.vector, 0)};
+// Over the lanes of a warp; all of them return it, with the same bits.
+__device__ Summary summary_of_warp(const Summary& of_lane) {
+  Summary warp = of_lane;
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2)
+    warp.maximum = fmaxf(warp.maximum, __shfl_xor_sync(0xffffffffu, warp.maximum, offset));
+  warp.sum *= power_of_two(of_lane.shift() - warp.shift());
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) warp.sum += __shfl_xor_sync(0xffffffffu, warp.sum, offset);
+  const bool holds_maximum = of_lane.maximum == warp.maximum;
+  warp.vector = __reduce_min_sync(0xffffffffu, holds_maximum ? of_lane.vector : std::numeric_limits<int>::max());
+  return warp;
 }
 
 // Combines summaries over the threads of a block, and of a cluster.
@@ -107,10 +125,10 @@ class SummaryExchange {
   // again, the barrier of the other has passed since it was read.
   __device__ Summary of_block(const Summary& of_thread) {
     turn_ ^= 1;
-    const Summary of_warp = summary_of_lanes(of_thread, 32);
+    const Summary of_warp = summary_of_warp(of_thread);
     if (threadIdx.x % 32 == 0) storage_.warps[turn_][threadIdx.x / 32] = of_warp;
     __syncthreads();
-    return summary_of_lanes(storage_.warps[turn_][threadIdx.x % 32], kWarps);
+    return summary_of_warp(storage_.warps[turn_][threadIdx.x % 32]);
   }
   // The same for all threads of the cluster.
   __device__ Summary of_cluster(const Summary& of_thread) {
@@ -120,8 +138,7 @@ class SummaryExchange {
     cluster.sync();
     const unsigned lane = threadIdx.x % 32;
     const bool present = lane < cluster.num_blocks();
-    return summary_of_lanes(present ? *cluster.map_shared_rank(&storage_.blocks[turn_], lane) : Summary::none(),
-                            kMaxCluster);
+    return summary_of_warp(present ? *cluster.map_shared_rank(&storage_.blocks[turn_], lane) : Summary::none());
   }
 
  private:
@@ -158,20 +175,21 @@ __device__ void write_prediction(const CrossEntropyParams& params, int64_t token
 
 // One vector of the gradient, gradient_scale (softmax - one_hot).
 template <typename T, int kWidth>
-__device__ Vector<T, kWidth> gradient_of(Vector<T, kWidth> logits, int vector, const CrossEntropyParams& params,
+__device__ Vector<T, kWidth> gradient_of(const Vector<T, kWidth>& logits, int vector, const CrossEntropyParams& params,
                                          const Target& target, const Summary& row) {
+  Floats<T, kWidth> floats(logits);
   const float factor = params.gradient_scale / row.sum;
-  float gradients[kWidth];
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j)
-    gradients[j] = target.is_column ? row.term(logits[j]) * factor : target.gradient_if_no_column();
+  for (float& value : floats.values)
+    value = target.is_column ? row.term(value) * factor : target.gradient_if_no_column();
   if (target.is_column && vector == target.column / kWidth) {
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) gradients[j] -= j == target.column % kWidth ? params.gradient_scale : 0.0f;
+    for (int j = 0; j < kWidth; ++j) floats.values[j] -= j == target.column % kWidth ? params.gradient_scale : 0.0f;
   }
+  Vector<T, kWidth> gradient;
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) logits.set(j, gradients[j]);
-  return logits;
+  for (int j = 0; j < kWidth; ++j) gradient.set(j, floats.values[j]);
+  return gradient;
 }
 
 // What the second pass does with a vector, when the row's summary is known.
@@ -196,44 +214,49 @@ class SliceStream {
  public:
   using V = Vector<T, kWidest<T>>;
 
-  __device__ SliceStream(const CrossEntropyParams& params, const Cut& cut, V* shared, int rank, int64_t token,
-                         int64_t token_step)
-      : params_(params), cut_(cut), cells_(shared + threadIdx.x), token_(token), token_step_(token_step) {
-    const int num_vectors = static_cast<int>(params.vocabulary / kWidest<T>);
-    begin_ = min(num_vectors, rank * cut.vectors_per_block) + static_cast<int>(threadIdx.x);
-    end_ = min(num_vectors, (rank + 1) * cut.vectors_per_block);
+  __device__ SliceStream(const CrossEntropyParams& params, const Cut& cut, V* shared, int rank, unsigned token,
+                         unsigned token_step)
+      : cells_(shared + threadIdx.x), kept_chunks_(cut.kept_chunks) {
+    const int64_t num_vectors = params.vocabulary / kWidest<T>;
+    begin_ = static_cast<int>(min(num_vectors, int64_t{rank} * cut.vectors_per_block) + threadIdx.x);
+    end_ = static_cast<int>(min(num_vectors, int64_t{rank + 1} * cut.vectors_per_block));
+    next_ = static_cast<const V*>(params.logits) + token * num_vectors + begin_;
+    row_step_ = token_step * num_vectors;
+    rows_left_ = static_cast<int>((params.num_tokens - token + token_step - 1) / token_step);
+#pragma unroll 1
     for (int slot = 0; slot < kSlots; ++slot) fetch_next(slot);
   }
   // The thread's vector of a chunk of any row, and whether there is one.
   __device__ int vector(int chunk) const { return begin_ + chunk * kThreads; }
   __device__ bool holds(int vector) const { return vector < end_; }
-  __device__ const V& cell(int slot) const { return cells_[slot * kThreads]; }
+  // The chunk that is in a slot, by one access: through a reference logits would be read again one by one.
+  __device__ V in_slot(int slot) const {
+    const uint4 bits = *reinterpret_cast<const uint4*>(cells_ + slot * kThreads);
+    return *reinterpret_cast<const V*>(&bits);
+  }
   static __device__ int slot_after(int slot) { return slot + 1 == kSlots ? 0 : slot + 1; }
 
   // Begins to copy the thread's vector of the next kept chunk; nothing after the last row. One group of copies.
   __device__ void fetch_next(int slot) {
-    const int next = vector(chunk_);
-    if (token_ < params_.num_tokens && holds(next)) {
-      const T* logits = static_cast<const T*>(params_.logits) + token_ * params_.vocabulary;
-      copy_async(cells_ + slot * kThreads, reinterpret_cast<const V*>(logits) + next);
-    }
+    if (rows_left_ > 0 && holds(vector(chunk_))) copy_async(cells_ + slot * kThreads, next_ + chunk_ * kThreads);
     commit_copies();
-    if (++chunk_ < cut_.kept_chunks) return;
+    if (++chunk_ < kept_chunks_) return;
     chunk_ = 0;
-    token_ += token_step_;
+    next_ += row_step_;
+    --rows_left_;
   }
 
  private:
-  const CrossEntropyParams& params_;
-  const Cut& cut_;
   V* cells_;
   int begin_, end_;  // the thread's first vector; the end of the slice
-  int64_t token_, token_step_;
-  int chunk_ = 0;  // with token_: what is fetched next
+  int kept_chunks_;
+  int chunk_ = 0;  // that is fetched next, of the row whose first vector of this thread is at next_
+  const V* next_;
+  int64_t row_step_;
+  int rows_left_;
 };
 
-// The chunks of a slice after those in shared memory. Those of the largest clusters' rows may be more than fit into
-// registers as well: they are read again.
+// The chunks of a slice after those in shared memory.
 template <typename T>
 struct RegisterChunks {
   using V = typename SliceStream<T>::V;
@@ -248,15 +271,11 @@ struct RegisterChunks {
   }
   // Calls body(logits, vector).
   template <typename Body>
-  __device__ void for_each(const SliceStream<T>& slices, const Cut& cut, const V* row, const Body& body) const {
+  __device__ void for_each(const SliceStream<T>& slices, const Cut& cut, const Body& body) const {
 #pragma unroll
     for (int i = 0; i < kRegisterChunks; ++i) {
       const int chunk = cut.kept_chunks + i, vector = slices.vector(chunk);
       if (chunk < cut.chunks && slices.holds(vector)) body(vectors[i], vector);
-    }
-    for (int chunk = cut.kept_chunks + kRegisterChunks; chunk < cut.chunks; ++chunk) {
-      const int vector = slices.vector(chunk);
-      if (slices.holds(vector)) body(row[vector], vector);
     }
   }
 };
@@ -270,7 +289,7 @@ __device__ Summary summary_of_kept_chunks(const SliceStream<T>& slices, const Cu
   for (int chunk = 0; chunk < cut.kept_chunks; ++chunk, slot = slices.slot_after(slot)) {
     wait_for_copies<kSlots - 1>();
     const int vector = slices.vector(chunk);
-    if (slices.holds(vector)) summarise(slices.cell(slot), vector, summary);
+    if (slices.holds(vector)) summarise(slices.in_slot(slot), vector, summary);
     commit_copies();
   }
   return summary;
@@ -284,17 +303,17 @@ __global__ void __launch_bounds__(kThreads, 1) cross_entropy_rows(CrossEntropyPa
   __shared__ SummaryExchange::Storage storage;
   SummaryExchange exchange(storage);
   const int rank = kClustered ? static_cast<int>(cg::this_cluster().block_rank()) : 0;
-  const int64_t step = gridDim.x / cut.cluster;
-  int64_t token = blockIdx.x / cut.cluster;
+  const unsigned num_tokens = static_cast<unsigned>(params.num_tokens), step = gridDim.x / cut.cluster;
+  unsigned token = blockIdx.x / cut.cluster;
   SliceStream<T> slices(params, cut, reinterpret_cast<V*>(shared), rank, token, step);
   int slot = 0, next_column = params.targets[token];
-  for (; token < params.num_tokens; token += step) {
+  for (; token < num_tokens; token += step) {
     V* logits = reinterpret_cast<V*>(static_cast<T*>(params.logits) + token * params.vocabulary);
     const Target target = Target::of(next_column, params, reinterpret_cast<const T*>(logits));
-    if (token + step < params.num_tokens) next_column = params.targets[token + step];
+    if (token + step < num_tokens) next_column = params.targets[token + step];
     const RegisterChunks<T> rest(slices, cut, logits);
     Summary of_thread = summary_of_kept_chunks(slices, cut, slot);
-    rest.for_each(slices, cut, logits, [&](const V& values, int vector) { summarise(values, vector, of_thread); });
+    rest.for_each(slices, cut, [&](const V& values, int vector) { summarise(values, vector, of_thread); });
     // After the exchange all have read the target's logit: it may be overwritten.
     const Summary row = kClustered ? exchange.of_cluster(of_thread) : exchange.of_block(of_thread);
     if (rank == 0 && threadIdx.x == 0) params.losses[token] = target.loss(row);
@@ -303,10 +322,10 @@ __global__ void __launch_bounds__(kThreads, 1) cross_entropy_rows(CrossEntropyPa
     };
     for (int chunk = 0; chunk < cut.kept_chunks; ++chunk, slot = slices.slot_after(slot)) {
       const int vector = slices.vector(chunk);
-      if (slices.holds(vector)) finish(slices.cell(slot), vector);
+      if (slices.holds(vector)) finish(slices.in_slot(slot), vector);
       slices.fetch_next(slot);
     }
-    rest.for_each(slices, cut, logits, finish);
+    rest.for_each(slices, cut, finish);
   }
   if (kClustered) cg::this_cluster().sync();  // the other blocks may still read this one's summary
 }
@@ -328,14 +347,14 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_any_row(CrossEntropyPa
     finish_vector(logits[j], j, params, token, target, summary, logits + j);
 }
 
-// The smallest cluster whose shared memory and registers hold a row.
+// The smallest cluster whose shared memory and registers hold a row; the largest if none does.
 Cut cut_row(int64_t num_vectors) {
   Cut cut{};
   for (cut.cluster = 1;; cut.cluster *= 2) {
     cut.vectors_per_block = static_cast<int>((num_vectors + cut.cluster - 1) / cut.cluster);
     cut.chunks = (cut.vectors_per_block + kThreads - 1) / kThreads;
     cut.kept_chunks = std::min(cut.chunks, kSlots);
-    if (cut.chunks - cut.kept_chunks <= kRegisterChunks || cut.cluster == kMaxCluster) return cut;
+    if (cut.chunks <= kSlots + kRegisterChunks || cut.cluster == kMaxCluster) return cut;
   }
 }
 
@@ -361,11 +380,11 @@ void launch_rows(const CrossEntropyParams& params, const Cut& cut, Stream stream
 
 template <typename T>
 void launch(const CrossEntropyParams& params, Stream stream) {
-  if (!rows_aligned(params.logits, params.vocabulary, params.element)) {
+  const Cut cut = cut_row(params.vocabulary / kWidest<T>);
+  if (!rows_aligned(params.logits, params.vocabulary, params.element) || cut.chunks > kSlots + kRegisterChunks) {
     cross_entropy_any_row<T><<<static_cast<unsigned>(params.num_tokens), kThreads, 0, stream>>>(params);
     return check_launch("cross_entropy");
   }
-  const Cut cut = cut_row(params.vocabulary / kWidest<T>);
   if (cut.cluster == 1)
     launch_rows<T, false>(params, cut, stream);
   else
