@@ -232,20 +232,49 @@ __device__ int64_t last_piece_of_run(const Sorted& sorted, uint32_t token, int64
   }
 }
 
-// Block (x, y): columns [x * kThreads, ...) of the run that begins in piece y and goes on after it, if there is one.
+template <int kWidth>
+__device__ void add(Vector<float, kWidth>& sum, const Vector<float, kWidth>& more) {
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) sum.values[j] += more.values[j];
+}
+
+constexpr int kSumsInFlight = 8;
+
+// Adds those of pieces begin..last, in order.
+template <int kWidth>
+__device__ void add_first_sums(Vector<float, kWidth>& sum, const float* first_sums, int64_t hidden, int64_t begin,
+                               int64_t last) {
+  using Sum = Vector<float, kWidth>;
+  for (; begin <= last; begin += kSumsInFlight) {
+    Sum sums[kSumsInFlight];
+#pragma unroll
+    for (int k = 0; k < kSumsInFlight; ++k) {
+      if (begin + k <= last) sums[k] = *reinterpret_cast<const Sum*>(first_sums + (begin + k) * hidden);
+    }
+#pragma unroll
+    for (int k = 0; k < kSumsInFlight; ++k) {
+      if (begin + k <= last) add(sum, sums[k]);
+    }
+  }
+}
+
+// Block (x, y): columns [x * kThreads * kWidth, ...) of the run that begins in piece y and goes on after it, if there
+// is one.
+template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
     add_pieces(EmbeddingBackwardParams params, Sorted sorted, float* first_sums, float* last_sums) {
-  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  using Sum = Vector<float, kWidth>;
+  const int64_t column = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kWidth;
   const Piece piece(sorted, blockIdx.y, params.hidden, first_sums, last_sums);
   const uint32_t token = piece.last_token;
   if (!piece.goes_on || token == params.vocabulary) return;
   if (piece.first_token == token && !piece.begins_first) return;  // it begins in an earlier piece
   const int64_t last = last_piece_of_run(sorted, token, blockIdx.y, gridDim.y);
   if (column >= params.hidden) return;
-  float* d_table = params.d_table + token * params.hidden + column;
-  float sum = *d_table + piece.last_sum[column];
-#pragma unroll 16
-  for (int64_t next = blockIdx.y + 1; next <= last; ++next) sum += first_sums[next * params.hidden + column];
+  Sum* d_table = reinterpret_cast<Sum*>(params.d_table + token * params.hidden + column);
+  Sum sum = *d_table;
+  add(sum, *reinterpret_cast<const Sum*>(piece.last_sum + column));
+  add_first_sums(sum, first_sums + column, params.hidden, blockIdx.y + 1, last);
   *d_table = sum;
 }
 
@@ -258,17 +287,15 @@ constexpr int shared_bytes() {
 template <typename T, int kWidth>
 void launch(const EmbeddingBackwardParams& params, const Sorted& sorted, const Workspace& workspace, Stream stream) {
   const unsigned pieces = static_cast<unsigned>(num_pieces(params.num_tokens));
-  const auto column_blocks = [&](int width) {
-    return static_cast<unsigned>((params.hidden + int64_t{kThreads} * width - 1) / (int64_t{kThreads} * width));
-  };
+  constexpr int64_t kColumns = int64_t{kThreads} * kWidth;
+  const dim3 grid(static_cast<unsigned>((params.hidden + kColumns - 1) / kColumns), pieces);
   constexpr int kSharedBytes = shared_bytes<T, kWidth>();
   check_cuda(cudaFuncSetAttribute(sum_pieces<T, kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
              "embedding_backward");
-  sum_pieces<T, kWidth><<<dim3(column_blocks(kWidth), pieces), kThreads, kSharedBytes, stream>>>(
-      params, sorted, workspace.first_sums, workspace.last_sums);
+  sum_pieces<T, kWidth>
+      <<<grid, kThreads, kSharedBytes, stream>>>(params, sorted, workspace.first_sums, workspace.last_sums);
   check_launch("embedding_backward");
-  add_pieces<<<dim3(column_blocks(1), pieces), kThreads, 0, stream>>>(params, sorted, workspace.first_sums,
-                                                                      workspace.last_sums);
+  add_pieces<kWidth><<<grid, kThreads, 0, stream>>>(params, sorted, workspace.first_sums, workspace.last_sums);
   check_launch("embedding_backward");
 }
 
