@@ -24,7 +24,6 @@
 #include "trainer/device.h"
 #include "trainer/hip_attention.h"
 #include "trainer/metrics_log.h"
-#include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
@@ -133,21 +132,6 @@ Pairs count_pairs(const BenchAttentionCommand& command, const kernels::Attention
   const double group = heads / static_cast<double>(command.kv_heads);
   return {.attended = heads * local.attended + group * row_keys * (kernels::kQueryTile * entries - hidden_rows),
           .whole = heads * local.whole + group * row_keys * kernels::kQueryTile * entries};
-}
-
-// Median seconds on the device, after one run unheard.
-double seconds_of(at::Device device, int64_t repeats, const std::function<void()>& work) {
-  work();
-  std::vector<double> seconds;
-  for (int64_t i = 0; i < repeats; ++i) {
-    Profile profile(device);
-    {
-      const ProfiledRange range("work");
-      work();
-    }
-    seconds.push_back(profile.finish().front().seconds);
-  }
-  return median(seconds);
 }
 
 struct Measurement {

@@ -69,6 +69,14 @@ struct BenchAttentionCommand {
   std::filesystem::path json;  // where to write the figures; empty: nowhere
 };
 
+// Every kernel outside attention on random values.
+struct BenchKernelsCommand {
+  std::vector<std::string> groups;  // of kernels; empty: all
+  std::vector<std::string> overrides;
+  int64_t repeats = 11;
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
 struct DoctorCommand {};
 
 struct ConfigCommand {
@@ -78,7 +86,7 @@ struct ConfigCommand {
 };
 
 using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
-                             BenchAttentionCommand, DoctorCommand, ConfigCommand>;
+                             BenchAttentionCommand, BenchKernelsCommand, DoctorCommand, ConfigCommand>;
 
 // What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
 struct CommandLine {

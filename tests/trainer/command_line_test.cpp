@@ -47,6 +47,12 @@ TEST(CommandLine, Benches) {
   EXPECT_EQ(layer.query_heads, 28);
   EXPECT_EQ(layer.kv_heads, 4);
   EXPECT_EQ(layer.dense_seconds, 0);
+  const CommandLine kernels = read({"bench", "kernels", "norm", "adamw", "--repeats", "3", "--json", "j"});
+  ASSERT_TRUE(kernels.ready) << kernels.message;
+  const auto& pass = std::get<BenchKernelsCommand>(kernels.command);
+  EXPECT_THAT(pass.groups, ElementsAre("norm", "adamw"));
+  EXPECT_EQ(pass.repeats, 3);
+  EXPECT_EQ(pass.json, "j");
   EXPECT_EQ(read({"bench"}).exit_code, kUserMistake);
   EXPECT_EQ(read({"bench", "train"}).exit_code, kUserMistake);
 }
