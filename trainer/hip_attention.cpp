@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/dense_attention.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {
@@ -111,6 +112,10 @@ BlockLists HipAttention::select_as_published(const at::Tensor& query, const at::
                           counts_);
 }
 
+bool HipAttention::by_cudnn(const at::Tensor& query) const {
+  return config_.type == "dense" && !config_.deterministic && cudnn_takes(query, geometry_);
+}
+
 double HipAttention::scale(const at::Tensor& query) const {
   return config_.scale > 0 ? config_.scale : 1 / std::sqrt(static_cast<double>(query.size(2)));
 }
@@ -118,6 +123,7 @@ double HipAttention::scale(const at::Tensor& query) const {
 AttentionOutput HipAttention::forward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
                                       int64_t begin) const {
   const ProfiledRange range(part::kAttentionForward);
+  if (by_cudnn(query)) return dense_attention(query, keys.key, keys.value, scale(query));
   return sparse_attention(query, keys.key, keys.value, lists, shard_.begin(), geometry_, shard_.begin() + begin,
                           scale(query));
 }
@@ -126,6 +132,9 @@ at::Tensor HipAttention::backward(const at::Tensor& query, const KeysAndValues& 
                                   int64_t begin, const AttentionOutput& output, const at::Tensor& d_output,
                                   KeysAndValues& d_keys) const {
   const ProfiledRange range(part::kAttentionBackward);
+  if (by_cudnn(query))
+    return dense_attention_backward(query, keys.key, keys.value, scale(query), output, d_output, d_keys.key,
+                                    d_keys.value);
   return sparse_attention_backward(query, keys.key, keys.value, lists, shard_.begin(), geometry_,
                                    shard_.begin() + begin, scale(query), output, d_output, d_keys.key, d_keys.value);
 }

@@ -51,6 +51,8 @@ class HipAttention {
                       const AttentionOutput& output, const at::Tensor& d_output, KeysAndValues& d_keys) const;
 
  private:
+  // Dense layers are cuDNN's where it takes them, unless they are to be deterministic.
+  bool by_cudnn(const at::Tensor& query) const;
   double scale(const at::Tensor& query) const;
   at::Tensor search_tokens(const at::Tensor& index_query, const at::Tensor& index_key, int64_t begin,
                            int64_t end) const;

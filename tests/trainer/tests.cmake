@@ -2,7 +2,7 @@
 foreach(name command_line learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
-foreach(name published_selection)
+foreach(name dense_attention published_selection)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
