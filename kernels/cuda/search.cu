@@ -37,7 +37,7 @@ void search_cuda(const SearchParams& params, Stream stream) {
   check_search(params);
   check_cuda_limits(params);
   if (params.num_queries == 0) return;
-  if (scan_fits_tensor_cores(params)) {
+  if (fits_tensor_cores(params)) {
     scan_on_tensor_cores(params, stream);
   } else {
     scan_in_float32(params, stream);

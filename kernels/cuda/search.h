@@ -5,11 +5,13 @@
 
 namespace hiptrain::kernels {
 
-// Tiles that scan, on the tensor cores: for a bfloat16 index that the copy engine can read.
-bool scan_fits_tensor_cores(const SearchParams& params);
+// Whether the tensor cores multiply the index and the copy engine can read it: bfloat16, dims a multiple of 8.
+bool fits_tensor_cores(const SearchParams& params);
+
+// Tiles that scan.
 void scan_on_tensor_cores(const SearchParams& params, Stream stream);
 
-// Tiles that scan, for every index: float32 arithmetic in the reference's order, so the same bits.
+// The same for every index: float32 arithmetic in the reference's order, so the same bits.
 void scan_in_float32(const SearchParams& params, Stream stream);
 
 // Tiles that use the tree.
