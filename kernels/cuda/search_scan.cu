@@ -1,6 +1,7 @@
 #include "kernels/cuda/search_scan.cuh"
 
 #include "kernels/cuda/block_candidates.cuh"
+#include "kernels/cuda/lane_best.cuh"
 #include "kernels/cuda/search.h"
 
 namespace hiptrain::kernels {
@@ -17,7 +18,8 @@ namespace {
 template <int kDims>
 void scan_dims(const SearchParams& params, Stream stream) {
   if (params.geometry.block_size % 64 != 0) return launch_scan<kDims, 16, BlockCandidates>(params, stream);
-  launch_scan<kDims, 64, BlockCandidates>(params, stream);
+  if (params.num_picks > kLanePicks) return launch_scan<kDims, 64, BlockCandidates>(params, stream);
+  launch_scan<kDims, 64, LaneBest>(params, stream);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The scan on Hopper's tensor cores, bfloat16 index.
 //
 // A thread block takes kTiles neighbouring query tiles of one KV head and streams the index keys that they search
-// through shared memory once: a thread loads 128 keys at a time (TMA, a ring of kStages buffers), and a warpgroup a
+// through shared memory once: a thread loads 256 keys at a time (TMA, a ring of kStages buffers), and a warpgroup a
 // tile multiplies them with its 64 index queries, which stay in registers, and hands the scores to a Selection. A
 // thread block has kTiles products or selections under way at a time: while one warpgroup looks at its scores the
 // tensor cores work on another's.
@@ -24,12 +24,12 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kStepsPerLoad = 1, kLoadKeys = kStepKeys * kStepsPerLoad;
+constexpr int kStepsPerLoad = 2, kLoadKeys = kStepKeys * kStepsPerLoad;
 
 template <int kDims /* 16, 32, 64 or 128 */>
 struct ScanShape {
   static constexpr int kTiles = kDims <= 32 ? 4 : 3;
-  static constexpr int kStages = kDims <= 64 ? 8 : 4;
+  static constexpr int kStages = kDims <= 64 ? 4 : 2;
   static constexpr int kThreads = (kTiles + 1) * kWarpgroupThreads;
   // Of the registers that the launch gives all threads alike the loader hands most to the scanners.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
@@ -149,7 +149,7 @@ __device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared
   }
 }
 
-// Grid: (groups of kTiles tiles * KV heads). SelectionOf: BlockCandidates, or something that does less, for
+// Grid: (groups of kTiles tiles * KV heads). SelectionOf: LaneBest, BlockCandidates, or something that does less, for
 // timing.
 template <int kDims, int kUnitKeys, template <int, int> class SelectionOf>
 __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
