@@ -13,12 +13,12 @@ struct IndexElement {
   int64_t token;
   int head, dim;  // KV head; place in index_dims
 
-  // Dims fastest, then tokens: the order in which index_query and index_key lie.
-  __device__ IndexElement(const IndexParams& params, int64_t i) {
-    dim = static_cast<int>(i % params.num_index_dims);
-    const int64_t row = i / params.num_index_dims;
-    token = row % params.num_tokens;
-    head = static_cast<int>(row / params.num_tokens);
+  // Grid: (tokens and dims, the dims fastest; KV heads).
+  __device__ explicit IndexElement(const IndexParams& params) {
+    const uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+    dim = static_cast<int>(i % static_cast<uint32_t>(params.num_index_dims));
+    token = i / static_cast<uint32_t>(params.num_index_dims);
+    head = static_cast<int>(blockIdx.y);
   }
 
   __device__ int64_t offset(const IndexParams& params, int64_t head_stride) const {
@@ -41,10 +41,9 @@ __device__ void write_key(const IndexParams& params, const IndexElement& at) {
                 load_element(params.key, params.element, from));
 }
 
-__global__ void __launch_bounds__(kThreads) write_index(IndexParams params, int64_t num_elements) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= num_elements) return;
-  const IndexElement at(params, i);
+__global__ void __launch_bounds__(kThreads) write_index(IndexParams params) {
+  const IndexElement at(params);
+  if (at.token >= params.num_tokens) return;
   if (params.query != nullptr) write_query(params, at);
   if (params.key != nullptr) write_key(params, at);
 }
@@ -52,11 +51,12 @@ __global__ void __launch_bounds__(kThreads) write_index(IndexParams params, int6
 }  // namespace
 
 void index_cuda(const IndexParams& params, Stream stream) {
-  const int64_t num_elements = params.num_kv_heads * params.num_tokens * params.num_index_dims;
-  if (num_elements == 0) return;
-  const int64_t blocks = (num_elements + kThreads - 1) / kThreads;
-  require(blocks < int64_t{1} << 31, "index: the index must have fewer than 2^39 elements");
-  write_index<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(params, num_elements);
+  const int64_t elements_per_head = params.num_tokens * params.num_index_dims;
+  if (elements_per_head == 0) return;
+  require(elements_per_head < (int64_t{1} << 32) - kThreads,
+          "index: a KV head's index must have fewer than 2^32 - 256 elements");
+  const dim3 grid(static_cast<unsigned>((elements_per_head + kThreads - 1) / kThreads), params.num_kv_heads);
+  write_index<<<grid, kThreads, 0, stream>>>(params);
   check_launch("index");
 }
 
