@@ -42,7 +42,7 @@ ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world
 ShardedParameters::Shard ShardedParameters::make_shard(int64_t size) const {
   Shard shard;
   const auto add = [&](at::Tensor Shard::*tensor, at::ScalarType type) {
-    shard.*tensor = in_host_memory(tensor) ? host_tensor({size}, type, device_).zero_()
+    shard.*tensor = in_host_memory(tensor) ? host_tensor({size}, type, device_)
                                            : at::zeros({size}, at::TensorOptions(type).device(device_));
   };
   add(&Shard::master, has_masters() ? at::kFloat : gathered_type());
