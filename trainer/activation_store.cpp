@@ -20,6 +20,11 @@ int64_t ActivationStore::device_inputs(const Plan& plan) {
   return kept + std::min(plan.interval, plan.num_layers) + (needs_room_to_return ? 1 : 0);
 }
 
+// All but each segment's last layer, and not the last segment's.
+int64_t ActivationStore::layers_again(const Plan& plan) {
+  return plan.num_layers - std::min(plan.interval, plan.num_layers) - (num_segments(plan) - 1);
+}
+
 ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device)
     : plan_(plan), stream_(device, part::kHostCopies), inputs_(plan.num_layers), lists_(plan.num_layers) {
   if (plan.host_inputs < 0 || plan.host_inputs > num_segments(plan) - 1)

@@ -29,6 +29,8 @@ class ActivationStore {
   };
   // How many inputs it has room for on the device.
   static int64_t device_inputs(const Plan& plan);
+  // How many layers are run again in the backward pass.
+  static int64_t layers_again(const Plan& plan);
   static int64_t num_segments(const Plan& plan) { return (plan.num_layers + plan.interval - 1) / plan.interval; }
 
   // input_shape: (local tokens, hidden).

@@ -30,6 +30,10 @@ void refuse_acting_sliding_window(const ModelConfig& model, int64_t sequence_len
 
 }  // namespace
 
+ActivationStore::Plan store_plan(const RunConfig& run, int64_t num_layers) {
+  return {.num_layers = num_layers, .interval = run.recompute.interval, .host_inputs = run.offload.layer_inputs};
+}
+
 Transformer::Transformer(const ModelConfig& model, const RunConfig& run, ShardedParameters& parameters,
                          const ProcessGrid& grid)
     : model_(model),
@@ -47,11 +51,10 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
     layers_.emplace_back(model, run.attention_of(layer), run.memory, types_);
   if (!parameters.storage().with_training) return;
   gradients_.emplace(parameters);
-  const ActivationStore::Plan plan{
-      .num_layers = model.num_layers, .interval = run.recompute.interval, .host_inputs = run.offload.layer_inputs};
   const SequenceShard shard(run.data.sequence_length, kernels::kQueryTile, grid.sequence().rank(),
                             grid.sequence().size());
-  store_.emplace(plan, at::IntArrayRef{shard.size(), model.hidden_size}, types_.storage, types_.device);
+  store_.emplace(store_plan(run, model.num_layers), at::IntArrayRef{shard.size(), model.hidden_size}, types_.storage,
+                 types_.device);
 }
 
 at::Tensor Transformer::forward_backward(const LocalBatch& batch, double gradient_scale) {
@@ -98,6 +101,7 @@ at::Tensor Transformer::run_layers(SequenceContext& context, ActivationStore* st
   if (store) store->clear();
   at::Tensor hidden = embed(context.batch);
   for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
+    begin_pass(LayerPass::kForward);
     if (store && store->keeps_input(layer)) store->save_input(layer, hidden);
     const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(layer) + 1);
     BlockLists lists = layers_[layer].forward(weights, hidden, context, nullptr);
@@ -138,6 +142,7 @@ void Transformer::run_layers_back(SequenceContext& context, at::Tensor& d_hidden
 void Transformer::run_segment_again(SequenceContext& context, int64_t begin, int64_t end) {
   for (int64_t layer = begin; layer + 1 < end; ++layer) {
     if (store_->has_input(layer + 1)) continue;
+    begin_pass(LayerPass::kAgain);
     const at::Tensor input = store_->input(layer);
     at::Tensor hidden = store_->room_for_input(layer + 1).copy_(input);
     const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(layer + 1));
@@ -147,6 +152,7 @@ void Transformer::run_segment_again(SequenceContext& context, int64_t begin, int
 
 // next_layer: whose weights are needed then.
 void Transformer::run_layer_back(SequenceContext& context, int64_t layer, int64_t next_layer, at::Tensor& d_hidden) {
+  begin_pass(LayerPass::kBackward);
   const int unit = parameters_.layout().layer_unit(layer);
   const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(next_layer));
   LayerTensors gradients = layer_tensors(parameters_.layout().units()[unit], gradients_->buffer(unit));
@@ -184,6 +190,10 @@ HeadTensors Transformer::head_tensors(const at::Tensor& head_flat, const at::Ten
           .output = model_.tied_embeddings
                         ? parameter_view(layout.units()[layout.embedding_unit()], embedding_flat, ".weight")
                         : parameter_view(head, head_flat, "lm_head.weight")};
+}
+
+void Transformer::begin_pass(LayerPass pass) const {
+  if (watcher_) watcher_(pass);
 }
 
 void Transformer::record(int64_t layer, const BlockLists& lists) {

@@ -17,6 +17,7 @@
 #include "trainer/model_config.h"
 #include "trainer/run_config.h"
 #include "trainer/sharded_parameters.h"
+#include "trainer/step_progress.h"
 #include "trainer/transformer_layer.h"
 
 namespace hiptrain {
@@ -34,6 +35,9 @@ struct SelectionStatistics {
 struct ExposedSeconds {
   double host_copies = 0, communication = 0;
 };
+
+// Where a resolved run keeps layer inputs.
+ActivationStore::Plan store_plan(const RunConfig& run, int64_t num_layers);
 
 class Transformer {
  public:
@@ -62,6 +66,9 @@ class Transformer {
   // Since the last reading. Waits for the device.
   ExposedSeconds take_exposed_seconds();
 
+  // Called before each layer's pass. What it throws ends the pass over the model: weights stay, gradients mean nothing
+  // until zero_gradients().
+  void watch_passes(std::function<void(LayerPass)> watcher) { watcher_ = std::move(watcher); }
   // Called with (layer, lists) after each layer's selection; for tests and tools.
   void observe_lists(std::function<void(int64_t, const BlockLists&)> observer) { observer_ = std::move(observer); }
 
@@ -79,6 +86,7 @@ class Transformer {
   LayerTensors layer_weights(int64_t layer, int next_unit);
   HeadTensors head_weights();
   HeadTensors head_tensors(const at::Tensor& head_flat, const at::Tensor& embedding_flat) const;
+  void begin_pass(LayerPass pass) const;
   void record(int64_t layer, const BlockLists& lists);
 
   const ModelConfig& model_;
@@ -92,6 +100,7 @@ class Transformer {
   std::optional<ActivationStore> store_;      // likewise
   SelectionStatistics statistics_;            // but for what counts_ has
   RunningCounts counts_;
+  std::function<void(LayerPass)> watcher_;
   std::function<void(int64_t, const BlockLists&)> observer_;
 };
 

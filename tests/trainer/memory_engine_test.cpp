@@ -256,6 +256,9 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 4, .host_inputs = 0}), 7 + 4);
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 4, .host_inputs = 7}), 4 + 1);
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 7, .interval = 100, .host_inputs = 0}), 7);
+  EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 3, .host_inputs = 0}), 2);
+  EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 1, .host_inputs = 0}), 0);
+  EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 9, .host_inputs = 0}), 0);
   const ActivationStore store({.num_layers = 7, .interval = 3}, {2, 2}, at::kFloat, at::kCPU);
   const std::vector<int64_t> begins{0, 1, 1, 1, 4, 4, 4};
   for (int64_t layer = 0; layer < 7; ++layer) {

@@ -1,5 +1,6 @@
 # Tests of trainer/.
-foreach(name command_line host_memory learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors)
+foreach(name command_line host_memory learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors
+    step_progress)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
