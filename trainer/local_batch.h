@@ -20,8 +20,11 @@ struct LocalBatch {
   int64_t max_position;        // of the whole sequence: some rotary embeddings depend on it
 };
 
-// Cuts a whole sequence; every rank of the sequence group calls it with the same batch. The tensors lie on `device`;
-// copies to a GPU are under way when it returns.
+// This rank's part of the sequence `offset` places after the stream's present one: no other tokens are read. The
+// tensors lie on `device`; copies to a GPU are under way when it returns.
+LocalBatch read_batch(const BatchStream& stream, int64_t offset, const Communicator& sequence, at::Device device);
+
+// The same of a whole sequence that is in memory; every rank of the sequence group calls it with the same batch.
 LocalBatch slice_batch(const TokenBatch& batch, const Communicator& sequence, at::Device device);
 
 }  // namespace hiptrain

@@ -174,6 +174,26 @@ def test_a_signal_saves_and_stops(inputs, straight, number, tmp_path):
     assert losses(run) == losses(straight(1))
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_gives_a_long_step_up(inputs, ranks, tmp_path):
+    """The step takes many times as long as a layer; it is not waited for, and the run goes on as if nothing was."""
+    settings = ["train.max_steps=2", "train.gradient_accumulation_steps=30", "checkpoint.every=0",
+                "train.on_signal=abandon_step", "recompute.interval=2"]
+    train(inputs, tmp_path / "straight", ranks=ranks, settings=settings)
+    run = tmp_path / "run"
+    with subprocess.Popen(command(inputs, run, ranks=ranks, settings=settings), stdout=subprocess.PIPE,
+                          text=True) as process:
+        wait_for_steps(run, 1, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == STOPPED_BY_SIGNAL
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_00000001"]
+    assert len(losses(run)) == 1
+    train(inputs, run, ranks=ranks, settings=settings)
+    assert losses(run) == losses(tmp_path / "straight")
+    assert weights(run, 2) == weights(tmp_path / "straight", 2)
+
+
 def test_kills_at_random_moments_never_leave_a_broken_run(inputs, straight, tmp_path):
     run = tmp_path / "run"
     seed = random.randrange(1 << 30)
