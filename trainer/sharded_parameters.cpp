@@ -10,12 +10,12 @@ namespace {
 // Shards are whole cache lines of bfloat16.
 constexpr int64_t kShardAlignment = 32;
 
+}  // namespace
+
 int64_t shard_size(int64_t numel, int num_ranks) {
   const int64_t piece = (numel + num_ranks - 1) / num_ranks;
   return (piece + kShardAlignment - 1) / kShardAlignment * kShardAlignment;
 }
-
-}  // namespace
 
 ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world, bool round_to_bfloat16,
                                      bool with_training, at::Device device, at::ScalarType state_type)

@@ -18,6 +18,9 @@ inline at::ScalarType state_type(const OptimizerSection& optimizer) {
   return optimizer.state == "bfloat16" ? at::kBFloat16 : at::kFloat;
 }
 
+// Elements of a rank's piece of a unit of numel elements, padding included.
+int64_t shard_size(int64_t numel, int num_ranks);
+
 // Every unit's flat buffer is cut into equal pieces, one a rank; the last pieces are padded with zeros.
 class ShardedParameters {
  public:

@@ -8,6 +8,7 @@
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/model_config.h"
+#include "trainer/run_plan.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
 
@@ -24,6 +25,9 @@ int run_train(const TrainCommand& command, MpiRuntime& mpi) {
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  const StepPlan plan = plan_run(config, model, plan_inputs(config, grid, mpi, device), h200_rates());
+  if (mpi.rank() == 0)
+    for (const std::string& line : run_plan_lines(plan, h200_rates())) std::cout << line << std::endl;
   Trainer trainer(config, grid, device);
   return trainer.run(command.profile) == RunEnd::kFinished ? 0 : kStoppedBySignal;
 }
