@@ -14,11 +14,11 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parents[1] / "configs" / "models"
 MEMORY_TARGET, TIME_TARGET = 0.03, 0.15
 TILES = ["memory.query_tile=65536", "memory.token_tile=16384", "memory.loss_tile=4096"]
-SHORT_STATE = ["optimizer.state=bfloat16"]
+SHORT_STATE = ["optimizer.state_dtype=bfloat16", "optimizer.master_weights=false"]
 
 
 def interval(layers):
-    return [f"memory.recompute_interval={layers}"]
+    return [f"recompute.interval={layers}"]
 
 
 # (model, tokens, settings)

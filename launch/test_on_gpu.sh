@@ -16,7 +16,7 @@ folder=$1
 programs=(adamw_test cross_entropy_test embedding_test index_test invert_lists_test pointwise_large_test rms_norm_test
   rope_test search_test search_tree_test sliding_union_test sparse_attention_gradient_test sparse_attention_test
   sum_of_squares_test swiglu_test training_step_test)
-rank_programs=(checkpoint_store_test transformer_ranks_test)
+rank_programs=(checkpoint_store_test memory_engine_test transformer_ranks_test)
 
 # The machine there has LibTorch and what that needs; other libraries travel.
 pack_libraries() {

@@ -148,8 +148,12 @@ class RateBench {
   // Weight and both moments read and written, the gradient read.
   double adamw_bytes() const {
     const auto zeros = [&] { return at::zeros({sizes_.parameters}, options_.dtype(at::kFloat)); };
-    const AdamWState state{
-        .weight = zeros(), .gradient = zeros(), .first_moment = zeros(), .second_moment = zeros(), .first_index = 0};
+    const AdamWState state{.weight = zeros(),
+                           .gradient = zeros(),
+                           .first_moment = zeros(),
+                           .second_moment = zeros(),
+                           .rounded_weight = {},
+                           .first_index = 0};
     const AdamWSettings settings{.learning_rate = 1e-6,
                                  .beta1 = 0.9,
                                  .beta2 = 0.95,

@@ -46,12 +46,14 @@ TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
 
 struct TimedStep {
   double seconds;
+  ExposedSeconds exposed;
   std::vector<RangeTime> ranges;
 };
 
 // Medians over the timed steps.
 struct Timings {
   double step_seconds;
+  ExposedSeconds exposed;               // of the median step
   std::map<std::string, double> parts;  // adds up to the step
   std::vector<RangeTime> ranges;        // of the median step
 };
@@ -63,7 +65,10 @@ Timings summarize(std::vector<TimedStep> steps) {
   std::map<std::string, double> parts = seconds_by_name(middle->ranges);
   parts["rest"] = parts["step"];
   parts.erase("step");
-  return {.step_seconds = middle->seconds, .parts = std::move(parts), .ranges = std::move(middle->ranges)};
+  return {.step_seconds = middle->seconds,
+          .exposed = middle->exposed,
+          .parts = std::move(parts),
+          .ranges = std::move(middle->ranges)};
 }
 
 class TrainBench {
@@ -71,9 +76,9 @@ class TrainBench {
   TrainBench(const RunConfig& config, const ModelConfig& model, const ProcessGrid& grid, at::Device device)
       : config_(config),
         grid_(grid),
-        parameters_(ParameterLayout(model), grid.world(), config.precision == "bfloat16", /*with_training=*/true,
-                    device, state_type(config.optimizer)),
-        transformer_(model, config, parameters_, grid) {
+        parameters_(ParameterLayout(model), grid.world(), storage_of(config, /*with_training=*/true), device),
+        transformer_(model, config, parameters_, grid),
+        optimizer_(parameters_, config.optimizer) {
     load_random_on_device(parameters_, model, config.seed);
     for (int64_t i = 0; i < config.train.gradient_accumulation_steps; ++i)
       batches_.push_back(slice_batch(
@@ -83,9 +88,12 @@ class TrainBench {
 
   TimedStep step() {
     Profile profile(parameters_.device());
-    result_ = train_step(batches_, kLearningRate, config_.optimizer, transformer_, parameters_, grid_, updates_);
+    result_ =
+        train_step(batches_, kLearningRate, config_.optimizer.max_grad_norm, transformer_, optimizer_, grid_, updates_);
     std::vector<RangeTime> ranges = profile.finish();
-    return {.seconds = ranges.front().seconds, .ranges = std::move(ranges)};
+    ExposedSeconds exposed = transformer_.take_exposed_seconds();
+    exposed.host_copies += optimizer_.take_exposed_seconds();
+    return {.seconds = ranges.front().seconds, .exposed = exposed, .ranges = std::move(ranges)};
   }
 
   const StepResult& result() const { return result_; }
@@ -97,6 +105,7 @@ class TrainBench {
   const ProcessGrid& grid_;
   ShardedParameters parameters_;
   Transformer transformer_;
+  ShardedAdamW optimizer_;
   std::vector<LocalBatch> batches_;
   StepResult result_{};
   int64_t updates_ = 0;
@@ -157,6 +166,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   const StepPlan first_plan = plan_run(config, model, plan_for, rates);
   if (mpi.rank() == 0)
     for (const std::string& line : run_plan_lines(first_plan, rates)) std::cout << line << std::endl;
+  config = with_choice(std::move(config), first_plan.memory.choice);
   TrainBench bench(config, model, grid, device);
   for (int64_t i = 0; i < command.warm_up; ++i) bench.step();
   bench.take_statistics();
@@ -205,6 +215,8 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
                               {"flops_per_token", flops_per_token},
                               {"mean_list_entries", entries},
                               {"memory_peak_bytes", peak_memory_bytes(device)},
+                              {"exposed_host_copy_seconds", timings.exposed.host_copies},
+                              {"exposed_communication_seconds", timings.exposed.communication},
                               {"part_seconds", timings.parts},
                               {"comparison", json_of(comparisons)},
                               {"plan", plan_json(plan)}});

@@ -80,6 +80,18 @@ void add_schedule_conflicts(const RunConfig& config, std::vector<ConfigConflict>
       add(conflicts, {name, "evaluation.path"}, number(value) + ", but evaluation.path is empty: nothing is evaluated");
 }
 
+// What is computed with is rounded from master weights where these are kept on the GPU: nothing is there to offload.
+void add_memory_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  if (!config.optimizer.master_weights && config.precision != "bfloat16")
+    add(conflicts, {"optimizer.master_weights", "precision"},
+        "false keeps bfloat16 weights alone, but precision is " + config.precision +
+            "; valid: true, or precision: bfloat16");
+  const bool has_masters = config.optimizer.master_weights && config.precision == "bfloat16";
+  if (has_masters && config.offload.weights == Choice::kYes && config.offload.optimizer == Choice::kNo)
+    add(conflicts, {"offload.weights", "offload.optimizer"},
+        "true, but the master weights stay on the GPU; set offload.optimizer: true or optimizer.master_weights: false");
+}
+
 void add_missing(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
   if (config.model.path.empty()) add(conflicts, {"model.path"}, "missing; set it to a Hugging Face model folder");
   if (config.data.path.empty())
@@ -134,6 +146,7 @@ std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose p
   add_attention_conflicts(config, purpose, conflicts);
   add_length_conflicts(config, conflicts);
   add_schedule_conflicts(config, conflicts);
+  add_memory_conflicts(config, conflicts);
   return conflicts;
 }
 

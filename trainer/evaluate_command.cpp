@@ -12,6 +12,7 @@
 #include "trainer/device.h"
 #include "trainer/evaluation.h"
 #include "trainer/initial_weights.h"
+#include "trainer/resolve_memory.h"
 #include "trainer/safetensors.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
@@ -69,8 +70,9 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), config.precision == "bfloat16",
-                               /*with_training=*/false, device);
+  config = resolve_memory(std::move(config));
+  ShardedParameters parameters(ParameterLayout(model), grid.world(), storage_of(config, /*with_training=*/false),
+                               device);
   if (config.model.init == "random")
     load_random(parameters, model, config.seed);
   else

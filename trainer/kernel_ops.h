@@ -67,10 +67,11 @@ struct CrossEntropyResult {
 CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale,
                                  bool with_gradient);
 
-// (count) each; all but gradient are updated. gradient is float32; the others are float32 or bfloat16, which is rounded
-// stochastically: first_index, of the first element among all of the model, decides how.
+// (count) each; all but gradient are updated. gradient is float32; weights and moments are float32 or bfloat16, which
+// is rounded stochastically: first_index, of the first element among all of the model, decides how.
 struct AdamWState {
   at::Tensor weight, gradient, first_moment, second_moment;
+  at::Tensor rounded_weight;  // bfloat16, out: float32 weights rounded to nearest; may be undefined
   int64_t first_index;
 };
 struct AdamWSettings {

@@ -15,7 +15,7 @@ enum class MemoryItem {
   kGradients,        // this rank's shards, float32
   kOptimizer,        // moments
   kLayerInputs,      // kept for the backward pass
-  kHidden,           // the residual stream and its gradient, inputs of a segment that is run again
+  kHidden,           // the residual stream and its gradient
   kGatheredWeights,  // of whole units, in the type that is computed with
   kGradientBuffers,  // of whole units, float32
   kKeys,             // keys, values and their index
@@ -26,7 +26,7 @@ enum class MemoryItem {
   kLists,            // block lists of all layers
   kSearch,           // picks, tree, inverted lists, scratch memory of kernels
   kExchange,         // copies that an exchange over ranks needs
-  kStaging,          // layer inputs and optimizer state on their way from and to host memory
+  kStaging,          // optimizer state on its way from and to host memory
   kBatch,            // tokens, targets, positions, losses
   kReserve           // of libraries and of the process
 };

@@ -39,7 +39,7 @@ MemoryPlan plan_memory(const ModelConfig& model, const ParameterLayout& model_la
   gpu[kReserve] = inputs.on_gpu ? gpu_reserve(inputs, device) : 0;
   host[kReserve] = inputs.on_gpu ? kHostReserveBesideGpu : kHostReserve;
   MemoryPlan plan{.choice = choice,
-                  .kept_inputs = num_kept_inputs(model, choice.interval),
+                  .device_inputs = ActivationStore::device_inputs(store_plan(model, choice)),
                   .items = items_of(gpu, host),
                   .peak_phase = device.peak_phase(),
                   .gpu_peak = inputs.on_gpu ? device.peak() : 0,

@@ -16,7 +16,7 @@ struct PlannedItem {
 
 struct MemoryPlan {
   MemoryChoice choice;
-  int64_t kept_inputs = 0;                // layer inputs, on the GPU and in host memory
+  int64_t device_inputs = 0;              // layer inputs that there is room for on the device
   std::vector<PlannedItem> items;         // in the order of MemoryItem, without those that are 0; "reserve" is the last
   std::string peak_phase;                 // of the step: "backward, MLP"
   int64_t gpu_peak = 0;                   // of tensors: what the allocator counts, without the reserve

@@ -16,15 +16,15 @@ using Held = MemoryLedger::Held;
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr double kEntriesAPick = 17;
-constexpr int64_t kCublasWorkspace = 32 * kMiB;  // ATen's for Hopper, from the allocator
-constexpr int64_t kStreamedChunk = 64 * kMiB;    // of optimizer state, of each of its tensors; two on their way
+constexpr int64_t kCublasWorkspace = 32 * kMiB;        // ATen's for Hopper, from the allocator
+constexpr int64_t kStreamedChunk = int64_t{16} << 20;  // elements (trainer/sharded_adamw.cpp)
 // Radix sort of 32-bit keys and values: a second pair of buffers, and counts.
 int64_t sort_bytes(int64_t count) { return 8 * count + count / 4 + kMiB; }
 
 int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
 // One step of one rank. Functions have the names of those whose allocations they repeat (trainer/transformer.cpp,
-// transformer_layer.cpp, hip_attention.cpp, loss.cpp, sharded_parameters.cpp).
+// transformer_layer.cpp, hip_attention.cpp, loss.cpp) or the classes that they name.
 class StepWalk {
  public:
   StepWalk(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,
@@ -43,14 +43,13 @@ class StepWalk {
         query_(int64_t{model.num_query_heads} * model.head_dim),
         key_(int64_t{model.num_kv_heads} * model.head_dim),
         inner_(model.intermediate_size),
-        state_(state_bytes(run, choice)) {
-    for (int64_t layer = 0; layer < model.num_layers; ++layer)
-      largest_layer_ = std::max(largest_layer_, whole_numel(layout.layer_unit(layer)));
-  }
+        state_(state_bytes(run, choice)) {}
 
   void run() {
     hold_state();
+    hold_buffers();
     forward_backward();
+    optimizer();
   }
 
  private:
@@ -58,125 +57,83 @@ class StepWalk {
   bool shares_sequence() const { return inputs_.sequence_ranks > 1; }
   int64_t stream_bytes() const { return tokens_ * hidden_ * storage_; }
   int64_t shard_numel(int unit) const {
-    return shard_size(layout_.units()[unit].numel, static_cast<int>(inputs_.ranks()));
+    return padded_shard_size(layout_.units()[unit].numel, static_cast<int>(inputs_.ranks()));
   }
-  int64_t whole_numel(int unit) const { return shard_numel(unit) * inputs_.ranks(); }
 
   // ---- what stays
 
   void hold_state() {
     device_.enter("between steps");
-    int64_t numel = 0;
-    for (size_t unit = 0; unit < layout_.units().size(); ++unit) numel += hold_unit(static_cast<int>(unit));
+    for (size_t unit = 0; unit < layout_.units().size(); ++unit) hold_unit(static_cast<int>(unit));
     const int64_t batches = run_.train.gradient_accumulation_steps;
     device_.keep(Item::kBatch, batches * tokens_ * (4 + 4 + 8));       // tokens, targets, positions
     host_.keep(Item::kBatch, batches * inputs_.tokens * (4 + 4 + 8));  // of the whole sequence
     if (inputs_.on_gpu) device_.keep(Item::kSearch, kCublasWorkspace);
-    if (choice_.offload_optimizer && inputs_.on_gpu) hold_streamed(numel);
   }
 
-  // Returns the elements of this rank's shard.
-  int64_t hold_unit(int unit) {
+  void hold_unit(int unit) {
     const int64_t numel = shard_numel(unit);
     MemoryLedger& optimizer = choice_.offload_optimizer ? host_ : device_;
     optimizer.keep(Item::kWeights, numel * state_.master);
     (choice_.offload_weights ? host_ : device_).keep(Item::kWeights, numel * state_.weights);
     (choice_.offload_gradients ? host_ : device_).keep(Item::kGradients, numel * 4);
     for (int moment = 0; moment < 2; ++moment) optimizer.keep(Item::kOptimizer, numel * state_.moments / 2);
-    return numel;
   }
 
-  void hold_streamed(int64_t numel) {
-    const int64_t chunk = std::min(numel * 4, kStreamedChunk);
-    for (int tensor = 0; tensor < 4; ++tensor) device_.keep(Item::kStaging, 2 * chunk);
+  // ---- what the run takes once and uses in every step
+
+  void hold_buffers() {
+    if (!used_in_place()) hold_unit_buffers(Item::kGatheredWeights, compute_, storage_);
+    if (several_ranks() || choice_.offload_gradients) hold_unit_buffers(Item::kGradientBuffers, 4, 4);
+    const ActivationStore::Plan plan = store_plan(model_, choice_);
+    for (int64_t i = 0; i < ActivationStore::device_inputs(plan); ++i) device_.keep(Item::kLayerInputs, stream_bytes());
+    for (int64_t i = 0; i < plan.host_inputs; ++i) host_.keep(Item::kLayerInputs, stream_bytes());
   }
 
-  // ---- weights
+  // GatheredWeights
+  bool used_in_place() const {
+    return !several_ranks() && !choice_.offload_weights && state_.weights > 0 && compute_ == storage_;
+  }
 
-  // Otherwise layers compute with what is kept.
-  bool gathers() const { return several_ranks() || choice_.offload_weights || state_.weights == 0; }
-  Held gather(int unit) { return device_.hold(Item::kGatheredWeights, gathers() ? whole_numel(unit) * compute_ : 0); }
-  // One unit that is computed with, the next on its way.
-  Held gather_layers() {
-    const int64_t unit = gathers() ? largest_layer_ * compute_ : 0;
-    if (several_ranks()) device_.touch(Item::kGatheredWeights, 2 * unit + unit / inputs_.ranks());
-    return device_.hold(Item::kGatheredWeights, 2 * unit);
-  }
-  // None where gradients are added to the shard itself.
-  Held gradient_buffer(int unit) {
-    const bool own = several_ranks() || choice_.offload_gradients;
-    return device_.hold(Item::kGradientBuffers, own ? whole_numel(unit) * 4 : 0);
-  }
-  // One layer's that is added to, one on its way to the other ranks or to host memory.
-  Held gradient_buffers() {
-    const bool own = several_ranks() || choice_.offload_gradients;
-    return device_.hold(Item::kGradientBuffers, own ? 2 * largest_layer_ * 4 : 0);
-  }
-  void reduce_gradient(int unit) {
-    if (several_ranks()) device_.touch(Item::kGradientBuffers, shard_numel(unit) * 4);
+  // UnitBuffers
+  void hold_unit_buffers(Item item, int64_t whole_element, int64_t part_element) {
+    const int table = layout_.embedding_unit(), head = layout_.head_unit();
+    const int64_t largest_table = std::max(shard_numel(table), model_.tied_embeddings ? 0 : shard_numel(head));
+    int64_t layer = 0;
+    for (int unit = table + 1; unit < head; ++unit) layer = std::max(layer, shard_numel(unit));
+    for (const int64_t shard : {largest_table, layer, layer, model_.tied_embeddings ? shard_numel(head) : 0}) {
+      device_.keep(item, shard * inputs_.ranks() * whole_element);
+      if (several_ranks()) device_.keep(item, shard * part_element);
+    }
   }
 
   // ---- Transformer
 
   void forward_backward() {
-    std::vector<Held> kept;
-    const Held hidden = run_layers(kept);
-    const Held d_embedding = gradient_buffer(layout_.embedding_unit());
+    Held hidden = run_layers();
     const Held d_hidden = device_.hold(Item::kHidden, tokens_ * hidden_ * compute_);
     const Held losses = device_.hold(Item::kBatch, tokens_ * 8);
     loss();
-    run_layers_back(kept);
+    hidden = {};
+    run_layers_back();
     embedding_backward();
   }
 
-  Held run_layers(std::vector<Held>& kept) {
+  Held run_layers() {
     device_.enter("embedding");
-    Held hidden;
-    {
-      const Held table = gather(layout_.embedding_unit());
-      hidden = device_.hold(Item::kHidden, stream_bytes());
-    }
-    const Held weights = gather_layers();
-    for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
-      if (layer == 0 || (model_.num_layers - layer) % choice_.interval == 0) keep_input(kept);
+    Held hidden = device_.hold(Item::kHidden, stream_bytes());
+    for (int64_t layer = 0; layer < model_.num_layers; ++layer)
       layer_forward(run_.attention_of(layer), /*searches=*/true);
-    }
     return hidden;
   }
 
-  // What goes to host memory passes through one of two buffers, on the way back too.
-  void keep_input(std::vector<Held>& kept) {
-    const auto number = static_cast<int64_t>(kept.size());
-    if (number >= choice_.host_inputs) staged_.clear();
-    if (number < std::min<int64_t>(choice_.host_inputs, 2)) stage_input();
-    MemoryLedger& memory = number < choice_.host_inputs ? host_ : device_;
-    kept.push_back(memory.hold(Item::kLayerInputs, stream_bytes()));
-  }
-  void stage_input() { staged_.push_back(device_.hold(Item::kStaging, stream_bytes())); }
-
-  void run_layers_back(std::vector<Held>& kept) {
-    const Held weights = gather_layers(), gradients = gradient_buffers();
-    staged_.clear();
-    if (static_cast<int64_t>(kept.size()) <= choice_.host_inputs) stage_input();
-    for (int64_t end = model_.num_layers; end > 0;) {
-      const int64_t begin = std::max<int64_t>(0, end - choice_.interval);
-      // The next segment's input is on its way while this one is computed.
-      const auto left = static_cast<int64_t>(kept.size());
-      if (left <= choice_.host_inputs + 1 && left > 1) stage_input();
-      std::vector<Held> inputs;
-      for (int64_t layer = begin; layer + 1 < end; ++layer) {
-        inputs.push_back(device_.hold(Item::kHidden, stream_bytes()));
-        layer_forward(run_.attention_of(layer), /*searches=*/false);
-      }
-      for (int64_t layer = end - 1; layer >= begin; --layer) {
-        layer_backward(run_.attention_of(layer));
-        reduce_gradient(layout_.layer_unit(layer));
-        if (!inputs.empty()) inputs.pop_back();
-      }
-      if (left <= choice_.host_inputs) staged_.erase(staged_.begin());
-      kept.pop_back();
-      end = begin;
+  void run_layers_back() {
+    const int64_t last_segment = std::max<int64_t>(0, model_.num_layers - choice_.interval);
+    for (int64_t layer = model_.num_layers - 1; layer >= 0; --layer) {
+      if (layer < last_segment) layer_forward(run_.attention_of(layer), /*searches=*/false);
+      layer_backward(run_.attention_of(layer));
     }
+    lists_.clear();
   }
 
   void embedding_backward() {
@@ -184,18 +141,31 @@ class StepWalk {
     constexpr int64_t kMostPieces = 1024;
     if (inputs_.on_gpu)
       device_.touch(Item::kSearch, 16 * tokens_ + sort_bytes(tokens_) + 2 * kMostPieces * hidden_ * 4);
-    reduce_gradient(layout_.embedding_unit());
   }
 
   void loss() {
     device_.enter("loss");
-    const Held d_head = gradient_buffer(layout_.head_unit());
-    const Held head = gather(layout_.head_unit()), table = gather(layout_.embedding_unit());
     const int64_t tile = std::min(choice_.loss_tile, tokens_);
     const Held normed = device_.hold(Item::kLossTile, tile * hidden_ * compute_);
     const Held logits = device_.hold(Item::kLossTile, tile * model_.vocabulary_size * compute_);
     device_.touch(Item::kLossTile, tile * hidden_ * compute_ + rms_norm_backward_bytes(hidden_));
-    reduce_gradient(layout_.head_unit());
+  }
+
+  // Two chunks of what is offloaded pass through the device at a time.
+  void optimizer() {
+    device_.enter("optimizer");
+    if (!choice_.offload_optimizer && !choice_.offload_gradients && !choice_.offload_weights) return;
+    int64_t largest = 0;
+    for (size_t unit = 0; unit < layout_.units().size(); ++unit)
+      largest = std::max(largest, shard_numel(static_cast<int>(unit)));
+    const int64_t chunk = std::min(kStreamedChunk, largest);
+    const int64_t optimizer = choice_.offload_optimizer ? 1 : 0;
+    std::vector<Held> passing;
+    for (int lane = 0; lane < 2; ++lane)
+      for (const int64_t bytes :
+           {optimizer * state_.master, optimizer * state_.moments / 2, optimizer * state_.moments / 2,
+            choice_.offload_weights ? state_.weights : 0, int64_t{choice_.offload_gradients ? 4 : 0}})
+        passing.push_back(device_.hold(Item::kStaging, chunk * bytes));
   }
 
   // ---- TransformerLayer
@@ -390,9 +360,8 @@ class StepWalk {
   MemoryLedger &device_, &host_;
   int64_t storage_, compute_;  // bytes of an element (LayerTypes)
   int64_t tokens_, hidden_, query_, key_, inner_;
-  int64_t largest_layer_ = 0;  // elements of its unit
   StateBytes state_;
-  std::vector<Held> lists_, staged_;
+  std::vector<Held> lists_;
 };
 
 }  // namespace
@@ -402,10 +371,9 @@ int64_t PlanInputs::local_tokens() const {
 }
 
 StateBytes state_bytes(const RunConfig& run, const MemoryChoice& choice) {
-  const int64_t state = state_type(run.optimizer) == at::kBFloat16 ? 2 : 4,
-                weight = run.precision == "bfloat16" ? 2 : 4;
-  if (state == weight) return {.master = 0, .weights = weight, .moments = 2 * state};
-  return {.master = state, .weights = choice.offload_optimizer ? weight : 0, .moments = 2 * state};
+  const int64_t weight = run.precision == "bfloat16" ? 2 : 4, moment = run.optimizer.state_dtype == "bfloat16" ? 2 : 4;
+  if (weight == 4 || !run.optimizer.master_weights) return {.master = 0, .weights = weight, .moments = 2 * moment};
+  return {.master = 4, .weights = choice.offload_optimizer ? weight : 0, .moments = 2 * moment};
 }
 
 double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inputs) {
@@ -419,7 +387,9 @@ double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inp
   return most <= wanted ? most / 2 : wanted - wanted * wanted / (2 * most);
 }
 
-int64_t num_kept_inputs(const ModelConfig& model, int64_t interval) { return ceil_div(model.num_layers, interval); }
+ActivationStore::Plan store_plan(const ModelConfig& model, const MemoryChoice& choice) {
+  return {.num_layers = model.num_layers, .interval = choice.interval, .host_inputs = choice.host_inputs};
+}
 
 void walk_step(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,
                const MemoryChoice& choice, MemoryLedger& device, MemoryLedger& host) {

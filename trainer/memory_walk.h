@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "trainer/activation_store.h"
 #include "trainer/memory_ledger.h"
 #include "trainer/model_config.h"
 #include "trainer/parameter_layout.h"
@@ -12,8 +13,8 @@ namespace hiptrain {
 
 // What `auto` leaves open: how a step is cut, and where its state lies.
 struct MemoryChoice {
-  int64_t interval = 1;     // every n-th layer's input is kept, counted from the last; the first layer's always
-  int64_t host_inputs = 0;  // of these, in host memory: the first layers' first
+  int64_t interval = 1;                                             // layers of a segment (trainer/activation_store.h)
+  int64_t host_inputs = 0;                                          // layer inputs kept in host memory
   int64_t query_tile = 65536, token_tile = 4096, loss_tile = 1024;  // tokens
   bool offload_optimizer = false, offload_gradients = false, offload_weights = false;
 
@@ -34,10 +35,10 @@ struct PlanInputs {
   int64_t local_tokens() const;
 };
 
-// What the optimizer keeps of a parameter, bytes.
+// What is kept of a parameter, bytes.
 struct StateBytes {
   int64_t master;   // float32 weights behind those of a shorter type; 0: none
-  int64_t weights;  // those that are computed with, where they are kept and not rounded from master weights
+  int64_t weights;  // those that are computed with; 0: rounded from master weights when they are needed
   int64_t moments;  // both
 };
 StateBytes state_bytes(const RunConfig& run, const MemoryChoice& choice);
@@ -45,8 +46,8 @@ StateBytes state_bytes(const RunConfig& run, const MemoryChoice& choice);
 // The list of a trained model's tile has about 17 entries a pick (34 blocks for 2 picks), fewer where less is searched.
 double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inputs);
 
-// ceil(layers / interval)
-int64_t num_kept_inputs(const ModelConfig& model, int64_t interval);
+// How ActivationStore keeps inputs.
+ActivationStore::Plan store_plan(const ModelConfig& model, const MemoryChoice& choice);
 
 // What tensors hold; both ledgers are new. On the CPU all is in `device`, and `host` stays empty.
 void walk_step(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,

@@ -16,8 +16,6 @@ MachineRates rates_of(const PlanCommand& command) {
   MachineRates rates = command.rates.empty() ? h200_rates() : read_machine_rates(command.rates);
   if (command.link > 0) rates.link = command.link;
   if (command.node_link > 0) rates.node_link = command.node_link;
-  if (command.gpu_memory > 0) rates.gpu_memory = command.gpu_memory;
-  if (command.host_memory > 0) rates.host_memory = command.host_memory;
   const double needed = command.nodes > 1 ? rates.node_link : rates.link;
   if (command.gpus > 1 && needed == 0)
     throw std::invalid_argument("plan: " + command.rates.string() + " has no rate of the link between " +
@@ -26,21 +24,24 @@ MachineRates rates_of(const PlanCommand& command) {
   return rates;
 }
 
-// The host's memory is shared by the ranks on it. Rates are of a host with one rank.
+// What was given here, then the config's, then the rates' machine. A host's memory is shared by the ranks on it; rates
+// are of a host with one rank.
 PlanInputs inputs_of(const PlanCommand& command, const RunConfig& config, const MachineRates& rates) {
   if (command.gpus % command.nodes != 0)
     throw std::invalid_argument("plan: --nodes " + std::to_string(command.nodes) + " does not divide --gpus " +
                                 std::to_string(command.gpus));
   const int64_t sequence_ranks = config.parallel.sequence > 0 ? config.parallel.sequence : command.gpus;
-  const int64_t sharing = command.host_memory > 0 ? command.gpus / command.nodes : 1;
-  return {.tokens = command.tokens > 0 ? command.tokens : config.data.sequence_length,
-          .data_ranks = command.gpus / sequence_ranks,
-          .sequence_ranks = sequence_ranks,
-          .nodes = command.nodes,
-          .on_gpu = config.device != "cpu",
-          .gpu_bytes = rates.gpu_memory,
-          .host_bytes = rates.host_memory / sharing,
-          .list_entries = command.list_entries};
+  PlanInputs inputs{.tokens = command.tokens > 0 ? command.tokens : config.data.sequence_length,
+                    .data_ranks = command.gpus / sequence_ranks,
+                    .sequence_ranks = sequence_ranks,
+                    .nodes = command.nodes,
+                    .on_gpu = config.device != "cpu",
+                    .gpu_bytes = config.memory.gpu != kAuto ? config.memory.gpu : rates.gpu_memory,
+                    .host_bytes = config.memory.host != kAuto ? config.memory.host : rates.host_memory,
+                    .list_entries = command.list_entries};
+  if (command.gpu_memory > 0) inputs.gpu_bytes = command.gpu_memory;
+  if (command.host_memory > 0) inputs.host_bytes = command.host_memory * command.nodes / command.gpus;
+  return inputs;
 }
 
 void print_plan(const StepPlan& plan, const RunConfig& config, const MachineRates& rates) {

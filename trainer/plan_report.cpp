@@ -23,9 +23,10 @@ std::string offloads_text(const MemoryChoice& choice) {
 
 std::string inputs_text(const MemoryPlan& plan) {
   const MemoryChoice& choice = plan.choice;
-  const std::string which =
-      choice.interval == 1 ? "every layer's input" : "the input of one layer in " + std::to_string(choice.interval);
-  return which + " kept, " + std::to_string(plan.kept_inputs - choice.host_inputs) + " on the device and " +
+  const std::string which = choice.interval == 1
+                                ? "every layer's input kept"
+                                : "inputs kept of segments of " + std::to_string(choice.interval) + " layers";
+  return which + ", " + std::to_string(plan.device_inputs) + " on the device and " +
          std::to_string(choice.host_inputs) + " in host memory";
 }
 
@@ -39,7 +40,7 @@ std::string advice(int64_t longest) {
       longest > 0 ? "data.sequence_length of at most " + std::to_string(longest) : "a smaller model";
   return "What would fit: " + length +
          "; or more ranks, which share weights, states and the sequence; or auto for what is set of recompute, offload "
-         "and memory tiles; or optimizer.state bfloat16";
+         "and memory tiles; or optimizer.state_dtype bfloat16 and optimizer.master_weights false";
 }
 
 }  // namespace
@@ -99,7 +100,7 @@ nlohmann::ordered_json plan_json(const StepPlan& plan) {
                               {"sequence_ranks", plan.inputs.sequence_ranks},
                               {"fits", memory.fits()},
                               {"recompute_interval", choice.interval},
-                              {"kept_inputs", memory.kept_inputs},
+                              {"device_inputs", memory.device_inputs},
                               {"host_inputs", choice.host_inputs},
                               {"query_tile", choice.query_tile},
                               {"token_tile", choice.token_tile},

@@ -14,10 +14,10 @@ PlanInputs plan_inputs(const RunConfig& run, const ProcessGrid& grid, const MpiR
                     .sequence_ranks = grid.sequence().size(),
                     .nodes = (mpi.size() + here - 1) / here,
                     .on_gpu = device.is_cuda(),
-                    .host_bytes = total_memory_bytes(at::kCPU) / here};
+                    .host_bytes = run.memory.host != kAuto ? run.memory.host : total_memory_bytes(at::kCPU) / here};
   if (inputs.on_gpu) {
     const int64_t sharing = (here + num_gpus() - 1) / num_gpus();
-    inputs.gpu_bytes = total_memory_bytes(device) / sharing;
+    inputs.gpu_bytes = run.memory.gpu != kAuto ? run.memory.gpu : total_memory_bytes(device) / sharing;
   }
   return inputs;
 }

@@ -1,6 +1,7 @@
 #include "trainer/step_plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <tuple>
@@ -25,18 +26,26 @@ std::vector<int64_t> tile_options(std::optional<int64_t> wish, std::span<const i
   return tiles;
 }
 
-// Of the intervals that keep equally many inputs, the smallest.
 std::vector<int64_t> interval_options(std::optional<int64_t> wish, const ModelConfig& model) {
   if (wish) return {*wish};
-  std::vector<int64_t> intervals{1};
-  for (int64_t interval = 2; interval <= model.num_layers; ++interval)
-    if (num_kept_inputs(model, interval) < num_kept_inputs(model, intervals.back())) intervals.push_back(interval);
+  std::vector<int64_t> intervals(model.num_layers);
+  std::iota(intervals.begin(), intervals.end(), 1);
   return intervals;
 }
 
+// Without a GPU there is only one memory.
 std::vector<bool> offload_options(std::optional<bool> wish, bool on_gpu) {
-  if (!on_gpu) return {false};  // there is only one memory
-  return wish ? std::vector<bool>{*wish} : std::vector<bool>{false, true};
+  if (wish) return {*wish};
+  return on_gpu ? std::vector<bool>{false, true} : std::vector<bool>{false};
+}
+
+int64_t most_host_inputs(const ModelConfig& model, const MemoryChoice& choice) {
+  return ActivationStore::num_segments(store_plan(model, choice)) - 1;
+}
+
+std::optional<int64_t> wish_of(int64_t value) { return value == kAuto ? std::nullopt : std::optional(value); }
+std::optional<bool> wish_of(Choice choice) {
+  return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
 }
 
 bool needs_less(const MemoryPlan& a, const MemoryPlan& b) {
@@ -46,14 +55,27 @@ bool needs_less(const MemoryPlan& a, const MemoryPlan& b) {
 }  // namespace
 
 MemoryWishes memory_wishes(const RunConfig& run) {
-  return {.interval = run.memory.recompute_interval,
-          .host_inputs = 0,
-          .query_tile = run.memory.query_tile,
-          .token_tile = run.memory.token_tile,
-          .loss_tile = run.memory.loss_tile,
-          .offload_optimizer = false,
-          .offload_gradients = false,
-          .offload_weights = false};
+  return {.interval = wish_of(run.recompute.interval),
+          .host_inputs = wish_of(run.offload.layer_inputs),
+          .query_tile = wish_of(run.memory.query_tile),
+          .token_tile = wish_of(run.memory.token_tile),
+          .loss_tile = wish_of(run.memory.loss_tile),
+          .offload_optimizer = wish_of(run.offload.optimizer),
+          .offload_gradients = wish_of(run.offload.gradients),
+          .offload_weights = wish_of(run.offload.weights)};
+}
+
+RunConfig with_choice(RunConfig run, const MemoryChoice& choice) {
+  const auto decided = [](bool offloaded) { return offloaded ? Choice::kYes : Choice::kNo; };
+  run.recompute.interval = choice.interval;
+  run.memory.query_tile = choice.query_tile;
+  run.memory.token_tile = choice.token_tile;
+  run.memory.loss_tile = choice.loss_tile;
+  run.offload = {.layer_inputs = choice.host_inputs,
+                 .optimizer = decided(choice.offload_optimizer),
+                 .gradients = decided(choice.offload_gradients),
+                 .weights = decided(choice.offload_weights)};
+  return run;
 }
 
 StepPlanner::StepPlanner(const ModelConfig& model, const RunConfig& run, const MemoryWishes& wishes,
@@ -68,6 +90,10 @@ StepPlan StepPlanner::plan(const PlanInputs& inputs) const {
     const MemoryPlan small = memory_of(inputs, smallest(inputs, choice, tiles));
     if (!least || needs_less(small, *least)) least = small;
     if (small.gpu_total > small.gpu_budget) continue;  // and so would all others of this placement
+    choice.query_tile = tiles.query.front();
+    choice.token_tile = tiles.token.front();
+    choice.loss_tile = tiles.loss.front();
+    if (best && time_of(inputs, choice).seconds >= best->time.seconds) continue;  // and so are all others
     for (const int64_t query : tiles.query)
       for (const int64_t token : tiles.token)
         for (const int64_t loss : tiles.loss) {
@@ -124,7 +150,8 @@ MemoryChoice StepPlanner::smallest(const PlanInputs& inputs, MemoryChoice placem
   placement.query_tile = tiles.query.back();
   placement.token_tile = tiles.token.back();
   placement.loss_tile = tiles.loss.back();
-  placement.host_inputs = wishes_.host_inputs.value_or(inputs.on_gpu ? num_kept_inputs(model_, placement.interval) : 0);
+  const int64_t most = most_host_inputs(model_, placement);
+  placement.host_inputs = std::min(most, wishes_.host_inputs.value_or(inputs.on_gpu ? most : 0));
   return placement;
 }
 
@@ -139,10 +166,11 @@ void StepPlanner::consider(const PlanInputs& inputs, const MemoryChoice& choice,
 
 // As few inputs in host memory as the GPU's allows.
 std::optional<MemoryPlan> StepPlanner::fit_inputs(const PlanInputs& inputs, MemoryChoice choice) const {
-  const int64_t kept = inputs.on_gpu ? num_kept_inputs(model_, choice.interval) : 0;
-  int64_t fewest = wishes_.host_inputs.value_or(0), most = wishes_.host_inputs.value_or(kept);
+  const int64_t limit = most_host_inputs(model_, choice);
+  int64_t most = std::min(limit, wishes_.host_inputs.value_or(inputs.on_gpu ? limit : 0));
+  int64_t fewest = wishes_.host_inputs ? most : 0;
   const auto with_inputs = [&](int64_t host_inputs) {
-    choice.host_inputs = std::min(host_inputs, num_kept_inputs(model_, choice.interval));
+    choice.host_inputs = host_inputs;
     return memory_of(inputs, choice);
   };
   while (fewest < most) {

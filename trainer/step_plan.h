@@ -18,6 +18,9 @@ struct MemoryWishes {
 };
 MemoryWishes memory_wishes(const RunConfig& run);
 
+// The run with a value for everything that is auto.
+RunConfig with_choice(RunConfig run, const MemoryChoice& choice);
+
 struct StepPlan {
   PlanInputs inputs;
   MemoryPlan memory;

@@ -56,9 +56,9 @@ Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device de
       device_(device),
       model_(read_model_config(config.model.path)),
       stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
-      parameters_(ParameterLayout(model_), grid.world(), config.precision == "bfloat16", /*with_training=*/true, device,
-                  state_type(config.optimizer)),
+      parameters_(ParameterLayout(model_), grid.world(), storage_of(config, /*with_training=*/true), device),
       transformer_(model_, config, parameters_, grid),
+      optimizer_(parameters_, config.optimizer),
       checkpoints_(std::filesystem::path(config.output_dir) / "checkpoints", config.checkpoint.keep, grid.control()),
       log_(config.output_dir, grid.world().rank() == 0),
       matmul_rate_(measured_matmul_rate(device, parameters_.compute_type())) {
@@ -84,8 +84,8 @@ RunEnd Trainer::run(const std::filesystem::path& profile) {
 StepMetrics Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
   const double rate = learning_rate(config_.optimizer, state_.step, last_step());
-  const StepResult result =
-      train_step(next_batches(), rate, config_.optimizer, transformer_, parameters_, grid_, state_.optimizer_steps);
+  const StepResult result = train_step(next_batches(), rate, config_.optimizer.max_grad_norm, transformer_, optimizer_,
+                                       grid_, state_.optimizer_steps);
   synchronize(device_);
   advance(result.finite);
   return metrics_of(result, rate, seconds_since(start));
@@ -135,6 +135,7 @@ int64_t Trainer::last_step() const {
 }
 
 StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double seconds) {
+  const ExposedSeconds exposed = transformer_.take_exposed_seconds();
   const SelectionStatistics selection = transformer_.take_statistics();
   const double tokens = static_cast<double>(config_.train.gradient_accumulation_steps * grid_.data().size() *
                                             config_.data.sequence_length);
@@ -160,6 +161,8 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
                  matmul_rate_,
           .memory_peak_bytes = peaks[0].item<int64_t>(),
           .communication_seconds = grid_.take_communication_seconds(),
+          .exposed_host_copy_seconds = exposed.host_copies + optimizer_.take_exposed_seconds(),
+          .exposed_communication_seconds = exposed.communication,
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),

@@ -39,6 +39,7 @@ enum class RunEnd { kFinished, kStoppedBySignal };
 
 class Trainer {
  public:
+  // config: resolved (trainer/resolve_memory.h).
   Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device);
 
   // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step. With a path for it, a trace
@@ -77,6 +78,7 @@ class Trainer {
   BatchStream stream_;
   ShardedParameters parameters_;
   Transformer transformer_;
+  ShardedAdamW optimizer_;
   CheckpointStore checkpoints_;
   MetricsLog log_;
   double matmul_rate_;  // FLOP/s of this rank: what MFU is measured against

@@ -108,20 +108,29 @@ optimizer:
   lr_scheduler_type: linear
   warmup_steps: 7
   min_lr_ratio: 0
-  state: bfloat16
+  state_dtype: bfloat16
 train:
   max_steps: 100
   num_epochs: 0.5
   gradient_accumulation_steps: 3
   max_skipped_steps: 5
+  on_signal: abandon_step
 parallel:
   sequence: 4
   timeout_seconds: 30
 memory:
+  gpu: 60 GiB
+  host: 1500000
   query_tile: 128
   token_tile: 100
   loss_tile: 10
-  recompute_interval: 2
+recompute:
+  interval: 2
+offload:
+  layer_inputs: 3
+  optimizer: true
+  gradients: false
+  weights: true
 checkpoint:
   every: 50
   keep: 0
@@ -135,9 +144,11 @@ evaluation:
 TEST_F(ConfigReaderTest, EveryFieldIsRead) {
   const RunConfig config = read(kEveryField);
   for (const ConfigField& field : config_fields()) {
-    if (field.name == "attention.layers") continue;
+    if (field.name == "attention.layers" || field.name == "optimizer.master_weights") continue;
     EXPECT_NE(value_text(field, config), value_text(field, RunConfig{})) << field.name << " was not set by the test";
   }
+  // Only with the other precision.
+  EXPECT_FALSE(read(kEveryField, {"precision=bfloat16", "optimizer.master_weights=false"}).optimizer.master_weights);
   EXPECT_EQ(config.output_dir, "runs/a b: #1");
   EXPECT_EQ(config.seed, 18446744073709551615u);
   EXPECT_THAT(config.data.path, ElementsAre("tokens/a", "null", "quote\"d \\ back"));
@@ -147,6 +158,32 @@ TEST_F(ConfigReaderTest, EveryFieldIsRead) {
   EXPECT_EQ(config.optimizer.learning_rate, 1e-4);
   EXPECT_EQ(config.train.num_epochs, 0.5);
   EXPECT_THAT(config.evaluation.path, ElementsAre("held/out"));
+  EXPECT_EQ(config.memory.gpu, int64_t{60} << 30);
+  EXPECT_EQ(config.memory.host, 1500000);
+  EXPECT_EQ(config.offload.layer_inputs, 3);
+  EXPECT_EQ(config.offload.optimizer, Choice::kYes);
+  EXPECT_EQ(config.offload.gradients, Choice::kNo);
+}
+
+TEST_F(ConfigReaderTest, BytesAndAuto) {
+  const auto bytes = [&](const std::string& text) { return read("memory: {gpu: " + text + "}\n").memory.gpu; };
+  EXPECT_EQ(bytes("auto"), kAuto);
+  EXPECT_EQ(bytes("1024"), 1024);
+  EXPECT_EQ(bytes("1.5KiB"), 1536);
+  EXPECT_EQ(bytes("2 GB"), 2000000000);
+  EXPECT_EQ(bytes("3 TiB"), int64_t{3} << 40);
+  EXPECT_EQ(read("memory: {query_tile: auto}\nrecompute: {interval: 3}\n").recompute.interval, 3);
+  EXPECT_EQ(read("offload: {weights: auto}\n").offload.weights, Choice::kUndecided);
+  EXPECT_THAT(errors("memory: {gpu: 0, host: -1 GiB, query_tile: 100, token_tile: off}\noffload: {optimizer: maybe}\n"),
+              ElementsAre("run.yaml:1:15: error: memory.gpu: 0 is not valid; valid: 1 or more",
+                          "run.yaml:1:24: error: memory.host: -1 GiB is not valid; valid: 0 or more",
+                          "run.yaml:1:44: error: memory.query_tile: 100 is not valid; valid: 64 or more, a multiple "
+                          "of 64",
+                          "run.yaml:1:61: error: memory.token_tile: expected auto or an integer, found 'off'",
+                          "run.yaml:2:22: error: offload.optimizer: expected auto, true or false, found 'maybe'"));
+  EXPECT_THAT(errors("memory: {gpu: 5 apples, host: 1e30 TiB}\n"),
+              ElementsAre("run.yaml:1:15: error: memory.gpu: expected auto or bytes, as 100 GiB, found '5 apples'",
+                          "run.yaml:1:31: error: memory.host: '1e30 TiB' is out of range"));
 }
 
 TEST_F(ConfigReaderTest, LaterEntriesOfLayersWin) {
@@ -293,7 +330,7 @@ TEST_F(ConfigReaderTest, FilesThatAreNoConfig) {
       errors("base: &base {keep: 1}\ncheckpoint:\n  <<: *base\n"),
       ElementsAre(
           "run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, device, model, data, attention, "
-          "optimizer, train, parallel, memory, checkpoint, evaluation",
+          "optimizer, train, parallel, memory, recompute, offload, checkpoint, evaluation",
           "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
   EXPECT_THAT(errors_of({folder_.path()}),
               ElementsAre(folder_.path().string() + ": error: cannot be read: Is a directory"));
@@ -318,7 +355,8 @@ TEST_F(ConfigReaderTest, NamesOfOtherToolsLeadToOurs) {
   EXPECT_EQ(suggestion("optimizer.gradient_accumulation_steps"), "train.gradient_accumulation_steps");
   EXPECT_EQ(suggestion("optimiser.learning_rate"), "optimizer.learning_rate");
   EXPECT_EQ(suggestion("save_steps"), "checkpoint.every");
-  EXPECT_EQ(suggestion("memory.recompute_intreval"), "recompute_interval");
+  EXPECT_EQ(suggestion("recompute.intreval"), "interval");
+  EXPECT_EQ(suggestion("memory.gradient_checkpointing"), "recompute.interval");
   EXPECT_EQ(suggestion("model.zzz"), "--set 'model.zzz=1': error: model.zzz: unknown key; valid: path, init");
   EXPECT_THAT(
       errors("train.max_steps: 5\n"),
@@ -341,6 +379,12 @@ TEST_F(ConfigReaderTest, CombinationsThatCannotBe) {
   EXPECT_THAT(errors("data: {sequence_length: 2147483648}\nattention: {layers: [{layers: 1, block_size: 32}]}\n"),
               ElementsAre("run.yaml:1:8: error: data.sequence_length: 2147483648 is not valid; valid with blocks of 32 "
                           "keys: 2 to 2147483616"));
+  EXPECT_THAT(errors("precision: float32\noptimizer: {master_weights: false}\n"),
+              ElementsAre("run.yaml:2:13: error: optimizer.master_weights: false keeps bfloat16 weights alone, but "
+                          "precision is float32; valid: true, or precision: bfloat16"));
+  EXPECT_THAT(errors("offload: {weights: true, optimizer: false}\n"),
+              ElementsAre("run.yaml:1:11: error: offload.weights: true, but the master weights stay on the GPU; set "
+                          "offload.optimizer: true or optimizer.master_weights: false"));
   // A value that was refused is not compared with others as well.
   EXPECT_THAT(errors("attention: {block_size: 128, sink_tokens: x}\n"), ::testing::SizeIs(1));
 }

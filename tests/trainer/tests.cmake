@@ -4,9 +4,10 @@ foreach(name command_line learning_rate metrics_log model_config model_export pr
 endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
 hiptrain_add_mpi_test(transformer_ranks_test RANKS 1 2 3 4 SOURCES trainer/transformer_ranks_test.cpp LIBS hiptrain_trainer)
+hiptrain_add_mpi_test(memory_engine_test RANKS 1 2 3 SOURCES trainer/memory_engine_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_mpi_test(training_step_test RANKS 1 SOURCES trainer/training_step_test.cpp LIBS hiptrain_trainer)
 # Matrices this small are no work for several threads, which would wait for each other most of the time.
-set_tests_properties(training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
+set_tests_properties(memory_engine_test_1_ranks training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 hiptrain_add_mpi_test(checkpoint_store_test RANKS 1 2 3 SOURCES trainer/checkpoint_store_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_test(memory_plan_test SOURCES trainer/memory_plan_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_test(config_reader_test SOURCES trainer/config_reader_test.cpp LIBS hiptrain_trainer)

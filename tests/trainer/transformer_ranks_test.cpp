@@ -48,7 +48,8 @@ RunConfig small_run(const std::string& selection, int64_t interval) {
   run.memory.query_tile = 256;
   run.memory.token_tile = 100;
   run.memory.loss_tile = 77;
-  run.memory.recompute_interval = interval;
+  run.recompute.interval = interval;
+  run.offload.layer_inputs = 0;
   return run;
 }
 
@@ -88,7 +89,7 @@ std::vector<int32_t> flat_lists(const BlockLists& lists, int64_t first_tile, int
 
 Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid& grid, at::Device device,
                int64_t first_tile, int64_t num_tiles) {
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), run.precision == "bfloat16", true, device);
+  ShardedParameters parameters(ParameterLayout(model), grid.world(), storage_of(run, /*with_training=*/true), device);
   load_random(parameters, model, 5);
   Transformer transformer(model, run, parameters, grid);
   Result result;
