@@ -4,7 +4,6 @@
 #include <numeric>
 #include <span>
 #include <stdexcept>
-#include <tuple>
 
 #include "kernels/attention_geometry.h"
 #include "trainer/plan_report.h"
@@ -48,8 +47,12 @@ std::optional<bool> wish_of(Choice choice) {
   return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
 }
 
-bool needs_less(const MemoryPlan& a, const MemoryPlan& b) {
-  return std::tie(a.gpu_total, a.host_total) < std::tie(b.gpu_total, b.host_total);
+// Of the memory that there is: above 1 where a plan does not fit.
+double share_needed(const MemoryPlan& plan) {
+  const auto share = [](int64_t needed, int64_t budget) {
+    return static_cast<double>(needed) / static_cast<double>(std::max<int64_t>(budget, 1));
+  };
+  return std::max(share(plan.gpu_total, plan.gpu_budget), share(plan.host_total, plan.host_budget));
 }
 
 }  // namespace
@@ -88,7 +91,7 @@ StepPlan StepPlanner::plan(const PlanInputs& inputs) const {
   std::optional<MemoryPlan> least;
   for (MemoryChoice choice : placements(inputs.on_gpu)) {
     const MemoryPlan small = memory_of(inputs, smallest(inputs, choice, tiles));
-    if (!least || needs_less(small, *least)) least = small;
+    if (!least || share_needed(small) < share_needed(*least)) least = small;
     if (small.gpu_total > small.gpu_budget) continue;  // and so would all others of this placement
     choice.query_tile = tiles.query.front();
     choice.token_tile = tiles.token.front();

@@ -32,7 +32,7 @@ class StepPlanner {
   // References are kept.
   StepPlanner(const ModelConfig& model, const RunConfig& run, const MemoryWishes& wishes, const MachineRates& rates);
 
-  // The fastest plan that fits; where none does, the one that needs least GPU memory, and then least host memory.
+  // The fastest plan that fits; where none does, the one that misses by least, of those with the smallest tiles.
   StepPlan plan(const PlanInputs& inputs) const;
   // Of this choice, whether it fits or not.
   StepPlan plan_of(const PlanInputs& inputs, const MemoryChoice& choice) const;

@@ -39,17 +39,35 @@ def test_table_and_json_agree(tmp_path):
     assert "tokens/s, by the rates of NVIDIA H200" in out
 
 
+def test_auto_moves_and_repeats_what_does_not_fit(tmp_path):
+    figures = plan(tmp_path, "--model-config", LLAMA_8B, "--tokens", 1048576)[1]
+    assert figures["fits"] and figures["offload_optimizer"] and figures["recompute_interval"] > 1
+    assert figures["gpu_bytes"] <= figures["gpu_budget_bytes"] and figures["host_bytes"] <= figures["host_budget_bytes"]
+    traffic = {entry["name"]: entry["bytes"] for entry in figures["traffic"]}
+    assert traffic["to host"] > 12 * 8.03e9  # the optimizer's states
+    assert plan(tmp_path, "--model-config", LLAMA_1B, "--tokens", 65536)[1]["recompute_interval"] == 1
+
+
 def test_a_run_that_does_not_fit_is_refused(tmp_path):
-    options = ["--model-config", LLAMA_8B, "--tokens", 1048576]
+    options = ["--model-config", LLAMA_8B, "--tokens", 4194304]
     out, figures = plan(tmp_path, *options, expect=2)
     assert not figures["fits"] and figures["gpu_bytes"] > figures["gpu_budget_bytes"]
-    assert "memory: 1048576 tokens need" in out and "there are 139.7 GiB" in out and "sequence_length of at most" in out
-    out, figures = plan(tmp_path, *options, "--gpu-memory", "80GB", expect=2)  # less than weights and states alone
-    assert figures["gpu_budget_bytes"] == 80e9 and "What would fit: a smaller model" in out
+    assert "memory: 4194304 tokens need" in out and "there are 139.7 GiB" in out and "sequence_length of at most" in out
+    out, figures = plan(tmp_path, *options, "--set", "memory.gpu=80GB", "--host-memory", "64GB", expect=2)
+    assert (figures["gpu_budget_bytes"], figures["host_budget_bytes"]) == (80e9, 64e9)
+    assert "What would fit: a smaller model" in out  # the states alone are more
+
+
+@pytest.mark.parametrize("config", ["llama-3.1-8b_1m_one_gpu", "llama-3.2-1b_4m_one_gpu"])
+def test_the_runs_in_configs_fit_on_one_gpu(tmp_path, config):
+    model = ROOT / "configs" / "models" / f"{config.split('_')[0]}.json"
+    figures = plan(tmp_path, ROOT / "configs" / f"{config}.yaml", "--model-config", model)[1]
+    assert figures["fits"] and figures["tokens"] == (1048576 if "1m" in config else 4194304)
 
 
 def test_the_longest_sequence(tmp_path):
-    options = ["--model-config", LLAMA_1B, "--gpu-memory", "40GB"]
+    options = ["--model-config", LLAMA_1B, "--gpu-memory", "40GB", "--host-memory", "64GB", "--set", "recompute.interval=4",
+               "--set", "offload.layer_inputs=0"]
     out, figures = plan(tmp_path, *options, "--max-tokens")
     longest = figures["tokens"]
     assert figures["fits"] and f"fits: {longest} tokens" in out
