@@ -123,8 +123,9 @@ TEST(CommandLine, MistakesAreOfTheUser) {
 }
 
 TEST(CommandLine, AnUnknownCommandIsNamed) {
-  EXPECT_THAT(read({"trian", "x.yaml"}).message,
-              HasSubstr("'trian' is no command; valid: train, evaluate, export, attention, bench, plan, doctor, config"));
+  EXPECT_THAT(
+      read({"trian", "x.yaml"}).message,
+      HasSubstr("'trian' is no command; valid: train, evaluate, export, attention, bench, plan, doctor, config"));
   EXPECT_THAT(read({"train"}).message, ::testing::Not(HasSubstr("is no command")));
 }
 
