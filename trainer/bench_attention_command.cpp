@@ -2,9 +2,6 @@
 #include <ATen/Context.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
-#include <ATen/ops/randint.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/randn_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -17,6 +14,7 @@
 #include <set>
 
 #include "kernels/hip_selection.h"
+#include "trainer/attention_inputs.h"
 #include "trainer/bench_report.h"
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
@@ -29,37 +27,6 @@ namespace hiptrain {
 namespace {
 
 constexpr double kForwardFlops = 4, kBackwardFlops = 10;  // for each dim of a (query, key) pair and head
-
-// Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
-// kReturns times. Keys and queries are their subject's vector and noise, so that queries find the stretches of their
-// own subject, near or far.
-constexpr int64_t kStretchTokens = 512, kReturns = 8;
-constexpr double kQueryNoise = 1.3, kKeyNoise = 0.5;  // lists come out about 34 blocks long, as a trained model's
-
-struct Inputs {
-  at::Tensor query, d_output;  // (tokens, query heads, head_dim) bfloat16
-  KeysAndValues keys;
-  at::Tensor document_starts;  // (1) int64
-};
-
-Inputs random_inputs(const BenchAttentionCommand& command, int64_t tokens, at::Device device) {
-  const auto options = at::TensorOptions(at::kBFloat16).device(device);
-  const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens,
-                group = command.query_heads / command.kv_heads;
-  const int64_t num_subjects = std::max<int64_t>(1, stretches / kReturns);
-  const at::Tensor subjects = at::randn({num_subjects, command.kv_heads, command.head_dim}, options);
-  const at::Tensor subject_of = at::randint(num_subjects, {stretches}, options.dtype(at::kLong))
-                                    .repeat_interleave(kStretchTokens)
-                                    .narrow(0, 0, tokens);
-  const at::Tensor vectors = subjects.index_select(0, subject_of);  // (tokens, kv heads, head_dim)
-  at::Tensor query = vectors.repeat_interleave(group, 1), key = vectors.transpose(0, 1).contiguous();
-  query.add_(at::randn_like(query), kQueryNoise);
-  key.add_(at::randn_like(key), kKeyNoise);
-  return {.query = query,
-          .d_output = at::randn_like(query),
-          .keys = {.key = key, .value = at::randn_like(key)},
-          .document_starts = at::zeros({1}, options.dtype(at::kLong))};
-}
 
 // Blocks of one tile: half of them near (distances spread evenly over orders of magnitude), a quarter anywhere, a
 // quarter from `shared`, which many tiles attend to.
@@ -142,8 +109,8 @@ struct Measurement {
 };
 
 void time_attention(const std::string& name, const BenchAttentionCommand& command, const HipAttention& attention,
-                    const kernels::AttentionGeometry& host_geometry, const Inputs& inputs, const BlockLists& lists,
-                    std::vector<Measurement>& results) {
+                    const kernels::AttentionGeometry& host_geometry, const AttentionInputs& inputs,
+                    const BlockLists& lists, std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
   AttentionOutput output;
   const double forward =
@@ -168,7 +135,8 @@ void time_attention(const std::string& name, const BenchAttentionCommand& comman
 
 // Returns the lists that the search found.
 BlockLists time_search(const BenchAttentionCommand& command, const AttentionConfig& config,
-                       const HipAttention& attention, const Inputs& inputs, std::vector<Measurement>& results) {
+                       const HipAttention& attention, const AttentionInputs& inputs,
+                       std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
   const int head_dim = static_cast<int>(command.head_dim), kv_heads = static_cast<int>(command.kv_heads);
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, device);
@@ -188,7 +156,7 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
 }
 
 // Forward and backward of dense causal attention by cuDNN.
-std::pair<double, double> time_dense(const Inputs& inputs, int64_t repeats) {
+std::pair<double, double> time_dense(const AttentionInputs& inputs, int64_t repeats) {
   const at::Device device = inputs.query.device();
   const int64_t tokens = inputs.query.size(0);
   const at::Tensor query = inputs.query.transpose(0, 1).contiguous().unsqueeze(0),
@@ -219,7 +187,7 @@ struct DenseRates {
   double forward = 0, backward = 0;  // FLOP/s
 };
 
-void add_dense(const BenchAttentionCommand& command, const Inputs& inputs, DenseRates& rates,
+void add_dense(const BenchAttentionCommand& command, const AttentionInputs& inputs, DenseRates& rates,
                std::vector<Measurement>& results) {
   const double tokens = static_cast<double>(inputs.query.size(0));
   const double pairs = tokens * (tokens + 1) / 2 * static_cast<double>(command.query_heads * command.head_dim);
@@ -277,7 +245,9 @@ nlohmann::ordered_json bench_length(const BenchAttentionCommand& command, const 
                                     const ProcessGrid& grid, at::Device device, DenseRates& rates) {
   reset_peak_memory(device);
   RunningCounts counts(device);
-  const Inputs inputs = random_inputs(command, tokens, device);
+  const AttentionInputs inputs = random_attention_inputs(
+      {.query_heads = command.query_heads, .kv_heads = command.kv_heads, .head_dim = command.head_dim}, tokens,
+      at::kBFloat16, device);
   const SequenceShard shard(tokens, kernels::kQueryTile, 0, 1);
   const HipAttention attention(config, shard, inputs.document_starts, grid.sequence(), counts);
   const int64_t first_document = 0;

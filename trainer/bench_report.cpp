@@ -10,21 +10,23 @@
 
 namespace hiptrain {
 
-void print_table(const std::vector<std::vector<std::string>>& rows) {
+std::string table_text(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const std::vector<std::string>& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
+  std::ostringstream text;
   for (const std::vector<std::string>& row : rows) {
-    std::ostringstream line;
     for (size_t i = 0; i < row.size(); ++i)
-      line << (i == 0 ? "" : "  ") << (i == 0 ? std::left : std::right) << std::setw(static_cast<int>(widths[i]))
+      text << (i == 0 ? "" : "  ") << (i == 0 ? std::left : std::right) << std::setw(static_cast<int>(widths[i]))
            << row[i];
-    std::cout << line.str() << "\n";
+    text << "\n";
   }
-  std::cout << std::flush;
+  return text.str();
 }
+
+void print_table(const std::vector<std::vector<std::string>>& rows) { std::cout << table_text(rows) << std::flush; }
 
 std::string decimal(double value, int digits) {
   std::ostringstream text;

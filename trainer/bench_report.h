@@ -12,7 +12,8 @@
 
 namespace hiptrain {
 
-// Columns are as wide as their widest cell; the first is aligned left, the others right.
+// One line a row. Columns are as wide as their widest cell; the first is aligned left, the others right.
+std::string table_text(const std::vector<std::vector<std::string>>& rows);
 void print_table(const std::vector<std::vector<std::string>>& rows);
 
 // "12.34"

@@ -12,8 +12,9 @@
 #include "trainer/initial_weights.h"
 #include "trainer/metrics_log.h"
 #include "trainer/model_flops.h"
+#include "trainer/plan_report.h"
 #include "trainer/profiler.h"
-#include "trainer/resolve_memory.h"
+#include "trainer/run_plan.h"
 #include "trainer/threads.h"
 #include "trainer/training_step.h"
 
@@ -118,17 +119,54 @@ void print_parts(const Timings& timings) {
   print_table(rows);
 }
 
+struct Comparison {
+  std::string name;
+  double predicted, measured;
+};
+
+// Of the plan for lists as long as those of the bench.
+std::vector<Comparison> compare(const StepPlan& plan, double step_seconds, at::Device device) {
+  constexpr double kGiB = 1 << 30;
+  const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };
+  std::vector<Comparison> rows{{"host memory, GiB", gib(plan.memory.host_total), gib(peak_memory_bytes(at::kCPU))}};
+  if (device.is_cpu()) return rows;
+  rows.push_back({"GPU memory of tensors, GiB", gib(plan.memory.gpu_peak), gib(peak_memory_bytes(device))});
+  rows.push_back({"step, s", plan.time.seconds, step_seconds});
+  return rows;
+}
+
+void print_comparison(const std::vector<Comparison>& comparisons) {
+  std::vector<std::vector<std::string>> rows{{"plan", "predicted", "measured", "off by"}};
+  for (const Comparison& row : comparisons)
+    rows.push_back({row.name, decimal(row.predicted, 3), decimal(row.measured, 3),
+                    decimal(100 * (row.predicted / row.measured - 1), 1) + "%"});
+  print_table(rows);
+}
+
+// By name: predicted and measured.
+nlohmann::ordered_json json_of(const std::vector<Comparison>& comparisons) {
+  nlohmann::ordered_json object;
+  for (const Comparison& row : comparisons)
+    object[row.name] = {{"predicted", row.predicted}, {"measured", row.measured}};
+  return object;
+}
+
 }  // namespace
 
 int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
   config.data.sequence_length = command.tokens;
-  config = resolve_memory(std::move(config));
   const ModelConfig model = read_model_config(command.model_config);
   require_model_fits(config, model, mpi.size());
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  PlanInputs plan_for = plan_inputs(config, grid, mpi, device);
+  const MachineRates rates = command.rates.empty() ? h200_rates() : read_machine_rates(command.rates);
+  const StepPlan first_plan = plan_run(config, model, plan_for, rates);
+  if (mpi.rank() == 0)
+    for (const std::string& line : run_plan_lines(first_plan, rates)) std::cout << line << std::endl;
+  config = with_choice(std::move(config), first_plan.memory.choice);
   TrainBench bench(config, model, grid, device);
   for (int64_t i = 0; i < command.warm_up; ++i) bench.step();
   bench.take_statistics();
@@ -140,6 +178,10 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   const SelectionStatistics selection = bench.take_statistics();
   const double entries =
       selection.tiles > 0 ? static_cast<double>(selection.entries) / static_cast<double>(selection.tiles) : 0;
+  plan_for.list_entries = entries;
+  const StepPlan plan =
+      StepPlanner(model, config, memory_wishes(config), rates).plan_of(plan_for, first_plan.memory.choice);
+  const std::vector<Comparison> comparisons = compare(plan, timings.step_seconds, device);
   const double tokens =
       static_cast<double>(command.tokens * config.train.gradient_accumulation_steps * grid.data().size());
   const double rate = tokens / timings.step_seconds, rank_rate = rate / static_cast<double>(grid.world().size());
@@ -158,6 +200,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
             << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
             << decimal(1e-9 * flops_per_token, 2) << " GFLOP a token), memory " << bytes_text(peak_memory_bytes(device))
             << std::endl;
+  print_comparison(comparisons);
   if (!command.profile.empty()) write_chrome_trace(command.profile, timings.ranges);
   write_report(command.json, {{"model", command.model_config.filename().string()},
                               {"parameters", bench.parameters().layout().num_parameters()},
@@ -174,7 +217,9 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
                               {"memory_peak_bytes", peak_memory_bytes(device)},
                               {"exposed_host_copy_seconds", timings.exposed.host_copies},
                               {"exposed_communication_seconds", timings.exposed.communication},
-                              {"part_seconds", timings.parts}});
+                              {"part_seconds", timings.parts},
+                              {"comparison", json_of(comparisons)},
+                              {"plan", plan_json(plan)}});
   return kSuccess;
 }
 

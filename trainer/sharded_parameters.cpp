@@ -13,12 +13,12 @@ namespace {
 // Shards are whole cache lines of bfloat16.
 constexpr int64_t kShardAlignment = 32;
 
+}  // namespace
+
 int64_t padded_shard_size(int64_t numel, int num_ranks) {
   const int64_t piece = (numel + num_ranks - 1) / num_ranks;
   return (piece + kShardAlignment - 1) / kShardAlignment * kShardAlignment;
 }
-
-}  // namespace
 
 ParameterStorage storage_of(const RunConfig& config, bool with_training) {
   return {.round_to_bfloat16 = config.precision == "bfloat16",

@@ -26,6 +26,9 @@ struct ParameterStorage {
 // A resolved config's. Without training no master weights: nothing is added to weights.
 ParameterStorage storage_of(const RunConfig& config, bool with_training);
 
+// Elements of a rank's piece of a unit of numel elements, padding included.
+int64_t padded_shard_size(int64_t numel, int num_ranks);
+
 // Every unit's flat buffer is cut into equal pieces, one a rank; the last pieces are padded with zeros.
 class ShardedParameters {
  public:

@@ -13,6 +13,7 @@ hiptrain_add_mpi_test(training_step_test RANKS 1 SOURCES trainer/training_step_t
 # Matrices this small are no work for several threads, which would wait for each other most of the time.
 set_tests_properties(memory_engine_test_1_ranks training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 hiptrain_add_mpi_test(checkpoint_store_test RANKS 1 2 3 SOURCES trainer/checkpoint_store_test.cpp LIBS hiptrain_trainer)
+hiptrain_add_test(memory_plan_test SOURCES trainer/memory_plan_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_test(config_reader_test SOURCES trainer/config_reader_test.cpp LIBS hiptrain_trainer)
 target_compile_definitions(config_reader_test PRIVATE HIPTRAIN_FIELDS_PAGE="${PROJECT_SOURCE_DIR}/configs/fields.md")
 
@@ -22,7 +23,7 @@ foreach(part "logits" "not logits")
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider -k ${part} ${CMAKE_CURRENT_LIST_DIR}/parity_test.py)
   set_tests_properties(parity_${name}_test PROPERTIES TIMEOUT 900 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
 endforeach()
-foreach(name attention_command bench quality training)
+foreach(name attention_command bench plan quality training)
   add_test(NAME ${name}_test
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_LIST_DIR}/${name}_test.py)
   set_tests_properties(${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
