@@ -44,12 +44,14 @@ TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
 
 struct TimedStep {
   double seconds;
+  std::map<std::string, double> waits;  // of the computation, for the exchanges of attention
   std::vector<RangeTime> ranges;
 };
 
 // Medians over the timed steps.
 struct Timings {
   double step_seconds;
+  std::map<std::string, double> waits;
   std::map<std::string, double> parts;  // adds up to the step
   std::vector<RangeTime> ranges;        // of the median step
 };
@@ -61,7 +63,10 @@ Timings summarize(std::vector<TimedStep> steps) {
   std::map<std::string, double> parts = seconds_by_name(middle->ranges);
   parts["rest"] = parts["step"];
   parts.erase("step");
-  return {.step_seconds = middle->seconds, .parts = std::move(parts), .ranges = std::move(middle->ranges)};
+  return {.step_seconds = middle->seconds,
+          .waits = std::move(middle->waits),
+          .parts = std::move(parts),
+          .ranges = std::move(middle->ranges)};
 }
 
 class TrainBench {
@@ -83,7 +88,7 @@ class TrainBench {
     Profile profile(parameters_.device());
     result_ = train_step(batches_, kLearningRate, config_.optimizer, transformer_, parameters_, grid_, updates_);
     std::vector<RangeTime> ranges = profile.finish();
-    return {.seconds = ranges.front().seconds, .ranges = std::move(ranges)};
+    return {.seconds = ranges.front().seconds, .waits = transformer_.take_wait_seconds(), .ranges = std::move(ranges)};
   }
 
   const StepResult& result() const { return result_; }
@@ -161,6 +166,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
                               {"flops_per_token", flops_per_token},
                               {"mean_list_entries", entries},
                               {"memory_peak_bytes", peak_memory_bytes(device)},
+                              {"wait_seconds", timings.waits},
                               {"part_seconds", timings.parts}});
   return kSuccess;
 }

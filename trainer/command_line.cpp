@@ -119,6 +119,21 @@ void add_bench_attention(CLI::App& bench, BenchAttentionCommand& command) {
   app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
 }
 
+void add_bench_communication(CLI::App& bench, BenchCommunicationCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "communication", "all-gather, reduce-scatter, all-to-all, all-reduce between the ranks it is started on");
+  app->add_option("--size", command.bytes, "bytes of the whole, over all ranks, such as 1MB 256MB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber)
+      ->default_str("1MB 16MB 256MB")
+      ->type_name("SIZE...");
+  add_overrides(*app, command.overrides);
+  app->add_option("--repeats", command.repeats, "of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
 void add_config(CLI::App& program, ConfigCommand& command) {
   CLI::App* app = program.add_subcommand("config", "print a resolved config, or help on its fields");
   app->add_option("config", command.configs, "YAML files; later ones win")->type_name("FILE");
@@ -151,15 +166,17 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   AttentionCommand attention;
   BenchTrainCommand bench_train;
   BenchAttentionCommand bench_attention;
+  BenchCommunicationCommand bench_communication;
   ConfigCommand config;
   add_train(program, train);
   add_evaluate(program, evaluate);
   add_export(program, exporting);
   add_attention(program, attention);
-  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention");
+  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention, communication");
   bench->require_subcommand(1);
   add_bench_train(*bench, bench_train);
   add_bench_attention(*bench, bench_attention);
+  add_bench_communication(*bench, bench_communication);
   program.add_subcommand("doctor", "versions, devices, ranks, disk; a product and an all-reduce; what is missing");
   add_config(program, config);
   CommandLine line;
@@ -176,8 +193,10 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   if (name == "evaluate") line.command = evaluate;
   if (name == "export") line.command = exporting;
   if (name == "attention") line.command = attention;
-  if (name == "bench" && bench->get_subcommands().front()->get_name() == "train") line.command = bench_train;
-  if (name == "bench" && bench->get_subcommands().front()->get_name() == "attention") line.command = bench_attention;
+  const std::string benched = name == "bench" ? bench->get_subcommands().front()->get_name() : "";
+  if (benched == "train") line.command = bench_train;
+  if (benched == "attention") line.command = bench_attention;
+  if (benched == "communication") line.command = bench_communication;
   if (name == "doctor") line.command = DoctorCommand{};
   if (name == "config") line.command = config;
   line.ready = true;

@@ -69,6 +69,14 @@ struct BenchAttentionCommand {
   std::filesystem::path json;  // where to write the figures; empty: nowhere
 };
 
+// The collectives between the ranks.
+struct BenchCommunicationCommand {
+  std::vector<int64_t> bytes{int64_t{1} << 20, int64_t{16} << 20, int64_t{256} << 20};  // of the whole
+  std::vector<std::string> overrides;
+  int64_t repeats = 10;
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
 struct DoctorCommand {};
 
 struct ConfigCommand {
@@ -78,7 +86,7 @@ struct ConfigCommand {
 };
 
 using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
-                             BenchAttentionCommand, DoctorCommand, ConfigCommand>;
+                             BenchAttentionCommand, BenchCommunicationCommand, DoctorCommand, ConfigCommand>;
 
 // What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
 struct CommandLine {

@@ -19,7 +19,6 @@ inline constexpr const char* kPointwise = "norms, rotary, SwiGLU";
 inline constexpr const char* kSearch = "search";
 inline constexpr const char* kAttentionForward = "attention forward";
 inline constexpr const char* kAttentionBackward = "attention backward";
-inline constexpr const char* kExchange = "exchange";
 inline constexpr const char* kLoss = "loss";
 inline constexpr const char* kOptimizer = "optimizer";
 }  // namespace part

@@ -160,6 +160,7 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
                  matmul_rate_,
           .memory_peak_bytes = peaks[0].item<int64_t>(),
           .communication_seconds = grid_.take_communication_seconds(),
+          .wait_seconds = transformer_.take_wait_seconds(),
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),
@@ -235,6 +236,7 @@ void Trainer::evaluate() {
   const BatchStream held_out(open_all(config_.evaluation.path), stream_options(config_, model_, /*shuffle=*/false));
   const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
   transformer_.take_statistics();
+  transformer_.take_wait_seconds();
   log_.evaluation(state_.step, report, seconds_since(begin));
 }
 

@@ -29,6 +29,7 @@ double clipping(double gradient_norm, double limit) {
 StepResult train_step(const std::vector<LocalBatch>& batches, double learning_rate, const OptimizerSection& optimizer,
                       Transformer& transformer, ShardedParameters& parameters, const ProcessGrid& grid,
                       int64_t& optimizer_steps) {
+  const StepTimeout timeout(grid);
   const ProfiledRange range("step");
   const int64_t num_targets = count_targets(batches, grid.control());  // known before: the only division
   parameters.zero_gradients();

@@ -27,7 +27,7 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
                          const ProcessGrid& grid)
     : model_(model),
       parameters_(parameters),
-      grid_(grid),
+      exchange_(grid.sequence(), parameters.device(), run.parallel),
       recompute_interval_(run.memory.recompute_interval),
       types_{.storage = run.precision == "bfloat16" ? at::kBFloat16 : at::kFloat,
              .compute = parameters.compute_type(),
@@ -80,7 +80,7 @@ at::Tensor Transformer::logits(const LocalBatch& batch) {
 
 SequenceContext Transformer::context_of(const LocalBatch& batch) {
   return {.batch = batch,
-          .sequence = grid_.sequence(),
+          .exchange = exchange_,
           .rope = rotary_embedding(model_, batch.max_position + 1, types_.device),
           .counts = counts_};
 }

@@ -5,10 +5,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "distributed/process_grid.h"
 #include "trainer/activation_store.h"
+#include "trainer/attention_exchange.h"
 #include "trainer/local_batch.h"
 #include "trainer/loss.h"
 #include "trainer/model_config.h"
@@ -44,6 +47,8 @@ class Transformer {
 
   // Waits for the device.
   SelectionStatistics take_statistics();
+  // See AttentionExchange::take_wait_seconds.
+  std::map<std::string, double> take_wait_seconds() { return exchange_.take_wait_seconds(); }
   at::Device device() const { return types_.device; }
   int64_t activation_bytes() const { return peak_activation_bytes_; }
 
@@ -62,7 +67,7 @@ class Transformer {
 
   const ModelConfig& model_;
   ShardedParameters& parameters_;
-  const ProcessGrid& grid_;
+  AttentionExchange exchange_;
   int64_t recompute_interval_;
   LayerTypes types_;
   std::vector<TransformerLayer> layers_;
