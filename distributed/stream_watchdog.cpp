@@ -3,6 +3,7 @@
 #include <sstream>
 #include <utility>
 
+#include "distributed/communicator.h"
 #include "distributed/cuda_check.h"
 #include "distributed/mpi_runtime.h"
 
@@ -18,8 +19,12 @@ bool passed(cudaEvent_t event) { return cudaEventQuery(event) == cudaSuccess; }
 
 }  // namespace
 
-StreamWatchdog::StreamWatchdog(int device, std::chrono::seconds timeout, std::function<std::string()> describe_error)
-    : device_(device), timeout_(timeout), describe_error_(std::move(describe_error)), thread_([this] { run(); }) {}
+StreamWatchdog::StreamWatchdog(int device, std::function<std::chrono::milliseconds()> timeout,
+                               std::function<std::string()> describe_error)
+    : device_(device),
+      timeout_(std::move(timeout)),
+      describe_error_(std::move(describe_error)),
+      thread_([this] { run(); }) {}
 
 StreamWatchdog::~StreamWatchdog() {
   {
@@ -83,10 +88,11 @@ bool StreamWatchdog::has_ended(Collective& collective, Clock::time_point now) co
     if (passed(collective.started)) collective.seen_started = now;
     return false;
   }
-  if (now - collective.seen_started < timeout_) return false;
+  const std::chrono::milliseconds timeout = timeout_();
+  if (now - collective.seen_started < timeout) return false;
   std::ostringstream message;
   message << "collective " << collective.name << " (number " << collective.number << ") did not complete within "
-          << timeout_.count() << " s: " << describe_error_();
+          << in_seconds(timeout) << ": " << describe_error_();
   MpiRuntime::abort(message.str(), kCommunicationFailure);
 }
 

@@ -12,12 +12,12 @@ if (($# != 1)); then
 fi
 folder=$1
 
-# Test programs, without the folder; those of ranks run on 1, 2 and 3 of them.
+# Test programs, without the folder; those of ranks run on 1, 2 and 3 of them, each with a GPU of its own and NCCL where
+# the machine has as many, and sharing GPUs, through host memory, where it has fewer.
 programs=(adamw_test cross_entropy_test dense_attention_test embedding_test host_memory_test index_test invert_lists_test
   pointwise_large_test published_selection_test rms_norm_test rope_test search_test search_tree_test sliding_union_test
-  sparse_attention_gradient_test sparse_attention_test
-  sum_of_squares_test swiglu_test training_step_test)
-rank_programs=(checkpoint_store_test memory_engine_test transformer_ranks_test)
+  sparse_attention_gradient_test sparse_attention_test sum_of_squares_test swiglu_test training_step_test)
+rank_programs=(checkpoint_store_test communicator_test memory_engine_test transformer_ranks_test)
 
 # The machine there has LibTorch and what that needs; other libraries travel.
 pack_libraries() {
@@ -66,6 +66,9 @@ while read -r ranks program; do
     run "$program, $ranks ranks" mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$ranks" "$here/tests/$program"
   fi
 done <"$here/tests.txt"
+# Ranks that are killed or stopped in mid-run.
+run "killed rank" bash "$here/lost_rank_test.sh" KILL 30 "$here/hiptrain" "$here/small_model.json" --tokens 65536
+run "stopped rank" bash "$here/lost_rank_test.sh" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536
 echo "$passed passed, $failed failed"
 ((failed == 0))
 RUN
@@ -81,6 +84,7 @@ done
   printf '1 %s\n' "${programs[@]}"
   for ranks in 1 2 3; do printf "$ranks %s\n" "${rank_programs[@]}"; done
 } >"$folder/tests.txt"
+cp "$root/tests/trainer/lost_rank_test.sh" "$root/tests/trainer/small_model.json" "$folder/"
 pack_libraries
 write_runner
 echo "packed $(du -sh "$folder" | cut -f 1) in $folder; on the machine with the GPU: bash $(basename "$folder")/run.sh"

@@ -30,7 +30,8 @@ AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tok
   key.add_(at::randn_like(key), kKeyNoise);
   return {.query = query,
           .d_output = at::randn_like(query),
-          .keys = {.key = key, .value = at::randn_like(key)},
+          .key = key,
+          .value = at::randn_like(key),
           .document_starts = at::zeros({1}, options.dtype(at::kLong))};
 }
 

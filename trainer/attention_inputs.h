@@ -5,8 +5,6 @@
 
 #include <cstdint>
 
-#include "trainer/hip_attention.h"
-
 namespace hiptrain {
 
 struct AttentionShape {
@@ -15,7 +13,7 @@ struct AttentionShape {
 
 struct AttentionInputs {
   at::Tensor query, d_output;  // (tokens, query heads, head_dim)
-  KeysAndValues keys;
+  at::Tensor key, value;       // (kv heads, tokens, head_dim)
   at::Tensor document_starts;  // (1) int64: one document
 };
 

@@ -3,7 +3,6 @@
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -108,23 +107,35 @@ struct Measurement {
   bool extrapolated = false;
 };
 
-void time_attention(const std::string& name, const BenchAttentionCommand& command, const HipAttention& attention,
+// One layer's attention of a rank alone.
+struct Layer {
+  AttentionExchange& exchange;
+  SequenceShard shard;
+  HipAttention attention;
+};
+
+void time_attention(const std::string& name, const BenchAttentionCommand& command, const Layer& layer,
                     const kernels::AttentionGeometry& host_geometry, const AttentionInputs& inputs,
                     const BlockLists& lists, std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
-  AttentionOutput output;
+  const ExchangeKind kind = layer.attention.exchange_kind();
+  const auto options = inputs.key.options();
+  ExchangedKeys keys(layer.exchange, kind, command.kv_heads, command.head_dim, layer.shard, options);
+  keys.own().key.copy_(inputs.key);
+  keys.own().value.copy_(inputs.value);
+  const QueryTile tile = QueryTile::of(layer.shard, layer.shard.capacity()).front();
+  HipAttention::Pass pass;
   const double forward =
-      seconds_of(device, command.repeats, [&] { output = attention.forward(inputs.query, inputs.keys, lists, 0); });
+      seconds_of(device, command.repeats, [&] { pass = layer.attention.forward(inputs.query, keys, lists, tile); });
   // As in a layer: the gradients of keys and values start from zeros.
   const double backward = seconds_of(device, command.repeats, [&] {
-    KeysAndValues d_keys{.key = at::zeros_like(inputs.keys.key, at::kFloat),
-                         .value = at::zeros_like(inputs.keys.value, at::kFloat)};
-    attention.backward(inputs.query, inputs.keys, lists, 0, output, inputs.d_output, d_keys);
+    KeyGradients d_keys(layer.exchange, kind, command.kv_heads, command.head_dim, layer.shard, options);
+    layer.attention.backward(pass, keys, lists, tile, inputs.d_output, d_keys);
   });
   const Pairs pairs = count_pairs(command, host_geometry, lists);
   const double dim = static_cast<double>(command.head_dim);
-  const auto add = [&](const char* pass, double seconds, double flops) {
-    results.push_back({.name = name + ": " + pass,
+  const auto add = [&](const char* which, double seconds, double flops) {
+    results.push_back({.name = name + ": " + which,
                        .seconds = seconds,
                        .flops = flops * dim * pairs.attended,
                        .whole_flops = flops * dim * pairs.whole});
@@ -134,24 +145,26 @@ void time_attention(const std::string& name, const BenchAttentionCommand& comman
 }
 
 // Returns the lists that the search found.
-BlockLists time_search(const BenchAttentionCommand& command, const AttentionConfig& config,
-                       const HipAttention& attention, const AttentionInputs& inputs,
-                       std::vector<Measurement>& results) {
+BlockLists time_search(const BenchAttentionCommand& command, const AttentionConfig& config, const Layer& layer,
+                       const AttentionInputs& inputs, std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
   const int head_dim = static_cast<int>(command.head_dim), kv_heads = static_cast<int>(command.kv_heads);
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, device);
-  at::Tensor index_query, index_key, picks;
+  const at::ScalarType type = inputs.query.scalar_type();
+  SequenceIndex index(layer.exchange, layer.attention.exchange_kind(), kv_heads, dims.size(0), layer.shard,
+                      inputs.query.options());
+  at::Tensor picks;
   BlockLists lists;
   const auto time = [&](const char* name, const std::function<void()>& work) {
     results.push_back(
         {.name = std::string("own search: ") + name, .seconds = seconds_of(device, command.repeats, work)});
   };
   time("index", [&] {
-    index_query = index_queries(inputs.query, kv_heads, dims, inputs.query.scalar_type());
-    index_key = index_keys(inputs.keys.key, dims, inputs.query.scalar_type());
+    index.own_query().copy_(index_queries(inputs.query, kv_heads, dims, type));
+    index.own_key().copy_(index_keys(inputs.key, dims, type));
   });
-  time("picks", [&] { picks = attention.pick(index_query, index_key); });
-  time("union", [&] { lists = attention.unite(picks); });
+  time("picks", [&] { picks = layer.attention.pick(index); });
+  time("union", [&] { lists = layer.attention.unite(picks); });
   return lists;
 }
 
@@ -160,8 +173,8 @@ std::pair<double, double> time_dense(const AttentionInputs& inputs, int64_t repe
   const at::Device device = inputs.query.device();
   const int64_t tokens = inputs.query.size(0);
   const at::Tensor query = inputs.query.transpose(0, 1).contiguous().unsqueeze(0),
-                   d_output = inputs.d_output.transpose(0, 1).contiguous().unsqueeze(0),
-                   key = inputs.keys.key.unsqueeze(0), value = inputs.keys.value.unsqueeze(0);
+                   d_output = inputs.d_output.transpose(0, 1).contiguous().unsqueeze(0), key = inputs.key.unsqueeze(0),
+                   value = inputs.value.unsqueeze(0);
   at::Tensor output, log_sum_exp, query_starts, key_starts, seed, offset;
   const double forward = seconds_of(device, repeats, [&] {
     auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, /*attn_bias=*/std::nullopt,
@@ -248,8 +261,13 @@ nlohmann::ordered_json bench_length(const BenchAttentionCommand& command, const 
   const AttentionInputs inputs = random_attention_inputs(
       {.query_heads = command.query_heads, .kv_heads = command.kv_heads, .head_dim = command.head_dim}, tokens,
       at::kBFloat16, device);
+  const ParallelSection parallel;
+  AttentionExchange exchange(grid.sequence(), device, parallel);
   const SequenceShard shard(tokens, kernels::kQueryTile, 0, 1);
-  const HipAttention attention(config, shard, inputs.document_starts, grid.sequence(), counts);
+  const Layer layer{
+      .exchange = exchange,
+      .shard = shard,
+      .attention = HipAttention(config, command.kv_heads, shard, inputs.document_starts, exchange, counts)};
   const int64_t first_document = 0;
   const kernels::AttentionGeometry host_geometry{.num_tokens = tokens,
                                                  .document_starts = &first_document,
@@ -259,9 +277,9 @@ nlohmann::ordered_json bench_length(const BenchAttentionCommand& command, const 
                                                  .window = config.window};
   std::vector<Measurement> results;
   const BlockLists fixed = fixed_lists(command, host_geometry, device);
-  time_attention("fixed lists", command, attention, host_geometry, inputs, fixed, results);
-  const BlockLists found = time_search(command, config, attention, inputs, results);
-  time_attention("own search", command, attention, host_geometry, inputs, found, results);
+  time_attention("fixed lists", command, layer, host_geometry, inputs, fixed, results);
+  const BlockLists found = time_search(command, config, layer, inputs, results);
+  time_attention("own search", command, layer, host_geometry, inputs, found, results);
   const int64_t memory = peak_memory_bytes(device);
   if (command.dense_seconds > 0) add_dense(command, inputs, rates, results);
 

@@ -12,6 +12,7 @@
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
+#include "trainer/hip_attention.h"
 #include "trainer/linear.h"
 #include "trainer/machine_rates.h"
 #include "trainer/step_time.h"
@@ -172,52 +173,63 @@ class RateBench {
           {.query_heads = sizes_.query_heads, .kv_heads = sizes_.kv_heads, .head_dim = head_dim}, tokens,
           options_.dtype().toScalarType(), device_);
       LayerSearch layer(config_.attention, inputs, grid_.sequence());
-      const BlockLists lists = layer.attention.unite(layer.attention.pick(layer.index_query, layer.index_key));
+      const BlockLists lists = layer.attention.unite(layer.attention.pick(layer.index));
       measure_kernels(layer, inputs, lists, rates.attention.back());
       if (head_dim == sizes_.head_dims.back()) measure_search(layer, inputs, rates);
     }
   }
 
-  // One layer's attention, and what it searches with.
+  // One layer's attention of a rank alone, and what it searches with.
   struct LayerSearch {
     LayerSearch(const AttentionConfig& config, const AttentionInputs& inputs, Communicator& sequence)
         : shard(inputs.query.size(0), kernels::kQueryTile, 0, 1),
           counts(inputs.query.device()),
-          attention(config, shard, inputs.document_starts, sequence, counts),
-          dims(index_dim_tensor(config, head_dim(inputs), head_dim(inputs), inputs.query.device())) {
+          exchange(sequence, inputs.query.device(), parallel),
+          attention(config, kv_heads(inputs), shard, inputs.document_starts, exchange, counts),
+          dims(index_dim_tensor(config, head_dim(inputs), head_dim(inputs), inputs.query.device())),
+          index(exchange, attention.exchange_kind(), kv_heads(inputs), dims.size(0), shard, inputs.query.options()) {
       make_index(inputs);
     }
     static int head_dim(const AttentionInputs& inputs) { return static_cast<int>(inputs.query.size(2)); }
+    static int kv_heads(const AttentionInputs& inputs) { return static_cast<int>(inputs.key.size(0)); }
     void make_index(const AttentionInputs& inputs) {
       const at::ScalarType type = inputs.query.scalar_type();
-      index_query = index_queries(inputs.query, static_cast<int>(inputs.keys.key.size(0)), dims, type);
-      index_key = index_keys(inputs.keys.key, dims, type);
+      index.own_query().copy_(index_queries(inputs.query, kv_heads(inputs), dims, type));
+      index.own_key().copy_(index_keys(inputs.key, dims, type));
     }
 
     SequenceShard shard;
-    mutable RunningCounts counts;
+    ParallelSection parallel;
+    RunningCounts counts;
+    AttentionExchange exchange;
     HipAttention attention;
-    at::Tensor dims, index_query, index_key;
+    at::Tensor dims;
+    SequenceIndex index;
   };
 
-  void measure_kernels(const LayerSearch& layer, const AttentionInputs& inputs, const BlockLists& lists,
+  void measure_kernels(LayerSearch& layer, const AttentionInputs& inputs, const BlockLists& lists,
                        AttentionRates& rates) const {
     const double tokens = static_cast<double>(inputs.query.size(0));
     const double tiles = static_cast<double>(lists.offsets.size(0) * (lists.offsets.size(1) - 1));
-    const double keys =
+    const double mean_keys =
         executed_keys(config_.attention, static_cast<double>(lists.entries.numel()) / tiles, inputs.query.size(0));
     const double flops_a_key = static_cast<double>(inputs.query.numel());
-    AttentionOutput output;
-    const double forward = seconds_of([&] { output = layer.attention.forward(inputs.query, inputs.keys, lists, 0); });
+    const ExchangeKind kind = layer.attention.exchange_kind();
+    ExchangedKeys keys(layer.exchange, kind, inputs.key.size(0), inputs.key.size(2), layer.shard, inputs.key.options());
+    keys.own().key.copy_(inputs.key);
+    keys.own().value.copy_(inputs.value);
+    const QueryTile tile = QueryTile::of(layer.shard, layer.shard.capacity()).front();
+    HipAttention::Pass pass;
+    const double forward = seconds_of([&] { pass = layer.attention.forward(inputs.query, keys, lists, tile); });
     const double backward = seconds_of([&] {
-      KeysAndValues d_keys{.key = at::zeros_like(inputs.keys.key, at::kFloat),
-                           .value = at::zeros_like(inputs.keys.value, at::kFloat)};
-      layer.attention.backward(inputs.query, inputs.keys, lists, 0, output, inputs.d_output, d_keys);
+      KeyGradients d_keys(layer.exchange, kind, inputs.key.size(0), inputs.key.size(2), layer.shard,
+                          inputs.key.options());
+      layer.attention.backward(pass, keys, lists, tile, inputs.d_output, d_keys);
     });
     rates.forward.tokens.push_back(tokens);
-    rates.forward.rates.push_back(4 * flops_a_key * (keys + kForwardTileKeys) / forward);
+    rates.forward.rates.push_back(4 * flops_a_key * (mean_keys + kForwardTileKeys) / forward);
     rates.backward.tokens.push_back(tokens);
-    rates.backward.rates.push_back(10 * flops_a_key * (keys + kBackwardTileKeys) / backward);
+    rates.backward.rates.push_back(10 * flops_a_key * (mean_keys + kBackwardTileKeys) / backward);
   }
 
   void measure_search(LayerSearch& layer, const AttentionInputs& inputs, MachineRates& rates) const {
@@ -226,10 +238,10 @@ class RateBench {
     AttentionConfig scans = config_.attention, climbs = config_.attention;
     scans.scan_tokens = tokens;
     climbs.scan_tokens = 0;
-    const LayerSearch scan(scans, inputs, grid_.sequence()), tree(climbs, inputs, grid_.sequence());
+    LayerSearch scan(scans, inputs, grid_.sequence()), tree(climbs, inputs, grid_.sequence());
     at::Tensor picks;
-    const double scanning = seconds_of([&] { picks = scan.attention.pick(scan.index_query, scan.index_key); });
-    const double climbing = seconds_of([&] { tree.attention.pick(tree.index_query, tree.index_key); });
+    const double scanning = seconds_of([&] { picks = scan.attention.pick(scan.index); });
+    const double climbing = seconds_of([&] { tree.attention.pick(tree.index); });
     const double listing = seconds_of([&] {
       layer.make_index(inputs);
       layer.attention.unite(picks);

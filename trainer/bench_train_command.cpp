@@ -217,6 +217,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
                               {"memory_peak_bytes", peak_memory_bytes(device)},
                               {"exposed_host_copy_seconds", timings.exposed.host_copies},
                               {"exposed_communication_seconds", timings.exposed.communication},
+                              {"wait_seconds", timings.exposed.exchanges},
                               {"part_seconds", timings.parts},
                               {"comparison", json_of(comparisons)},
                               {"plan", plan_json(plan)}});

@@ -136,6 +136,21 @@ void add_bench_kernels(CLI::App& bench, BenchKernelsCommand& command) {
   app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
 }
 
+void add_bench_communication(CLI::App& bench, BenchCommunicationCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "communication", "all-gather, reduce-scatter, all-to-all, all-reduce between the ranks it is started on");
+  app->add_option("--size", command.bytes, "bytes of the whole, over all ranks, such as 1MB 256MB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber)
+      ->default_str("1MB 16MB 256MB")
+      ->type_name("SIZE...");
+  add_overrides(*app, command.overrides);
+  app->add_option("--repeats", command.repeats, "of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
 void add_bench_rates(CLI::App& bench, BenchRatesCommand& command) {
   CLI::App* app = bench.add_subcommand(
       "rates", "how fast this machine does what a training step is made of, for hiptrain plan --rates");
@@ -211,15 +226,18 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   BenchKernelsCommand bench_kernels;
   BenchRatesCommand bench_rates;
   PlanCommand plan;
+  BenchCommunicationCommand bench_communication;
   ConfigCommand config;
   add_train(program, train);
   add_evaluate(program, evaluate);
   add_export(program, exporting);
   add_attention(program, attention);
-  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention, kernels, rates");
+  CLI::App* bench =
+      program.add_subcommand("bench", "speed on random data: train, attention, communication, kernels, rates");
   bench->require_subcommand(1);
   add_bench_train(*bench, bench_train);
   add_bench_attention(*bench, bench_attention);
+  add_bench_communication(*bench, bench_communication);
   add_bench_kernels(*bench, bench_kernels);
   add_bench_rates(*bench, bench_rates);
   add_plan(program, plan);
@@ -242,6 +260,7 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   const std::string kind = name == "bench" ? bench->get_subcommands().front()->get_name() : "";
   if (kind == "train") line.command = bench_train;
   if (kind == "attention") line.command = bench_attention;
+  if (kind == "communication") line.command = bench_communication;
   if (kind == "kernels") line.command = bench_kernels;
   if (kind == "rates") line.command = bench_rates;
   if (name == "plan") line.command = plan;

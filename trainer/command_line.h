@@ -100,6 +100,14 @@ struct PlanCommand {
   std::filesystem::path json;               // where to write the figures; empty: nowhere
 };
 
+// The collectives between the ranks.
+struct BenchCommunicationCommand {
+  std::vector<int64_t> bytes{int64_t{1} << 20, int64_t{16} << 20, int64_t{256} << 20};  // of the whole
+  std::vector<std::string> overrides;
+  int64_t repeats = 10;
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
 struct DoctorCommand {};
 
 struct ConfigCommand {
@@ -109,8 +117,8 @@ struct ConfigCommand {
 };
 
 using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
-                             BenchAttentionCommand, BenchKernelsCommand, BenchRatesCommand, PlanCommand, DoctorCommand,
-                             ConfigCommand>;
+                             BenchAttentionCommand, BenchCommunicationCommand, BenchKernelsCommand, BenchRatesCommand,
+                             PlanCommand, DoctorCommand, ConfigCommand>;
 
 // What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
 struct CommandLine {

@@ -17,6 +17,7 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi);
 int run_bench_kernels(const BenchKernelsCommand& command, MpiRuntime& mpi);
 int run_bench_rates(const BenchRatesCommand& command, MpiRuntime& mpi);
 int run_plan(const PlanCommand& command, MpiRuntime& mpi);
+int run_bench_communication(const BenchCommunicationCommand& command, MpiRuntime& mpi);
 int run_doctor(MpiRuntime& mpi);
 
 }  // namespace hiptrain

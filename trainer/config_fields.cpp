@@ -179,8 +179,15 @@ std::vector<ConfigField> machine_fields() {
   return {
       {"parallel.sequence", slot<&RunConfig::parallel, &ParallelSection::sequence>, between(0, 1048576),
        "ranks that share a sequence, a divisor of the number of ranks; 0: all"},
+      {"parallel.exchange", slot<&RunConfig::parallel, &ParallelSection::exchange>,
+       one_of({"auto", "allgather", "alltoall"}),
+       "allgather: every rank has all keys and values; alltoall: all tokens of some KV heads, which the ranks of a "
+       "sequence must divide"},
+      {"parallel.exchange_heads", slot<&RunConfig::parallel, &ParallelSection::exchange_heads>, between(0, 65536),
+       "KV heads whose keys and values are exchanged at a time, beside the attention of those before; 0: 256 MiB of "
+       "them"},
       {"parallel.timeout_seconds", slot<&RunConfig::parallel, &ParallelSection::timeout_seconds>, between(1, 31536000),
-       "a collective that takes longer ends the run"},
+       "a collective that takes longer ends the run; within a step, 60 s more than the longest so far"},
   };
 }
 

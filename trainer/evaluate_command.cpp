@@ -6,6 +6,7 @@
 #include <iostream>
 #include <memory>
 
+#include "distributed/sequence_rows.h"
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"

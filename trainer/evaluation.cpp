@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 
+#include "distributed/sequence_rows.h"
 #include "trainer/safetensors.h"
 
 namespace hiptrain {

@@ -45,6 +45,12 @@ inline const void* values_of(const at::Tensor& tensor, const at::Tensor& like) {
   REQUIRE_OF(tensor, tensor.device() == like.device() && tensor.scalar_type() == like.scalar_type());
   return tensor.const_data_ptr();
 }
+// The data of (heads, tokens, dim) values of the same type and on the same device as `like`, each head contiguous.
+inline const void* head_rows_of(const at::Tensor& tensor, const at::Tensor& like) {
+  REQUIRE_OF(tensor, tensor.dim() == 3 && tensor.stride(2) == 1 && tensor.stride(1) == tensor.size(2));
+  REQUIRE_OF(tensor, tensor.device() == like.device() && tensor.scalar_type() == like.scalar_type());
+  return tensor.const_data_ptr();
+}
 inline void* mutable_values_of(const at::Tensor& tensor, const at::Tensor& like) {
   return const_cast<void*>(values_of(tensor, like));
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "data/batch_stream.h"
+#include "distributed/communicator.h"
 #include "distributed/sequence_shard.h"
 
 namespace hiptrain {

@@ -74,7 +74,9 @@ struct TrainSection {
 
 struct ParallelSection {
   int64_t sequence = 0;           // ranks that share a sequence; 0: all
-  int64_t timeout_seconds = 600;  // of one collective
+  std::string exchange = "auto";  // auto | allgather | alltoall
+  int64_t exchange_heads = 0;     // KV heads exchanged at a time; 0: by bytes
+  int64_t timeout_seconds = 600;  // of one collective, where no step's length is known
 };
 
 struct MemorySection {

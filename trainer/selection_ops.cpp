@@ -73,7 +73,7 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::S
   const int num_kv_heads = static_cast<int>(key.size(0));
   at::Tensor index = empty_beside(key, {num_kv_heads, key.size(1), index_dims.size(0)}, type);
   const kernels::IndexParams params{.query = nullptr,
-                                    .key = values_of(key, key),
+                                    .key = head_rows_of(key, key),
                                     .key_head_stride = key.stride(0),
                                     .index_query = nullptr,
                                     .index_key = index.mutable_data_ptr(),
@@ -95,8 +95,8 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                   const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                   const SearchSettings& settings, RunningCounts& counts) {
   at::Tensor picks = empty_beside(index_query, {index_query.size(0), end - begin, settings.picks}, at::kInt);
-  const kernels::SearchParams params{.index_query = values_of(index_query, index_query),
-                                     .index_key = values_of(index_key, index_query),
+  const kernels::SearchParams params{.index_query = head_rows_of(index_query, index_query),
+                                     .index_key = head_rows_of(index_key, index_query),
                                      .index_query_head_stride = index_query.stride(0),
                                      .index_key_head_stride = index_key.stride(0),
                                      .index_element = element_of(index_query),
@@ -120,7 +120,8 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
 BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
                          int64_t end, int64_t max_blocks, RunningCounts& counts) {
   at::Tensor tile_counts = empty_beside(picks, {picks.size(0), kernels::num_tiles(end - begin)}, at::kLong);
-  kernels::UnionParams params{.picks = data_of<int32_t>(picks, picks),
+  REQUIRE_OF(picks, picks.scalar_type() == at::kInt);
+  kernels::UnionParams params{.picks = static_cast<const int32_t*>(head_rows_of(picks, picks)),
                               .picks_head_stride = picks.stride(0),
                               .picks_begin = 0,
                               .counts = tile_counts.mutable_data_ptr<int64_t>(),
@@ -168,7 +169,7 @@ BlockLists published_search(const at::Tensor& query, int64_t queries_begin, cons
   at::Tensor tile_counts = at::empty({key.size(0), kernels::num_tiles(end - begin)}, at::kLong);
   kernels::PublishedSearchParams params{.query = values_of(query, query),
                                         .queries_begin = queries_begin,
-                                        .key = values_of(key, query),
+                                        .key = head_rows_of(key, query),
                                         .key_head_stride = key.stride(0),
                                         .counts = tile_counts.mutable_data_ptr<int64_t>(),
                                         .offsets = nullptr,

@@ -191,6 +191,7 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
           .communication_seconds = grid_.take_communication_seconds(),
           .exposed_host_copy_seconds = exposed.host_copies + optimizer_.take_exposed_seconds(),
           .exposed_communication_seconds = exposed.communication,
+          .wait_seconds = exposed.exchanges,
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),
@@ -266,6 +267,7 @@ void Trainer::evaluate() {
   const BatchStream held_out(open_all(config_.evaluation.path), stream_options(config_, model_, /*shuffle=*/false));
   const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
   transformer_.take_statistics();
+  transformer_.take_wait_seconds();
   log_.evaluation(state_.step, report, seconds_since(begin));
 }
 

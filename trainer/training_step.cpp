@@ -28,6 +28,7 @@ double clipping(double gradient_norm, double limit) {
 StepResult train_step(const std::vector<LocalBatch>& batches, double learning_rate, double max_grad_norm,
                       Transformer& transformer, ShardedAdamW& optimizer, const ProcessGrid& grid,
                       int64_t& optimizer_steps) {
+  const StepTimeout timeout(grid);
   const ProfiledRange range("step");
   const int64_t num_targets = count_targets(batches, grid.control());  // known before: the only division
   transformer.zero_gradients();

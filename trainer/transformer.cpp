@@ -39,6 +39,7 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
     : model_(model),
       parameters_(parameters),
       grid_(grid),
+      exchange_(grid.sequence(), parameters.device(), run.parallel),
       types_{.storage = run.precision == "bfloat16" ? at::kBFloat16 : at::kFloat,
              .compute = parameters.compute_type(),
              .device = parameters.device()},
@@ -82,7 +83,7 @@ at::Tensor Transformer::logits(const LocalBatch& batch) {
 
 SequenceContext Transformer::context_of(const LocalBatch& batch) {
   return {.batch = batch,
-          .sequence = grid_.sequence(),
+          .exchange = exchange_,
           .rope = rotary_embedding(model_, batch.max_position + 1, types_.device),
           .counts = counts_};
 }
@@ -208,8 +209,10 @@ void Transformer::record(int64_t layer, const BlockLists& lists) {
 ExposedSeconds Transformer::take_exposed_seconds() {
   const double units = weights_.take_exposed_seconds() + (gradients_ ? gradients_->take_exposed_seconds() : 0);
   const double inputs = store_ ? store_->take_exposed_seconds() : 0;
-  if (grid_.world().size() > 1) return {.host_copies = inputs, .communication = units};
-  return {.host_copies = inputs + units, .communication = 0};
+  if (grid_.world().size() == 1) return {.host_copies = inputs + units, .communication = 0, .exchanges = {}};
+  ExposedSeconds exposed{.host_copies = inputs, .communication = units, .exchanges = exchange_.take_wait_seconds()};
+  for (const auto& [name, seconds] : exposed.exchanges) exposed.communication += seconds;
+  return exposed;
 }
 
 SelectionStatistics Transformer::take_statistics() {

@@ -5,11 +5,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "distributed/process_grid.h"
 #include "trainer/activation_store.h"
+#include "trainer/attention_exchange.h"
 #include "trainer/gathered_weights.h"
 #include "trainer/gradient_buffers.h"
 #include "trainer/local_batch.h"
@@ -34,6 +37,7 @@ struct SelectionStatistics {
 // Seconds of a step in which the device waited for what goes on beside its computation.
 struct ExposedSeconds {
   double host_copies = 0, communication = 0;
+  std::map<std::string, double> exchanges;  // of communication, the exchanges of attention
 };
 
 // Where a resolved run keeps layer inputs.
@@ -92,6 +96,7 @@ class Transformer {
   const ModelConfig& model_;
   ShardedParameters& parameters_;
   const ProcessGrid& grid_;
+  AttentionExchange exchange_;
   LayerTypes types_;
   std::vector<TransformerLayer> layers_;
   ChunkedLoss loss_;

@@ -410,7 +410,7 @@ template <int kHeadDim>
 void launch(const SparseAttentionBackwardParams& params, const BackwardRow* rows, const Plan& plan, Stream stream) {
   const SparseAttentionParams& forward = params.forward;
   const int64_t num_tokens = forward.geometry.num_tokens, stride = forward.key_head_stride;
-  const int64_t token_stride = int64_t{forward.num_query_heads} * kHeadDim;
+  const int64_t token_stride = int64_t{forward.token_heads} * kHeadDim;
   const auto queries = [&](const void* base) {
     return tensor_map(base, kHeadDim, forward.num_queries, forward.num_query_heads, token_stride, kHeadDim);
   };

@@ -176,7 +176,7 @@ class Multiplier {
   }
 
   __device__ int64_t element(int64_t token, int head) const {
-    return (token * params_.forward.num_query_heads + head) * kHeadDim;
+    return (token * params_.forward.token_heads + head) * kHeadDim;
   }
 
   // scores become the gradients of the scores.

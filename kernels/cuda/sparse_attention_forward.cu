@@ -297,7 +297,7 @@ class Multiplier {
     for (int half = 0; half < 2; ++half) {
       const int64_t token = item.tile * kQueryTile + lane_.row(half);
       if (token >= params_.num_queries) continue;
-      const int64_t row = token * params_.num_query_heads + head;
+      const int64_t row = token * params_.token_heads + head;
       const bool empty = rows.sum[half] == 0;  // no key, or only scores of -infinity
       const float inverse = empty ? 0.0f : 1 / rows.sum[half];
       if (threadIdx.x % 4 == 0)
@@ -345,9 +345,9 @@ __global__ void __launch_bounds__(kPairThreads, 1)
 template <int kHeadDim>
 void launch(const SparseAttentionParams& params, Stream stream) {
   const AttentionGeometry& geometry = params.geometry;
-  const int64_t head_dim = kHeadDim, query_heads = params.num_query_heads;
+  const int64_t head_dim = kHeadDim, token_elements = params.token_heads * head_dim;
   const Maps maps{
-      tensor_map(params.query, head_dim, params.num_queries, query_heads, query_heads * head_dim, head_dim),
+      tensor_map(params.query, head_dim, params.num_queries, params.num_query_heads, token_elements, head_dim),
       tensor_map(params.key, head_dim, geometry.num_tokens, params.num_kv_heads, head_dim, params.key_head_stride),
       tensor_map(params.value, head_dim, geometry.num_tokens, params.num_kv_heads, head_dim, params.key_head_stride)};
   const QueryItems items(params);

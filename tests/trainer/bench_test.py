@@ -55,6 +55,39 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
                for event in events)
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_communication(ranks, tmp_path):
+    result = subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), str(PROGRAM),
+         "bench", "communication", "--size", "3KB", "3MB", "--repeats", "2", "--set", "device=cpu", "--json",
+         str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["ranks"] == ranks and figures["groups"] == 1
+    names = ["all-gather", "reduce-scatter", "all-to-all", "all-reduce", "copy on the device"]
+    assert [(line["name"], line["bytes"]) for line in figures["results"]] == [
+        (name, size) for size in (3 << 10, 3 << 20) for name in names]
+    for line in figures["results"]:
+        share = {"copy on the device": 1, "all-reduce": 2 * (ranks - 1) / ranks}.get(line["name"], (ranks - 1) / ranks)
+        assert line["seconds"] > 0
+        assert line["link_bytes_per_s"] == pytest.approx(share * line["bytes"] / line["seconds"])
+        assert line["name"] in result.stdout
+
+
+def test_waits_are_parts_of_the_step(small_model, tmp_path):
+    result = subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", str(PROGRAM), "bench",
+         "train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "1", "--json",
+         str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200"],
+        capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    waits = {name: seconds for name, seconds in figures["wait_seconds"].items() if seconds > 0}
+    assert waits.keys() == {"wait: index and picks", "wait: keys and values", "wait: gradients of keys"}
+    for name, seconds in waits.items():
+        assert figures["part_seconds"][name] == pytest.approx(seconds, rel=0.05, abs=1e-4)
+
+
 def test_shipped_shapes_are_the_models():
     assert {path.stem for path in MODELS} == PARAMETERS.keys()
     for path in MODELS:

@@ -53,6 +53,12 @@ TEST(CommandLine, Benches) {
   EXPECT_THAT(pass.groups, ElementsAre("norm", "adamw"));
   EXPECT_EQ(pass.repeats, 3);
   EXPECT_EQ(pass.json, "j");
+  const CommandLine communication =
+      read({"bench", "communication", "--size", "4KB", "2MB", "--repeats", "3", "--set", "device=cpu"});
+  ASSERT_TRUE(communication.ready) << communication.message;
+  EXPECT_THAT(std::get<BenchCommunicationCommand>(communication.command).bytes, ElementsAre(4096, 2 << 20));
+  EXPECT_EQ(std::get<BenchCommunicationCommand>(communication.command).repeats, 3);
+
   EXPECT_EQ(read({"bench"}).exit_code, kUserMistake);
   EXPECT_EQ(read({"bench", "train"}).exit_code, kUserMistake);
 }

@@ -118,6 +118,8 @@ train:
   on_signal: abandon_step
 parallel:
   sequence: 4
+  exchange: allgather
+  exchange_heads: 3
   timeout_seconds: 30
 memory:
   gpu: 60 GiB
@@ -427,6 +429,9 @@ TEST_F(ConfigReaderTest, WhatTrainingNeeds) {
                   "--set 'attention.selection=published_own_tile': error: attention.selection: published_own_tile "
                   "sees the future and is for evaluation only; valid for training: picks, published"));
   EXPECT_THAT(errors_of({}, {"attention.selection=published_own_tile"}), IsEmpty());
+  EXPECT_THAT(errors_of({}, {"attention.selection=published", "parallel.exchange=alltoall"}),
+              ElementsAre("--set 'parallel.exchange=alltoall': error: parallel.exchange: alltoall is not valid with a "
+                          "published selection; valid: auto, allgather"));
   // Of a file that cannot be read nobody knows what it lacks.
   EXPECT_THAT(errors_of({"none.yaml"}, {}, RunPurpose::kTraining),
               ElementsAre("none.yaml: error: cannot be read: No such file or directory"));
@@ -435,14 +440,23 @@ TEST_F(ConfigReaderTest, WhatTrainingNeeds) {
 TEST_F(ConfigReaderTest, ChecksAgainstTheModel) {
   const RunConfig config = read(
       "attention:\n  index_dims: 66\n  layers: [{layers: 2-4, index_dims: [63, 64]}]\n"
-      "parallel: {sequence: 4}\n");
+      "parallel: {sequence: 4, exchange: alltoall}\n");
+  ModelConfig model{};
+  model.num_layers = 4;
+  model.head_dim = 64;
+  model.num_kv_heads = 6;
   EXPECT_THAT(
-      check_against_model(config, /*num_layers=*/4, /*head_dim=*/64, /*num_ranks=*/6),
+      check_against_model(config, model, /*num_ranks=*/6),
       ElementsAre("error: attention.layers: there is no layer 4; the model has layers 0 to 3",
                   "error: attention.layers: layers 2, 3, 4: index_dims: there is no dim 64; the model's head_dim is "
                   "64: valid are 0 to 63",
-                  "error: parallel.sequence: 4 does not divide the number of ranks, 6; valid: 0 (all), 1, 2, 3, 6"));
-  EXPECT_THAT(check_against_model(config, 5, 128, 8), IsEmpty());
+                  "error: parallel.sequence: 4 does not divide the number of ranks, 6; valid: 0 (all), 1, 2, 3, 6",
+                  "error: parallel.exchange: alltoall, but the 4 ranks of a sequence do not divide the model's 6 KV "
+                  "heads; valid: auto, allgather"));
+  model.num_layers = 5;
+  model.head_dim = 128;
+  model.num_kv_heads = 8;
+  EXPECT_THAT(check_against_model(config, model, 8), IsEmpty());
 }
 
 // configs/fields.md is what `hiptrain config --help-fields --markdown` prints.

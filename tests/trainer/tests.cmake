@@ -17,6 +17,12 @@ hiptrain_add_test(memory_plan_test SOURCES trainer/memory_plan_test.cpp LIBS hip
 hiptrain_add_test(config_reader_test SOURCES trainer/config_reader_test.cpp LIBS hiptrain_trainer)
 target_compile_definitions(config_reader_test PRIVATE HIPTRAIN_FIELDS_PAGE="${PROJECT_SOURCE_DIR}/configs/fields.md")
 
+# KILL ends at once, by mpirun; the end by heartbeat takes a minute and is run with the tests on GPUs.
+add_test(NAME lost_rank_test
+  COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/lost_rank_test.sh KILL 30 $<TARGET_FILE:hiptrain>
+          ${CMAKE_CURRENT_LIST_DIR}/small_model.json --tokens 4096 --set device=cpu)
+set_tests_properties(lost_rank_test PROPERTIES TIMEOUT 120 ENVIRONMENT OMP_NUM_THREADS=1)
+
 foreach(part "logits" "not logits")
   string(REPLACE "not logits" "training" name ${part})
   add_test(NAME parity_${name}_test
