@@ -79,7 +79,7 @@ class Trainer {
   Transformer transformer_;
   CheckpointStore checkpoints_;
   MetricsLog log_;
-  double matmul_rate_;                            // FLOP/s of this rank: what MFU is measured against
+  double matmul_rate_;  // FLOP/s of this rank: what MFU is measured against
   StopSignal stop_signal_;
   TrainingState state_;
   int64_t last_saved_step_ = -1;
