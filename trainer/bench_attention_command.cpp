@@ -23,7 +23,6 @@
 #include "trainer/device.h"
 #include "trainer/hip_attention.h"
 #include "trainer/metrics_log.h"
-#include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
@@ -38,11 +37,12 @@ constexpr double kQueryNoise = 1.3, kKeyNoise = 0.5;  // lists come out about 34
 
 struct Inputs {
   at::Tensor query, d_output;  // (tokens, query heads, head_dim) bfloat16
-  at::Tensor key, value;       // (kv heads, tokens, head_dim) bfloat16
-  at::Tensor document_starts;  // (1) int64
+  ExchangedKeys keys;
 };
 
-Inputs random_inputs(const BenchAttentionCommand& command, int64_t tokens, at::Device device) {
+Inputs random_inputs(const BenchAttentionCommand& command, const SequenceShard& shard, AttentionExchange& exchange,
+                     at::Device device) {
+  const int64_t tokens = shard.num_tokens();
   const auto options = at::TensorOptions(at::kBFloat16).device(device);
   const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens,
                 group = command.query_heads / command.kv_heads;
@@ -52,14 +52,13 @@ Inputs random_inputs(const BenchAttentionCommand& command, int64_t tokens, at::D
                                     .repeat_interleave(kStretchTokens)
                                     .narrow(0, 0, tokens);
   const at::Tensor vectors = subjects.index_select(0, subject_of);  // (tokens, kv heads, head_dim)
-  at::Tensor query = vectors.repeat_interleave(group, 1), key = vectors.transpose(0, 1).contiguous();
+  at::Tensor query = vectors.repeat_interleave(group, 1);
   query.add_(at::randn_like(query), kQueryNoise);
-  key.add_(at::randn_like(key), kKeyNoise);
-  return {.query = query,
-          .d_output = at::randn_like(query),
-          .key = key,
-          .value = at::randn_like(key),
-          .document_starts = at::zeros({1}, options.dtype(at::kLong))};
+  ExchangedKeys keys(exchange, ExchangeKind::kAllGather, command.kv_heads, command.head_dim, shard, options);
+  at::Tensor key = keys.own().key, value = keys.own().value;
+  key.copy_(vectors.transpose(0, 1)).add_(at::randn_like(key), kKeyNoise);
+  value.normal_();
+  return {.query = query, .d_output = at::randn_like(query), .keys = std::move(keys)};
 }
 
 // Blocks of one tile: half of them near (distances spread evenly over orders of magnitude), a quarter anywhere, a
@@ -135,21 +134,6 @@ Pairs count_pairs(const BenchAttentionCommand& command, const kernels::Attention
           .whole = heads * local.whole + group * row_keys * kernels::kQueryTile * entries};
 }
 
-// Median seconds on the device, after one run unheard.
-double seconds_of(at::Device device, int64_t repeats, const std::function<void()>& work) {
-  work();
-  std::vector<double> seconds;
-  for (int64_t i = 0; i < repeats; ++i) {
-    Profile profile(device);
-    {
-      const ProfiledRange range("work");
-      work();
-    }
-    seconds.push_back(profile.finish().front().seconds);
-  }
-  return median(seconds);
-}
-
 struct Measurement {
   std::string name;
   double seconds = 0;
@@ -165,22 +149,18 @@ struct Layer {
 };
 
 void time_attention(const std::string& name, const BenchAttentionCommand& command, const Layer& layer,
-                    const kernels::AttentionGeometry& host_geometry, const Inputs& inputs, const BlockLists& lists,
+                    const kernels::AttentionGeometry& host_geometry, Inputs& inputs, const BlockLists& lists,
                     std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
-  const ExchangeKind kind = layer.attention.exchange_kind();
-  const auto options = inputs.key.options();
-  ExchangedKeys keys(layer.exchange, kind, command.kv_heads, command.head_dim, layer.shard, options);
-  keys.own().key.copy_(inputs.key);
-  keys.own().value.copy_(inputs.value);
   const QueryTile tile = QueryTile::of(layer.shard, layer.shard.capacity()).front();
   HipAttention::Pass pass;
-  const double forward =
-      seconds_of(device, command.repeats, [&] { pass = layer.attention.forward(inputs.query, keys, lists, tile); });
+  const double forward = seconds_of(device, command.repeats,
+                                    [&] { pass = layer.attention.forward(inputs.query, inputs.keys, lists, tile); });
   // As in a layer: the gradients of keys and values start from zeros.
   const double backward = seconds_of(device, command.repeats, [&] {
-    KeyGradients d_keys(layer.exchange, kind, command.kv_heads, command.head_dim, layer.shard, options);
-    layer.attention.backward(pass, keys, lists, tile, inputs.d_output, d_keys);
+    KeyGradients d_keys(layer.exchange, layer.attention.exchange_kind(), command.kv_heads, command.head_dim,
+                        layer.shard, inputs.query.options());
+    layer.attention.backward(pass, inputs.keys, lists, tile, inputs.d_output, d_keys);
   });
   const Pairs pairs = count_pairs(command, host_geometry, lists);
   const double dim = static_cast<double>(command.head_dim);
@@ -211,7 +191,7 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
   };
   time("index", [&] {
     index.own_query().copy_(index_queries(inputs.query, kv_heads, dims, type));
-    index.own_key().copy_(index_keys(inputs.key, dims, type));
+    index.own_key().copy_(index_keys(inputs.keys.own().key, dims, type));
   });
   time("picks", [&] { picks = layer.attention.pick(index); });
   time("union", [&] { lists = layer.attention.unite(picks); });
@@ -223,8 +203,8 @@ std::pair<double, double> time_dense(const Inputs& inputs, int64_t repeats) {
   const at::Device device = inputs.query.device();
   const int64_t tokens = inputs.query.size(0);
   const at::Tensor query = inputs.query.transpose(0, 1).contiguous().unsqueeze(0),
-                   d_output = inputs.d_output.transpose(0, 1).contiguous().unsqueeze(0), key = inputs.key.unsqueeze(0),
-                   value = inputs.value.unsqueeze(0);
+                   d_output = inputs.d_output.transpose(0, 1).contiguous().unsqueeze(0),
+                   key = inputs.keys.own().key.unsqueeze(0), value = inputs.keys.own().value.unsqueeze(0);
   at::Tensor output, log_sum_exp, query_starts, key_starts, seed, offset;
   const double forward = seconds_of(device, repeats, [&] {
     auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, /*attn_bias=*/std::nullopt,
@@ -308,14 +288,14 @@ nlohmann::ordered_json bench_length(const BenchAttentionCommand& command, const 
                                     const ProcessGrid& grid, at::Device device, DenseRates& rates) {
   reset_peak_memory(device);
   RunningCounts counts(device);
-  const Inputs inputs = random_inputs(command, tokens, device);
   const ParallelSection parallel;
   AttentionExchange exchange(grid.sequence(), device, parallel);
   const SequenceShard shard(tokens, kernels::kQueryTile, 0, 1);
-  const Layer layer{
-      .exchange = exchange,
-      .shard = shard,
-      .attention = HipAttention(config, command.kv_heads, shard, inputs.document_starts, exchange, counts)};
+  Inputs inputs = random_inputs(command, shard, exchange, device);
+  const at::Tensor document_starts = at::zeros({1}, at::TensorOptions(at::kLong).device(device));
+  const Layer layer{.exchange = exchange,
+                    .shard = shard,
+                    .attention = HipAttention(config, command.kv_heads, shard, document_starts, exchange, counts)};
   const int64_t first_document = 0;
   const kernels::AttentionGeometry host_geometry{.num_tokens = tokens,
                                                  .document_starts = &first_document,

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "trainer/atomic_file.h"
+#include "trainer/profiler.h"
 
 namespace hiptrain {
 
@@ -35,6 +36,20 @@ double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<int64_t>(values.size() - 1) / 2;
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+double seconds_of(at::Device device, int64_t repeats, const std::function<void()>& work, int64_t calls) {
+  work();
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < repeats; ++i) {
+    Profile profile(device);
+    {
+      const ProfiledRange range("calls");
+      for (int64_t call = 0; call < calls; ++call) work();
+    }
+    seconds.push_back(profile.finish().front().seconds / static_cast<double>(calls));
+  }
+  return median(seconds);
 }
 
 void write_report(const std::filesystem::path& path, const nlohmann::ordered_json& report) {

@@ -134,6 +134,20 @@ void add_bench_communication(CLI::App& bench, BenchCommunicationCommand& command
   app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
 }
 
+void add_bench_kernels(CLI::App& bench, BenchKernelsCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "kernels", "every kernel outside attention at models' shapes, beside a copy; the loss beside its products");
+  app->add_option(
+         "group", command.groups,
+         "norm, rope, swiglu, embedding, cross-entropy, loss, adamw, sum-of-squares, index, lists; all without")
+      ->type_name("NAME");
+  add_overrides(*app, command.overrides);
+  app->add_option("--repeats", command.repeats, "of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
 void add_config(CLI::App& program, ConfigCommand& command) {
   CLI::App* app = program.add_subcommand("config", "print a resolved config, or help on its fields");
   app->add_option("config", command.configs, "YAML files; later ones win")->type_name("FILE");
@@ -167,15 +181,17 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   BenchTrainCommand bench_train;
   BenchAttentionCommand bench_attention;
   BenchCommunicationCommand bench_communication;
+  BenchKernelsCommand bench_kernels;
   ConfigCommand config;
   add_train(program, train);
   add_evaluate(program, evaluate);
   add_export(program, exporting);
   add_attention(program, attention);
-  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention, communication");
+  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention, kernels, communication");
   bench->require_subcommand(1);
   add_bench_train(*bench, bench_train);
   add_bench_attention(*bench, bench_attention);
+  add_bench_kernels(*bench, bench_kernels);
   add_bench_communication(*bench, bench_communication);
   program.add_subcommand("doctor", "versions, devices, ranks, disk; a product and an all-reduce; what is missing");
   add_config(program, config);
@@ -197,6 +213,7 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   if (benched == "train") line.command = bench_train;
   if (benched == "attention") line.command = bench_attention;
   if (benched == "communication") line.command = bench_communication;
+  if (benched == "kernels") line.command = bench_kernels;
   if (name == "doctor") line.command = DoctorCommand{};
   if (name == "config") line.command = config;
   line.ready = true;

@@ -77,6 +77,14 @@ struct BenchCommunicationCommand {
   std::filesystem::path json;  // where to write the figures; empty: nowhere
 };
 
+// Every kernel outside attention on random values.
+struct BenchKernelsCommand {
+  std::vector<std::string> groups;  // of kernels; empty: all
+  std::vector<std::string> overrides;
+  int64_t repeats = 11;
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
 struct DoctorCommand {};
 
 struct ConfigCommand {
@@ -85,8 +93,9 @@ struct ConfigCommand {
   bool help_fields = false, markdown = false;
 };
 
-using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
-                             BenchAttentionCommand, BenchCommunicationCommand, DoctorCommand, ConfigCommand>;
+using Command =
+    std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
+                 BenchAttentionCommand, BenchKernelsCommand, BenchCommunicationCommand, DoctorCommand, ConfigCommand>;
 
 // What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
 struct CommandLine {

@@ -15,6 +15,7 @@ int run_attention(const AttentionCommand& command, MpiRuntime& mpi);
 int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi);
 int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi);
 int run_bench_communication(const BenchCommunicationCommand& command, MpiRuntime& mpi);
+int run_bench_kernels(const BenchKernelsCommand& command, MpiRuntime& mpi);
 int run_doctor(MpiRuntime& mpi);
 
 }  // namespace hiptrain

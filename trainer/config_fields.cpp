@@ -72,8 +72,8 @@ std::vector<ConfigField> attention_fields() {
        "hip: sinks, window and picked blocks; dense: all earlier tokens"},
       {"attention.selection", slot<&RunConfig::attention, &AttentionConfig::selection>,
        one_of({"picks", "published", "published_own_tile"}),
-       "picks: every token picks; published: one list a tile, of the paper; published_own_tile sees the future: "
-       "for evaluation only"},
+       "picks: every token picks; published: one list a tile, of the paper, for comparison (slow: on the CPU); "
+       "published_own_tile sees the future: for evaluation only"},
       {"attention.window", slot<&RunConfig::attention, &AttentionConfig::window>, at_least(1),
        "latest tokens that are always attended"},
       {"attention.sink_tokens", slot<&RunConfig::attention, &AttentionConfig::sink_tokens>, at_least(0),
@@ -102,6 +102,10 @@ std::vector<ConfigField> attention_fields() {
        "published: every n-th query of a tile selects"},
       {"attention.scale", slot<&RunConfig::attention, &AttentionConfig::scale>, at_least(0),
        "of the scores; 0: 1 / sqrt(head_dim)"},
+      {"attention.deterministic",
+       slot<&RunConfig::attention, &AttentionConfig::deterministic>,
+       {},
+       "dense layers on a GPU by our own kernels: the last bits of cuDNN's gradients differ from run to run"},
       {"attention.layers",
        slot<&RunConfig::attention_layers>,
        {},

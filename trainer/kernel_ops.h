@@ -20,6 +20,7 @@ class RunningCounts {
   int64_t* nan_scores() { return values_.mutable_data_ptr<int64_t>(); }           // that counted as -infinity
   int64_t* dropped_entries() { return values_.mutable_data_ptr<int64_t>() + 1; }  // beyond attention.max_blocks
   void observe_list_length(const at::Tensor& longest);                            // (1) int64
+  void add_nan_scores(int64_t count);                                             // that were counted elsewhere
 
   struct Values {
     int64_t nan_scores, dropped_entries, longest_list;
@@ -104,8 +105,8 @@ struct PublishedSettings {
   int64_t blocks, beam, query_stride;
   bool own_tile;
 };
-// Lists of the paper's selection for tokens [begin, end), on the CPU only. query: (tokens from queries_begin on, query
-// heads, head_dim); key: (kv heads, all tokens, head_dim).
+// Lists of the paper's selection for tokens [begin, end). query: (tokens from queries_begin on, query heads, head_dim);
+// key: (kv heads, all tokens, head_dim). Computed on the CPU, from copies where these are on a GPU: slow.
 BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
                             const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                             const PublishedSettings& settings, RunningCounts& counts);

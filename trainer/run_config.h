@@ -37,6 +37,7 @@ struct AttentionConfig {
   int64_t blocks = 16;                  // published: blocks of a tile's list
   int64_t query_stride = 8;             // published: every n-th query selects
   double scale = 0;                     // 0: 1 / sqrt(head_dim)
+  bool deterministic = false;           // dense layers on a GPU by our kernels: cuDNN's gradients are not
 };
 
 struct LayerAttention {

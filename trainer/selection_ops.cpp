@@ -1,7 +1,6 @@
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
-
-#include <stdexcept>
 
 #include "kernels/hip_selection.h"
 #include "trainer/kernel_call.h"
@@ -39,6 +38,8 @@ void RunningCounts::observe_list_length(const at::Tensor& longest) {
   at::Tensor mine = values_.narrow(0, 2, 1);
   at::maximum_out(mine, mine, longest.view({1}));
 }
+
+void RunningCounts::add_nan_scores(int64_t count) { values_.narrow(0, 0, 1).add_(count); }
 
 RunningCounts::Values RunningCounts::take() {
   const at::Tensor host = values_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
@@ -141,13 +142,30 @@ BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeomet
   return lists;
 }
 
+namespace {
+
+// The host waits for the copies.
+BlockLists search_from_copies(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
+                              const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                              const PublishedSettings& settings, RunningCounts& counts) {
+  const at::Tensor starts = at::from_blob(const_cast<int64_t*>(geometry.document_starts), {geometry.num_documents},
+                                          query.options().dtype(at::kLong))
+                                .cpu();
+  kernels::AttentionGeometry host_geometry = geometry;
+  host_geometry.document_starts = starts.const_data_ptr<int64_t>();
+  RunningCounts host_counts(at::kCPU);
+  const BlockLists lists =
+      published_search(query.cpu(), queries_begin, key.cpu(), host_geometry, begin, end, settings, host_counts);
+  counts.add_nan_scores(host_counts.take().nan_scores);
+  return {.offsets = lists.offsets.to(query.device()), .entries = lists.entries.to(query.device())};
+}
+
+}  // namespace
+
 BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
                             const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                             const PublishedSettings& settings, RunningCounts& counts) {
-  if (query.is_cuda())
-    throw std::invalid_argument(
-        "attention.selection: published and published_own_tile are computed on the CPU only; set device: cpu, or "
-        "attention.selection: picks");
+  if (query.is_cuda()) return search_from_copies(query, queries_begin, key, geometry, begin, end, settings, counts);
   at::Tensor tile_counts = at::empty({key.size(0), kernels::num_tiles(end - begin)}, at::kLong);
   kernels::PublishedSearchParams params{.query = values_of(query, query),
                                         .queries_begin = queries_begin,

@@ -1,10 +1,9 @@
-// What the attention kernels of Hopper share: which blocks a tile of queries attends to, shared memory as the tensor
-// cores read it, and the ring of buffers between the warp that loads and the warpgroups that multiply.
+// What the attention kernels of Hopper share: which blocks a tile of queries attends to, and shared memory as the
+// tensor cores read it.
 //
 // A warpgroup (128 threads) works on kTileRows rows: one query head of a tile's 64 tokens, or one block's 64 keys.
 #pragma once
 
-#include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/bfloat16.h>
 
@@ -12,6 +11,7 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
 
+#include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/hip_selection.h"
 #include "kernels/sparse_attention.h"
@@ -19,11 +19,9 @@
 namespace hiptrain::kernels {
 
 using bfloat16 = cutlass::bfloat16_t;
-using Barrier = cutlass::arch::ClusterTransactionBarrier;
 
 constexpr int kTileRows = 64;
 constexpr int kBlockKeys = 64;
-constexpr int kWarpgroupThreads = 128;
 static_assert(kTileRows == kQueryTile && kTileRows == kBoxRows && kBlockKeys == kBoxRows);
 
 // Which rows of a tile see a block: all from first_row on; in the tile's own block row i only keys up to i.
@@ -77,41 +75,6 @@ class TileBlocks {
   const uint32_t* last_entry_ = nullptr;
   int32_t num_entries_ = 0, num_window_, num_sinks_, window_last_, sink_last_, own_;
 };
-
-// A position in a ring of buffers. `phase` is the parity of the barriers' present round.
-template <int kStages>
-struct RingPosition {
-  int stage = 0;
-  uint32_t phase = 0;
-
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-};
-
-// A buffer of the ring is full when all its bytes have arrived, and empty when its readers have said so.
-template <int kStages>
-struct RingBarriers {
-  Barrier full[kStages], empty[kStages];
-
-  __device__ void init(int num_readers) {
-    for (int i = 0; i < kStages; ++i) {
-      full[i].init(1);
-      empty[i].init(num_readers);
-    }
-  }
-  __device__ void wait_full(RingPosition<kStages> at) { full[at.stage].wait(at.phase); }
-  __device__ void wait_empty(RingPosition<kStages> at) { empty[at.stage].wait(at.phase ^ 1); }
-};
-
-// A warp says that it has read what a barrier guards: all its lanes have.
-__device__ inline void arrive_as_warp(Barrier& barrier) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) barrier.arrive();
-}
 
 // Rows by head_dim in shared memory: panels of 64 columns, each with its rows after each other, swizzled. As operand
 // of a product over head_dim, and transposed as operand of a product over the rows.

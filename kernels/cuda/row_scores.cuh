@@ -11,20 +11,21 @@ namespace hiptrain::kernels {
 
 constexpr int kScoreThreads = 256;
 
-// Used by all kScoreThreads threads of a thread block.
+// Used by all kScoreThreads threads of a thread block. A thread multiplies 4 rows with every 16th key.
 class RowScores {
  public:
   static int64_t bytes(int num_dims, int num_keys) {
-    return ((kQueryTile + num_keys) * int64_t{num_dims} + kScoreThreads) * static_cast<int64_t>(sizeof(float));
+    const int64_t floats = kQueryTile * num_dims + int64_t{num_keys} * (num_dims + 1) + kKeyLanes * kQueryTile;
+    return floats * static_cast<int64_t>(sizeof(float));
   }
 
-  // memory: bytes(num_dims, num_keys) of shared memory.
+  // memory: bytes(num_dims, num_keys) of shared memory, 16-byte aligned. num_keys: 16, 32, or a multiple of 64.
   __device__ RowScores(float* memory, int num_dims, int num_keys)
       : num_dims_(num_dims),
         num_keys_(num_keys),
         columns_(memory),
-        keys_(columns_ + kQueryTile * num_dims),
-        lane_best_(keys_ + num_keys * num_dims) {}
+        lane_best_(columns_ + kQueryTile * num_dims),
+        keys_(lane_best_ + kKeyLanes * kQueryTile) {}
 
   // rows (num_rows, num_dims) from an offset on; missing rows are zeros.
   __device__ void set_rows(const void* rows, ElementType element, int64_t offset, int num_rows) {
@@ -41,7 +42,7 @@ class RowScores {
     for (int i = threadIdx.x; i < kQueryTile * row_dims; i += kScoreThreads) {
       const int row = i / row_dims, dim = i % row_dims;
       float value = row < num_rows ? load_element(rows, element, offset + i) : 0.0f;
-      value = value > finite ? finite : value < -finite ? -finite : value;  // a NaN stays
+      value = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
       columns_[2 * dim * kQueryTile + row] = value > 0 ? value : 0.0f;
       columns_[(2 * dim + 1) * kQueryTile + row] = value < 0 ? value : 0.0f;
     }
@@ -51,7 +52,7 @@ class RowScores {
   __device__ void set_keys(const void* keys, ElementType element, int64_t offset) {
     __syncthreads();  // nobody reads the keys before
     for (int i = threadIdx.x; i < num_keys_ * num_dims_; i += kScoreThreads) {
-      keys_[i] = load_element(keys, element, offset + i);
+      keys_[i + i / num_dims_] = load_element(keys, element, offset + i);
     }
     __syncthreads();
   }
@@ -59,17 +60,20 @@ class RowScores {
   // Thread r < kQueryTile gets the best score of row r, a NaN being -infinity. NaNs of rows [first_row, end_row) are
   // counted.
   __device__ float best(int first_row, int end_row) {
-    const int row = threadIdx.x % kQueryTile, lane = threadIdx.x / kQueryTile;
-    float best = -INFINITY;
-    for (int key = lane; key < num_keys_; key += kLanes) {
-      const float score = dot(row, key);
-      if (isnan(score)) num_nan_ += row >= first_row && row < end_row;
-      best = fmaxf(best, score);  // of a number and a NaN the number
+    float best[kRows] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    if (num_keys_ == kKeyLanes) {
+      score_keys<1>(0, first_row, end_row, best);
+    } else if (num_keys_ == 2 * kKeyLanes) {
+      score_keys<2>(0, first_row, end_row, best);
+    } else {
+      for (int key = 0; key < num_keys_; key += 4 * kKeyLanes) score_keys<4>(key, first_row, end_row, best);
     }
-    lane_best_[threadIdx.x] = best;
+    for (int i = 0; i < kRows; ++i) lane_best_[threadIdx.x / kRowLanes * kQueryTile + first_own_row() + i] = best[i];
     __syncthreads();
-    for (int i = 1; i < kLanes; ++i) best = fmaxf(best, lane_best_[i * kQueryTile + row]);
-    return best;
+    float row_best = -INFINITY;
+    const int row = threadIdx.x % kQueryTile;
+    for (int lane = 0; lane < kKeyLanes; ++lane) row_best = fmaxf(row_best, lane_best_[lane * kQueryTile + row]);
+    return row_best;
   }
 
   __device__ void count_nan(int64_t* counter) {
@@ -77,20 +81,40 @@ class RowScores {
   }
 
  private:
-  static constexpr int kLanes = kScoreThreads / static_cast<int>(kQueryTile);
+  static constexpr int kRows = 4, kRowLanes = static_cast<int>(kQueryTile) / kRows;
+  static constexpr int kKeyLanes = kScoreThreads / kRowLanes;
 
-  __device__ float dot(int row, int key) const {
-    float sum = 0;
+  __device__ static int first_own_row() { return threadIdx.x % kRowLanes * kRows; }
+
+  // The keys first_key + lane, + kKeyLanes, ..., kKeys of them.
+  template <int kKeys>
+  __device__ void score_keys(int first_key, int first_row, int end_row, float (&best)[kRows]) {
+    const float* const keys = keys_ + (first_key + threadIdx.x / kRowLanes) * (num_dims_ + 1);
+    float sums[kKeys][kRows] = {};
     for (int dim = 0; dim < num_dims_; ++dim) {
-      sum = fmaf(columns_[dim * kQueryTile + row], keys_[key * num_dims_ + dim], sum);
+      const float4 rows = *reinterpret_cast<const float4*>(columns_ + dim * kQueryTile + first_own_row());
+#pragma unroll
+      for (int i = 0; i < kKeys; ++i) {
+        const float key = keys[i * kKeyLanes * (num_dims_ + 1) + dim];
+        sums[i][0] = fmaf(rows.x, key, sums[i][0]);
+        sums[i][1] = fmaf(rows.y, key, sums[i][1]);
+        sums[i][2] = fmaf(rows.z, key, sums[i][2]);
+        sums[i][3] = fmaf(rows.w, key, sums[i][3]);
+      }
     }
-    return sum;
+#pragma unroll
+    for (int i = 0; i < kKeys * kRows; ++i) {
+      const float score = sums[i / kRows][i % kRows];
+      const int row = first_own_row() + i % kRows;
+      if (isnan(score)) num_nan_ += row >= first_row && row < end_row;
+      best[i % kRows] = fmaxf(best[i % kRows], score);  // of a number and a NaN the number
+    }
   }
 
   int num_dims_, num_keys_;
   float* columns_;    // (num_dims, kQueryTile)
-  float* keys_;       // (num_keys, num_dims)
-  float* lane_best_;  // (kLanes, kQueryTile)
+  float* lane_best_;  // (kKeyLanes, kQueryTile)
+  float* keys_;       // (num_keys, num_dims + 1): the odd row length spreads the banks
   unsigned long long num_nan_ = 0;
 };
 

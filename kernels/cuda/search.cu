@@ -30,14 +30,18 @@ void search_tree_cuda(const SearchParams& params, Stream stream) {
   check_search(lists.beam <= kMaxBeam, "on a GPU beam must be at most 64, or the nodes of level 1", params.beam);
   const NodeBoxes boxes = node_boxes(params);
   build_node_boxes(params, boxes, stream);
-  search_tree_in_float32(params, boxes, lists, stream);
+  if (tree_fits_tensor_cores(params, lists)) {
+    search_tree_on_tensor_cores(params, boxes, lists, stream);
+  } else {
+    search_tree_in_float32(params, boxes, lists, stream);
+  }
 }
 
 void search_cuda(const SearchParams& params, Stream stream) {
   check_search(params);
   check_cuda_limits(params);
   if (params.num_queries == 0) return;
-  if (scan_fits_tensor_cores(params)) {
+  if (fits_tensor_cores(params)) {
     scan_on_tensor_cores(params, stream);
   } else {
     scan_in_float32(params, stream);

@@ -5,11 +5,13 @@
 
 namespace hiptrain::kernels {
 
-// Tiles that scan, on the tensor cores: for a bfloat16 index that the copy engine can read.
-bool scan_fits_tensor_cores(const SearchParams& params);
+// Whether the tensor cores multiply the index and the copy engine can read it: bfloat16, dims a multiple of 8.
+bool fits_tensor_cores(const SearchParams& params);
+
+// Tiles that scan.
 void scan_on_tensor_cores(const SearchParams& params, Stream stream);
 
-// Tiles that scan, for every index: float32 arithmetic in the reference's order, so the same bits.
+// The same for every index: float32 arithmetic in the reference's order, so the same bits.
 void scan_in_float32(const SearchParams& params, Stream stream);
 
 // Tiles that use the tree.
@@ -18,6 +20,10 @@ int64_t search_tree_workspace_bytes(const SearchParams& params);
 
 struct NodeBoxes;
 struct TreeLists;
+// Whether the tensor cores' kernel holds a box of both its ends (64 index dims at most) and the lists beside the boxes.
+bool tree_fits_tensor_cores(const SearchParams& params, const TreeLists& lists);
+void search_tree_on_tensor_cores(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists,
+                                 Stream stream);
 void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
 
 }  // namespace hiptrain::kernels

@@ -11,7 +11,7 @@ namespace {
 
 // Grid: (tiles * KV heads), the tiles that search most first.
 __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams params, int64_t tiles) {
-  extern __shared__ unsigned char memory[];
+  extern __shared__ __align__(16) unsigned char memory[];
   const int head = static_cast<int>(blockIdx.x / tiles);
   const int64_t tile = params.query_begin / kQueryTile + tiles - 1 - blockIdx.x % tiles;
   const TileRanges ranges = tile_ranges(params.geometry, tile);

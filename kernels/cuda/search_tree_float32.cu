@@ -66,7 +66,7 @@ class Float32Scorer {
 __global__ void __launch_bounds__(kScoreThreads)
     tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int64_t runs) {
   using Search = TileTreeSearch<kScoreThreads, Float32Scorer>;
-  extern __shared__ __align__(8) unsigned char memory[];
+  extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Search::List::Storage storage;
   __shared__ int num_kept[kMaxTreeLevels];
   const int head = static_cast<int>(blockIdx.x / runs);

@@ -40,6 +40,18 @@ struct TileBest {
     own[place] = key;
   }
 
+  // The same for a block that may be there with another score: the better one stays.
+  __device__ void add_or_raise(int row, uint64_t key) const {
+    uint64_t* const own = keys + row * capacity;
+    for (int i = 0; i < capacity; ++i) {
+      if (own[i] == 0 || key_block(own[i]) != key_block(key)) continue;
+      if (own[i] >= key) return;
+      for (; i + 1 < capacity; ++i) own[i] = own[i + 1];
+      own[capacity - 1] = 0;
+    }
+    add(row, key);
+  }
+
   // What a candidate must exceed to be kept: 0 while there is an empty place.
   __device__ uint64_t worst(int row) const { return keys[row * capacity + capacity - 1]; }
 

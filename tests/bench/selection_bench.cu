@@ -1,7 +1,8 @@
 // Times the selection on a GPU: selection_bench [part ...], parts: scan, tree, union, index; all without arguments.
 //
-// Data with structure: keys are a slow random walk per dim, so that neighbours are alike, plus noise; a query is a key
-// of the past with noise, or noise alone. Medians of CUDA events after a warm-up.
+// Data with structure: keys are waves of many lengths per dim, so that neighbours are alike, plus noise; a query is a
+// noisy key of the past, of which most of 16 neighbouring tokens ask for the same one. Medians of CUDA events after a
+// warm-up.
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/node_boxes.cuh"
 #include "kernels/cuda/search_scan.cuh"
 #include "kernels/hip_selection.h"
 #include "kernels/sparse_attention.h"
@@ -64,13 +66,14 @@ __device__ float smooth(int head, int64_t token, int dim) {
   return sum;
 }
 
-// offset: added to every score's mean through dim 0, to see scores of one sign.
+// key_mean: moves every score by 4 * key_mean through dim 0, to see scores of one sign.
 __global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, int64_t tokens, int dims, float key_mean) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= kHeads * tokens * dims) return;
   const int dim = static_cast<int>(i % dims), head = static_cast<int>(i / dims / tokens);
   const int64_t token = i / dims % tokens;
-  const int64_t source = static_cast<int64_t>(mix(head * tokens + token) % static_cast<uint64_t>(token + 1));
+  const uint64_t asker = mix(head * tokens + token) % 4 == 0 ? token : token / 16 * 16;  // most of 16 tokens ask alike
+  const auto source = static_cast<int64_t>(mix(head * tokens + asker + 1) % (asker + 1));
   const float mean = dim == 0 ? key_mean : 0.0f;
   key[i] = __float2bfloat16(smooth(head, token, dim) + 0.5f * normal(2 * i) + mean);
   query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
@@ -95,6 +98,7 @@ float median_ms(int repeats, const std::function<void()>& work) {
 }
 
 // The product without a selection: as little as keeps the scores from being optimised away.
+template <int kKeys, int kUnitKeys>
 class NoSelection {
  public:
   __device__ NoSelection(TileBest, int, int64_t* counter) : counter_(counter) {}
@@ -102,6 +106,7 @@ class NoSelection {
   __device__ void take(const Scores& scores, const UnitsOf&) {
     if (scores(0) == 1e30f) ++*counter_;
   }
+  __device__ void finish() const {}
 
  private:
   int64_t* counter_;
@@ -148,7 +153,7 @@ struct Sequence {
     params.num_picks = kPicks;
     params.scan_tokens = scan_tokens;
     params.beam = 8;
-    params.top_nodes = 1024;
+    params.top_nodes = 128;
     return params;
   }
 
@@ -161,15 +166,30 @@ void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int r
   const SearchParams params = sequence.search_params(tokens);
   const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
   const float product = median_ms(repeats, [&] {
-    if (dims == 32) return launch_scan<32, NoSelection>(params, nullptr);
-    if (dims == 64) return launch_scan<64, NoSelection>(params, nullptr);
-    launch_scan<128, NoSelection>(params, nullptr);
+    if (dims == 32) return launch_scan<32, 64, NoSelection>(params, nullptr);
+    if (dims == 64) return launch_scan<64, 64, NoSelection>(params, nullptr);
+    launch_scan<128, 64, NoSelection>(params, nullptr);
   });
   const double flop = sequence.scan_flop();
   std::printf(
       "scan  %8lld tokens %3d dims  %-16s %9.3f ms %6.1f TFLOP/s   product alone %9.3f ms %6.1f TFLOP/s   %5.1f%%\n",
       static_cast<long long>(tokens), dims, what, search, flop / search * 1e-9, product, flop / product * 1e-9,
       100 * product / search);
+}
+
+// Every tile that searches anything does so through the tree. Returns nanoseconds a token.
+double time_tree(int64_t tokens, int repeats) {
+  const Sequence sequence(tokens, 32);
+  SearchParams params = sequence.search_params(0);
+  const Buffer<char> workspace(search_workspace_bytes(params));
+  params.workspace = workspace.data();
+  const float boxes = median_ms(repeats, [&] { build_node_boxes(params, node_boxes(params), nullptr); });
+  const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
+  const double ns_per_token = search * 1e6 / static_cast<double>(tokens);
+  std::printf("tree  %8lld tokens  %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
+              static_cast<long long>(tokens), search, ns_per_token, boxes,
+              static_cast<double>(search_workspace_bytes(params)) / 1048576);
+  return ns_per_token;
 }
 
 void time_lists(int64_t tokens) {
@@ -254,6 +274,10 @@ int main(int argc, char** argv) {
     time_scan(kMillion, 32, 0, "", 3);
     time_scan(256 * kThousand, 32, -30, "negative scores", 5);
     for (const int dims : {64, 128}) time_scan(256 * kThousand, dims, 0, "", 5);
+  }
+  if (wanted("tree", argc, argv)) {
+    const double at_million = time_tree(kMillion, 3);
+    std::printf("tree  time a token at 4M over 1M: %.2f\n", time_tree(4 * kMillion, 2) / at_million);
   }
   if (wanted("union", argc, argv)) {
     time_lists(256 * kThousand);

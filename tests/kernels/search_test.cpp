@@ -75,6 +75,40 @@ TEST_P(SearchAtPlace, LongSequencesOfOddLengthsFollowTheReference) {
   }
 }
 
+enum class Signs { kBoth, kNegative, kMixedRows };
+
+// Scores all negative, or those of every third row.
+void make_scores_negative(const SelectionCase& setup, Signs signs, IndexData* data) {
+  if (signs == Signs::kBoth) return;
+  for (float& value : data->key) value = std::abs(value) + 1;
+  for (size_t i = 0; i < data->query.size(); ++i) {
+    const bool negative = signs == Signs::kNegative || i / static_cast<size_t>(setup.num_dims) % 3 == 0;
+    data->query[i] = std::abs(data->query[i]) * (negative ? -1.0f : 1.0f) - (negative ? 1.0f : 0.0f);
+  }
+}
+
+TEST_P(SearchAtPlace, BlocksOfManyKeysFollowTheReference) {
+  std::mt19937 generator(kSeed + 16);
+  for (const Signs signs : {Signs::kBoth, Signs::kNegative, Signs::kMixedRows}) {
+    for (const int num_picks : {1, 2, 3, 8}) {
+      for (const int64_t block_size : {64, 128}) {
+        SelectionCase setup = at(GetParam(), {.num_tokens = between(generator, 2000, 5000),
+                                              .document_starts = {0, 128 * between(generator, 1, 9)},
+                                              .block_size = block_size,
+                                              .sink_tokens = block_size * between(generator, 0, 1),
+                                              .window = between(generator, 1, 300),
+                                              .num_heads = 2,
+                                              .num_dims = one_of<int>(generator, {8, 16, 32, 56, 64, 128}),
+                                              .num_picks = num_picks});
+        IndexData data = small_integers(setup, generator);
+        make_scores_negative(setup, signs, &data);
+        if (generator() % 2 == 0) make_some_not_finite(generator, &data);
+        expect_as_reference(setup, data);
+      }
+    }
+  }
+}
+
 // The places whose sums have the definition's order. The tensor cores (bfloat16 on the GPU) have their own: there the
 // picks are only as good as the definition's, see RealNumbersPickTheBestToRounding.
 using SearchInOrder = AtPlace;
@@ -155,7 +189,7 @@ TEST(Search, KeysOrderByScoreThenBlock) {
 TEST_P(SearchAtPlace, NothingFromTheFuture) {
   std::mt19937 generator(kSeed + 3);
   const SelectionCase setup =
-      at(GetParam(), {.num_tokens = 333, .window = 20, .num_heads = 2, .num_dims = 6, .num_picks = 3});
+      at(GetParam(), {.num_tokens = 333, .window = 20, .num_heads = 2, .num_dims = 8, .num_picks = 3});
   const IndexData data = normal_values(setup, generator);
   const IndexData other = normal_values(setup, generator);
   expect_causal(setup, data, other, 2);
@@ -164,7 +198,7 @@ TEST_P(SearchAtPlace, NothingFromTheFuture) {
 
 TEST_P(SearchAtPlace, KeysOutsideTheSearchedRangeAreNotRead) {
   std::mt19937 generator(kSeed + 4);
-  const SelectionCase setup = at(GetParam(), {.num_tokens = 500, .sink_tokens = 32, .window = 40});
+  const SelectionCase setup = at(GetParam(), {.num_tokens = 500, .sink_tokens = 32, .window = 40, .num_dims = 8});
   IndexData data = normal_values(setup, generator);
   const SearchResult expected = run_search(setup, data);
   const TileRanges last = tile_ranges(setup.geometry(), num_tiles(setup.num_tokens) - 1);
@@ -179,14 +213,25 @@ TEST_P(SearchAtPlace, KeysOutsideTheSearchedRangeAreNotRead) {
 }
 
 TEST_P(SearchAtPlace, EqualScoresGoToTheLowestBlocks) {
-  const SelectionCase setup = at(GetParam(), {.num_tokens = 400, .num_dims = 3, .num_picks = 4});
-  const size_t size = 400 * 3;
-  IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
-  for (size_t i = 0; i < size; i += 2) data.query[i] = -0.0f;
-  const SearchResult result = run_search(setup, data);
-  expect_valid(setup, result.picks);
-  for (int64_t token = 192; token < setup.num_tokens; ++token) {
-    ASSERT_EQ(picks_of(setup, result.picks, 0, token), (std::vector<int32_t>{1, 2, 3, 4}));
+  for (const int64_t block_size : {16, 64, 128}) {
+    for (const int num_picks : {2, 4}) {
+      for (const int num_dims : {3, 8}) {
+        const SelectionCase setup = at(GetParam(), {.num_tokens = 1000,
+                                                    .block_size = block_size,
+                                                    .sink_tokens = block_size,
+                                                    .num_dims = num_dims,
+                                                    .num_picks = num_picks});
+        const auto size = static_cast<size_t>(1000 * num_dims);
+        IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
+        for (size_t i = 0; i < size; i += 2) data.query[i] = -0.0f;
+        const SearchResult result = run_search(setup, data);
+        expect_valid(setup, result.picks);
+        for (int64_t token = 768; token < setup.num_tokens; ++token) {
+          const std::vector<int32_t> picks = picks_of(setup, result.picks, 0, token);
+          for (int i = 0; i < num_picks; ++i) ASSERT_EQ(picks[static_cast<size_t>(i)], 1 + i) << "token " << token;
+        }
+      }
+    }
   }
 }
 

@@ -122,8 +122,10 @@ void expect_definition(const SelectionCase& setup, const IndexData& data) {
 using SearchTreeAtPlace = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Places, SearchTreeAtPlace, ::testing::ValuesIn(kPlaces), place_name);
 
+// As many dims as the tensor cores take.
 SelectionCase tree_case(Place place, int64_t num_tokens) {
   SelectionCase setup = at(place, {});
+  setup.num_dims = 8;
   setup.num_tokens = num_tokens;
   setup.scan_tokens = 0;
   return setup;
@@ -205,7 +207,6 @@ TEST_P(SearchTreeAtPlace, OneLevelFollowsTheDefinition) {
 TEST_P(SearchTreeAtPlace, TwoLevelsFollowTheDefinition) {
   std::mt19937 generator(kSeed + 1);
   SelectionCase setup = tree_case(GetParam(), 8601);  // two whole nodes of level 2 at the end
-  setup.num_dims = 3;
   setup.beam = 1;
   setup.top_nodes = 3;
   IndexData data = small_integers(setup, generator);
@@ -256,7 +257,6 @@ TEST_P(SearchTreeAtPlace, UnboundedBeamIsTheScan) {
 TEST_P(SearchTreeAtPlace, NothingFromTheFuture) {
   std::mt19937 generator(kSeed + 3);
   SelectionCase setup = tree_case(GetParam(), 2114);
-  setup.num_dims = 6;
   setup.num_picks = 3;
   setup.beam = 1;
   setup.top_nodes = 8;
@@ -276,7 +276,7 @@ TEST_P(SearchTreeAtPlace, ChunksAgreeWithTheirHalo) {
   setup.top_nodes = 4;
   IndexData data = normal_values(setup, generator);
   EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
-  data.key[1700 * 4] = kNan;
+  data.key[static_cast<size_t>(1700 * setup.num_dims)] = kNan;
   expect_chunks_agree(setup, data, {0, 64, 1024, 4160, 4224, 5760, 6000});
   setup.document_starts = {0, 512, 1792};
   setup.scan_tokens = 1500;
@@ -311,8 +311,7 @@ TEST_P(SearchTreeAtPlace, DocumentsPickWhatTheyPickAlone) {
 
 TEST_P(SearchTreeAtPlace, ScaleIsFree) {
   std::mt19937 generator(kSeed + 6);
-  SelectionCase setup = tree_case(GetParam(), 1500);
-  setup.num_dims = 8;
+  const SelectionCase setup = tree_case(GetParam(), 1500);
   expect_scale_free(setup, normal_values(setup, generator));
 }
 
@@ -333,7 +332,7 @@ TEST_P(SearchTreeAtPlace, EqualScoresGoToTheLowestBlocks) {
   setup.num_picks = 4;
   setup.beam = 1;
   setup.top_nodes = 1;
-  const size_t size = 1400 * 4;
+  const auto size = static_cast<size_t>(1400 * setup.num_dims);
   const IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
   const SearchResult result = run_search(setup, data);
   for (int64_t token = 256; token < setup.num_tokens; ++token) {
@@ -369,11 +368,11 @@ TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
   setup.top_nodes = 8;
   IndexData data = small_integers(setup, generator);
   for (int64_t key = 3; key < setup.num_tokens; key += 8) {
-    data.key[static_cast<size_t>(key * 4 + between(generator, 0, 3))] = kNan;
+    data.key[static_cast<size_t>(key * setup.num_dims + between(generator, 0, 3))] = kNan;
   }
-  for (int d = 0; d < 4; ++d) {
-    data.query[static_cast<size_t>(1490 * 4 + d)] = 1;
-    data.key[static_cast<size_t>(700 * 4 + d)] = 50;  // block 43, in a box with a NaN
+  for (int d = 0; d < setup.num_dims; ++d) {
+    data.query[static_cast<size_t>(1490 * setup.num_dims + d)] = 1;
+    data.key[static_cast<size_t>(700 * setup.num_dims + d)] = 50;  // block 43, in a box with a NaN
   }
   const SearchResult result = run_search(setup, data);
   expect_valid(setup, result.picks);
@@ -385,7 +384,7 @@ TEST_P(SearchTreeAtPlace, NothingButNanIsCountedAndStillPicks) {
   SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
   setup.top_nodes = 1;
-  const size_t size = 1500 * 4;
+  const auto size = static_cast<size_t>(1500 * setup.num_dims);
   const IndexData nan_keys{std::vector<float>(size, 1.0f), std::vector<float>(size, kNan)};
   const IndexData nan_queries{std::vector<float>(size, kNan), std::vector<float>(size, 1.0f)};
   for (const IndexData& data : {nan_keys, nan_queries}) {
@@ -402,8 +401,8 @@ TEST_P(SearchTreeAtPlace, InfiniteKeysAreFound) {
   setup.beam = 1;
   setup.top_nodes = 8;
   IndexData data = small_integers(setup, generator);
-  data.key[900 * 4] = kInfinity;  // block 56
-  for (int d = 0; d < 4; ++d) data.query[static_cast<size_t>(1490 * 4 + d)] = 1;
+  data.key[static_cast<size_t>(900 * setup.num_dims)] = kInfinity;  // block 56
+  for (int d = 0; d < setup.num_dims; ++d) data.query[static_cast<size_t>(1490 * setup.num_dims + d)] = 1;
   EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, 1490)[0], 56);
 }
 

@@ -120,6 +120,34 @@ def test_attention(tmp_path):
         assert all(entry["seconds"] > 0 for entry in length["measurements"])
 
 
+def test_kernels(tmp_path):
+    out = bench("kernels", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    entries = figures["measurements"]
+    assert entries[0]["kernel"] == "copy" and entries[0]["of_copy"] == 1
+    for entry in entries:
+        assert entry["bytes_per_s"] == pytest.approx(entry["bytes"] / entry["seconds"])
+        assert entry["of_copy"] == pytest.approx(entry["bytes_per_s"] / entries[0]["bytes_per_s"])
+        assert entry["kernel"] in out and entry["shape"] in out
+    assert {entry["kernel"] for entry in entries} == {
+        "copy", "RMSNorm", "RMSNorm, residual added", "RMSNorm backward", "RMSNorm backward, added", "RoPE", "SwiGLU",
+        "SwiGLU backward", "embedding", "embedding backward", "cross entropy, loss only", "cross entropy", "AdamW",
+        "sum of squares", "index", "sliding union", "inversion of lists"}
+    assert sum(entry["kernel"] == "AdamW" for entry in entries) == 4
+    assert 0 < figures["loss"]["products_seconds"] and 0 < figures["loss"]["seconds"]
+    # 256 rows of 256: input and output, 2 bytes an element; and the lists' length, drawn as a trained model's.
+    assert next(entry for entry in entries if entry["kernel"] == "RMSNorm")["bytes"] == 2 * 2 * 256 * 256
+    length = next(entry for entry in entries if entry["kernel"] == "sliding union")["shape"].split()[-4]
+    assert 10 < int(length) < 34
+
+
+def test_kernels_of_one_group(tmp_path):
+    bench("kernels", "rope", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json"))
+    entries = json.loads((tmp_path / "figures.json").read_text())["measurements"]
+    assert {entry["kernel"] for entry in entries} == {"copy", "RoPE"}
+    assert "'ropes' is no group of kernels; valid: norm, rope" in bench("kernels", "ropes", expect=2)
+
+
 def test_wrong_shapes_are_refused():
     assert "no multiple of 3 KV heads" in bench("attention", "--kv-heads", "3", expect=2)
     assert "no multiple of 64" in bench("attention", "--tokens", "1000", expect=2)

@@ -52,7 +52,12 @@ TEST(CommandLine, Benches) {
   ASSERT_TRUE(communication.ready) << communication.message;
   EXPECT_THAT(std::get<BenchCommunicationCommand>(communication.command).bytes, ElementsAre(4096, 2 << 20));
   EXPECT_EQ(std::get<BenchCommunicationCommand>(communication.command).repeats, 3);
-
+  const CommandLine kernels = read({"bench", "kernels", "norm", "adamw", "--repeats", "3", "--json", "j"});
+  ASSERT_TRUE(kernels.ready) << kernels.message;
+  const auto& pass = std::get<BenchKernelsCommand>(kernels.command);
+  EXPECT_THAT(pass.groups, ElementsAre("norm", "adamw"));
+  EXPECT_EQ(pass.repeats, 3);
+  EXPECT_EQ(pass.json, "j");
   EXPECT_EQ(read({"bench"}).exit_code, kUserMistake);
   EXPECT_EQ(read({"bench", "train"}).exit_code, kUserMistake);
 }

@@ -94,6 +94,7 @@ attention:
   blocks: 20
   query_stride: 4
   scale: 0.125
+  deterministic: true
   layers:
     - {layers: "0-3, 7", type: hip}
     - {layers: [2, 3], window: 2048}
