@@ -25,14 +25,14 @@ BlockLists of_heads(const BlockLists& lists, HeadRange heads) {
   return {.offsets = lists.offsets.narrow(0, heads.begin, heads.count), .entries = lists.entries};
 }
 
-// Of (parts, capacity, query heads, ...): the rows of one part's tokens and of the query heads of some KV heads.
+// Of (parts, capacity, query heads, ...): consecutive tokens' rows, of the query heads of some KV heads.
 struct PartRows {
-  int64_t part, size;
+  int64_t first, size;
   HeadRange heads;
   int64_t group_size;
 
   at::Tensor operator()(const at::Tensor& all) const {
-    return all.select(0, part).narrow(0, 0, size).narrow(1, heads.begin * group_size, heads.count * group_size);
+    return all.flatten(0, 1).narrow(0, first, size).narrow(1, heads.begin * group_size, heads.count * group_size);
   }
 };
 
@@ -147,10 +147,6 @@ BlockLists HipAttention::select_as_published(const at::Tensor& query, ExchangedK
                           counts_);
 }
 
-bool HipAttention::by_cudnn(const at::Tensor& query) const {
-  return config_.type == "dense" && !config_.deterministic && cudnn_takes(query, geometry_);
-}
-
 // (tile.size, query heads, head_dim) -> (parts, tile.capacity, held query heads, head_dim).
 at::Tensor HipAttention::to_parts(const at::Tensor& local, const QueryTile& tile) const {
   if (!by_heads()) return local.unsqueeze(0);
@@ -185,42 +181,49 @@ float HipAttention::scale(int64_t head_dim) const {
   return static_cast<float>(config_.scale > 0 ? config_.scale : 1 / std::sqrt(static_cast<double>(head_dim)));
 }
 
-// Calls attend(rows, position of the first) for every part of the tile that has tokens.
-template <typename Attend>
-void HipAttention::for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size,
-                                 const Attend& attend) const {
+// Calls body(rows, position of the first) for every part of the tile that has tokens; once where all parts together are
+// the whole sequence.
+template <typename Body>
+void HipAttention::for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Body& body) const {
+  const auto call = [&](int64_t first, int64_t size, int64_t begin) {
+    if (size > 0) body(PartRows{.first = first, .size = size, .heads = heads, .group_size = group_size}, begin);
+  };
+  if (!by_heads()) return call(0, tile.size, shard_.begin() + tile.begin);
+  if (tile.capacity == shard_.capacity()) return call(0, shard_.num_tokens(), 0);
   const int ranks = exchange_.sequence().size();
-  for (int part = 0; part < (by_heads() ? ranks : 1); ++part) {
-    const SequenceShard shard =
-        by_heads() ? SequenceShard(shard_.num_tokens(), kernels::kQueryTile, part, ranks) : shard_;
-    const int64_t size = std::clamp<int64_t>(shard.size() - tile.begin, 0, tile.capacity);
-    if (size > 0)
-      attend(PartRows{.part = part, .size = size, .heads = heads, .group_size = group_size},
-             shard.begin() + tile.begin);
+  for (int part = 0; part < ranks; ++part) {
+    const SequenceShard shard(shard_.num_tokens(), kernels::kQueryTile, part, ranks);
+    call(part * tile.capacity, std::clamp<int64_t>(shard.size() - tile.begin, 0, tile.capacity),
+         shard.begin() + tile.begin);
   }
 }
 
-// Rows of some heads, (queries, query heads, head_dim), from token `begin` on, by the kernel for them: into output.
+bool HipAttention::by_cudnn(const at::Tensor& query) const {
+  return config_.type == "dense" && !config_.deterministic && cudnn_takes(query, geometry_);
+}
+
 void HipAttention::attend(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
-                          AttentionOutput& output) const {
+                          AttentionOutput output) const {
+  const float scale = this->scale(query.size(2));
   if (!by_cudnn(query))
-    return sparse_attention(query, keys.key, keys.value, lists, lists_begin(), geometry_, begin, scale(query.size(2)),
-                            output);
-  const AttentionOutput dense = dense_attention(query, keys.key, keys.value, scale(query.size(2)));
+    return sparse_attention(query, keys.key, keys.value, lists, lists_begin(), geometry_, begin, scale, output);
+  const AttentionOutput dense = dense_attention(query.contiguous(), keys.key, keys.value, scale);
   output.output.copy_(dense.output);
   output.log_sum_exp.copy_(dense.log_sum_exp);
 }
 
-// Writes d_query and adds to d_keys.
 void HipAttention::attend_backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
                                    int64_t begin, const AttentionOutput& output, const at::Tensor& d_output,
-                                   at::Tensor& d_query, KeysAndValues& d_keys) const {
-  const float scale_of_scores = scale(query.size(2));
-  if (!by_cudnn(query))
-    return sparse_attention_backward(query, keys.key, keys.value, lists, lists_begin(), geometry_, begin,
-                                     scale_of_scores, output, d_output, d_query, d_keys.key, d_keys.value);
-  d_query.copy_(dense_attention_backward(query, keys.key, keys.value, scale_of_scores, output, d_output, d_keys.key,
-                                         d_keys.value));
+                                   at::Tensor d_query, KeysAndValues d_keys) const {
+  const float scale = this->scale(query.size(2));
+  if (by_cudnn(query))
+    d_query.copy_(
+        dense_attention_backward(query.contiguous(), keys.key, keys.value, scale,
+                                 {.output = output.output.contiguous(), .log_sum_exp = output.log_sum_exp.contiguous()},
+                                 d_output.contiguous(), d_keys.key, d_keys.value));
+  else
+    sparse_attention_backward(query, keys.key, keys.value, lists, lists_begin(), geometry_, begin, scale, output,
+                              d_output, d_query, d_keys.key, d_keys.value);
 }
 
 HipAttention::Pass HipAttention::forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists,
@@ -232,8 +235,8 @@ HipAttention::Pass HipAttention::forward(const at::Tensor& query, ExchangedKeys&
   for (const HeadRange heads : keys.groups()) {
     const KeysAndValues held = keys.wait(heads);
     for_each_part(tile, heads, query.size(1) / num_kv_heads_, [&](const PartRows& rows, int64_t begin) {
-      AttentionOutput output{.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)};
-      attend(rows(pass.query), held, of_heads(lists, heads), begin, output);
+      attend(rows(pass.query), held, of_heads(lists, heads), begin,
+             {.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)});
     });
   }
   pass.output = to_local(pass.attended.output, tile);
@@ -247,12 +250,10 @@ at::Tensor HipAttention::backward(const Pass& pass, ExchangedKeys& keys, const B
   at::Tensor d_query = at::empty_like(pass.query);
   for (const HeadRange heads : tile.last ? d_keys.groups() : keys.groups()) {
     const KeysAndValues held = keys.wait(heads);
-    KeysAndValues d_held = d_keys.whole(heads);
     for_each_part(tile, heads, d_output.size(1) / num_kv_heads_, [&](const PartRows& rows, int64_t begin) {
-      at::Tensor d_rows = rows(d_query);
       attend_backward(rows(pass.query), held, of_heads(lists, heads), begin,
                       {.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)},
-                      rows(d_parts), d_rows, d_held);
+                      rows(d_parts), rows(d_query), d_keys.whole(heads));
     });
     if (tile.last) d_keys.send_home(heads);
   }

@@ -79,13 +79,13 @@ class HipAttention {
   at::Tensor to_parts(const at::Tensor& local, const QueryTile& tile) const;
   at::Tensor to_local(const at::Tensor& parts, const QueryTile& tile) const;
   void exchange_queries(const at::Tensor& sent, at::Tensor& received) const;
+  template <typename Body>
+  void for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Body& body) const;
   void attend(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
-              AttentionOutput& output) const;
+              AttentionOutput output) const;
   void attend_backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
-                       const AttentionOutput& output, const at::Tensor& d_output, at::Tensor& d_query,
-                       KeysAndValues& d_keys) const;
-  template <typename Attend>
-  void for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Attend& attend) const;
+                       const AttentionOutput& output, const at::Tensor& d_output, at::Tensor d_query,
+                       KeysAndValues d_keys) const;
 
   const AttentionConfig& config_;
   int64_t num_kv_heads_;

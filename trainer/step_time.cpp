@@ -175,7 +175,7 @@ class StepTimeModel {
     step.traffic.push_back({"keys and values", keys, keys / link_});
     step.traffic.push_back({"weights and gradients", weights, weights / link_});
     const double late = std::max(0.0, weights / link_ - step.seconds);
-    step.parts.push_back({part::kExchange, 0, keys / link_ + late});
+    step.parts.push_back({"exchange, waited for", 0, keys / link_ + late});
   }
 
   const ModelConfig& model_;

@@ -267,7 +267,7 @@ void Trainer::evaluate() {
   const BatchStream held_out(open_all(config_.evaluation.path), stream_options(config_, model_, /*shuffle=*/false));
   const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
   transformer_.take_statistics();
-  transformer_.take_wait_seconds();
+  transformer_.take_exposed_seconds();
   log_.evaluation(state_.step, report, seconds_since(begin));
 }
 

@@ -197,6 +197,15 @@ TEST_P(TransformerRanks, Dense) {
   expect_ranks_agree(dense, model, device_);
 }
 
+// What cuDNN computes on GPUs, where a rank has all tokens.
+TEST_P(TransformerRanks, DenseOneDocument) {
+  RunConfig dense = run();
+  dense.precision = "bfloat16";
+  dense.attention.type = "dense";
+  dense.data.sequence_length = 300;
+  expect_ranks_agree(dense, model(), device_);
+}
+
 TEST_P(TransformerRanks, EveryLayerItsOwnSettings) {
   RunConfig mixed = run();
   LayerAttention dense{.layers = {0}, .attention = mixed.attention}, wide{.layers = {2}, .attention = mixed.attention};
