@@ -253,8 +253,7 @@ class Multiplier {
     release(at_.stage);
   }
 
-  // A warp is done with a buffer.
-  __device__ void release(int stage) { arrive_as_warp(shared_.queries.empty[stage]); }
+  __device__ void release(int stage) { shared_.queries.empty[stage].arrive(); }
 
   template <class Scores>
   __device__ void exponentiate(Scores& scores) const {
@@ -332,7 +331,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     shared.item = atomicAdd(plan.next_item, 1);
     shared.keys_full.init(1);
-    shared.queries.init(kWarpgroupThreads / 32);
+    shared.queries.init(kWarpgroupThreads);
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();

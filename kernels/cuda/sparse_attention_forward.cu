@@ -250,7 +250,7 @@ class Multiplier {
       rows.rescale_output(output);
       round_to_operand(scores, weights);
     }
-    arrive_as_warp(shared_.query_empty);
+    shared_.query_empty.arrive();
     shared_.values.wait_full(values_at_);
     start_product<true>(value_product, weights, values(values_at_.stage), output);
     rows.finish();
@@ -283,9 +283,8 @@ class Multiplier {
     }
   }
 
-  // A warp is done with a buffer.
   __device__ static void release(RingBarriers<kStages>& ring, RingPosition<kStages>& at) {
-    arrive_as_warp(ring.empty[at.stage]);
+    ring.empty[at.stage].arrive();
     at.advance();
   }
 
@@ -324,7 +323,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
-    constexpr int kReaders = kPairHeads * kWarpgroupThreads / 32;
+    constexpr int kReaders = kPairHeads * kWarpgroupThreads;
     shared.query_full.init(1);
     shared.query_empty.init(kReaders);
     shared.keys.init(kReaders);

@@ -1,8 +1,10 @@
 #include "trainer/host_memory.h"
 
 #include <ATen/ATen.h>
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include "distributed/cuda_check.h"
 #include "tests/support/temporary_folder.h"
 #include "trainer/device.h"
 
@@ -54,7 +56,9 @@ TEST(HostTensor, IsZeroAndPageLockedForAGpu) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
   const at::Device gpu(at::kCUDA, 0);
   at::Tensor host = host_tensor({1 << 20, 3}, at::kFloat, gpu);
-  EXPECT_TRUE(host.is_pinned());
+  cudaPointerAttributes attributes{};
+  check_cuda(cudaPointerGetAttributes(&attributes, host.data_ptr()), "cudaPointerGetAttributes");
+  EXPECT_EQ(attributes.type, cudaMemoryTypeHost);
   EXPECT_TRUE(at::equal(host, at::zeros({1 << 20, 3})));
   const at::Tensor values = at::randn({1 << 20, 3}, at::TensorOptions(gpu));
   host.copy_(values, /*non_blocking=*/true);

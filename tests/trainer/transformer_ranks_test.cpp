@@ -146,7 +146,9 @@ void expect_ranks_agree(const RunConfig& run, const ModelConfig& model, at::Devi
   for (size_t layer = 0; layer < all.lists.size(); ++layer)
     expect_part_of(one.lists[together.data().rank() * all.lists.size() + layer], all.lists[layer], shard, sequence);
   const double tolerance = run.precision == "bfloat16" ? 2e-2 : 2e-5;
-  EXPECT_NEAR(one.loss, all.loss, 1e-6 * std::abs(one.loss));
+  // Dense layers in bfloat16 may be cuDNN's on some number of ranks and ours on another: they round differently.
+  const double loss_tolerance = run.precision == "bfloat16" && run.attention.type == "dense" ? 2e-3 : 1e-6;
+  EXPECT_NEAR(one.loss, all.loss, loss_tolerance * std::abs(one.loss));
   ASSERT_EQ(one.gradients.size(), all.gradients.size());
   for (size_t unit = 0; unit < one.gradients.size(); ++unit) {
     const double scale = one.gradients[unit].norm().item<double>();
