@@ -23,11 +23,13 @@ class CommunicationError : public std::runtime_error {
 // "61 s"
 std::string in_seconds(std::chrono::milliseconds duration);
 
-// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, with
-// tensors of the same type and size. Tensors are contiguous; counts and types are derived from them. Supported types:
-// float32, float64, bfloat16, int32, int64, uint8. Sums are taken in a fixed order (bfloat16 in float32; over MPI in
-// rank order), so results are reproducible. all_gather and reduce_scatter_sum also work in place: part may be this
-// rank's piece of whole. With one rank every call is a copy. A mistake in shapes or types throws std::logic_error.
+// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, from one
+// thread, with tensors of the same type and size. Results of NCCL are there for the current stream
+// (nccl_communicator.h), those of MPI when the call returns. Tensors are contiguous; counts and types are derived from
+// them. Supported types: float32, float64, bfloat16, int32, int64, uint8. Sums are taken in a fixed order (bfloat16 in
+// float32; over MPI in rank order), so results are reproducible. all_gather and reduce_scatter_sum also work in place:
+// part may be this rank's piece of whole. With one rank every call is a copy. A mistake in shapes or types throws
+// std::logic_error.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -42,7 +44,8 @@ class Communicator {
   void broadcast(at::Tensor& values, int root);
   void barrier();
 
-  // Seconds that this rank spent in calls since the last reading, waiting for others included.
+  // Seconds that this rank's host spent in calls since the last reading, waiting for others included; over NCCL only
+  // what it takes to give the calls to the stream.
   double take_seconds();
 
   // A collective that is under way for longer ends the whole run with exit code 6, and a message that names it and, as

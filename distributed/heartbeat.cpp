@@ -14,7 +14,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kCommunicationFailure = 6;  // exit code
 constexpr std::chrono::milliseconds kInterval{1000};
 
 std::atomic<const char*> last_name{"none"};
@@ -78,13 +77,21 @@ Heartbeat::~Heartbeat() {
   if (!together) return;
   for (Peer& peer : peers_) {
     MPI_Cancel(&peer.receive_request);
-    MPI_Request_free(&peer.receive_request);
-    if (peer.send_request != MPI_REQUEST_NULL) MPI_Request_free(&peer.send_request);
+    MPI_Wait(&peer.receive_request, MPI_STATUS_IGNORE);  // its memory ends here
+    MPI_Wait(&peer.send_request, MPI_STATUS_IGNORE);     // too small to wait for the receiver
   }
   MPI_Comm_free(&comm_);
 }
 
 void Heartbeat::run() {
+  try {
+    look_until_stopped();
+  } catch (const std::exception& error) {
+    MpiRuntime::abort(error.what(), kCommunicationFailure);
+  }
+}
+
+void Heartbeat::look_until_stopped() {
   constexpr std::chrono::milliseconds kNap{20};  // so that the end need not wait for a whole interval
   Clock::time_point next = Clock::now();
   while (true) {

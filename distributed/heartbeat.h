@@ -17,7 +17,8 @@ inline constexpr std::chrono::seconds kRankFailureTimeout{60};
 
 // A thread of every rank sends rank 0 a sign of life every second, with the collective that the rank began last; rank 0
 // answers with its own, and with that of the rank that is furthest behind. Silence of a rank for longer than allowed,
-// counted while the listener itself runs, ends the whole run with exit code 6 and a message.
+// counted while the listener itself runs, ends the whole run with exit code 6 and a message; so does an error of MPI in
+// the thread.
 class Heartbeat {
  public:
   // Collective over all ranks of MPI, as is the destructor unless an exception unwinds.
@@ -48,6 +49,7 @@ class Heartbeat {
   Sign own_sign() const;
   Sign furthest_behind() const;
   void run();
+  void look_until_stopped();
   void look();
   void take_messages(Peer& peer);
   void send(Peer& peer);

@@ -18,8 +18,6 @@ namespace {
 
 using Reduction = MpiCommunicator::Reduction;
 
-constexpr int kCommunicationFailure = 6;  // exit code
-
 // Up to this size an all-reduce costs its latency only: every rank gathers all and sums itself.
 constexpr int64_t kGatheredReductionBytes = int64_t{64} << 10;
 

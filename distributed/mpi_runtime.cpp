@@ -46,7 +46,9 @@ MpiRuntime::MpiRuntime(int* argc, char*** argv, std::chrono::seconds allowed_sil
   HIPTRAIN_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided));
   HIPTRAIN_MPI_CHECK(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   if (provided < MPI_THREAD_MULTIPLE) {
-    throw std::runtime_error("MPI: this installation cannot be called from several threads");
+    throw std::runtime_error("MPI: this installation gives thread level " + std::to_string(provided) + ", and " +
+                             std::to_string(MPI_THREAD_MULTIPLE) +
+                             " (MPI_THREAD_MULTIPLE) is needed; use an OpenMPI 4 that is built with it");
   }
   check_launcher(size());
   MPI_Comm host;

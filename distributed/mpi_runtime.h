@@ -10,9 +10,12 @@
 
 namespace hiptrain {
 
+inline constexpr int kCommunicationFailure = 6;  // exit code of a run whose ranks do not answer each other
+
 // Initialises MPI (MPI_THREAD_MULTIPLE) and finalises it at the end of a successful run. One object a process. A rank
-// that gives no sign of life for `allowed_silence` (heartbeat.h) ends the whole run. Throws a sentence when a launcher
-// started several processes that MPI does not know of (mpirun of another MPI, srun without PMIx).
+// that gives no sign of life for `allowed_silence` (heartbeat.h) ends the whole run. Throws a sentence when MPI cannot
+// be called from several threads, or when a launcher started several processes that MPI does not know of (mpirun of
+// another MPI, srun without PMIx). Outlives all communicators.
 class MpiRuntime {
  public:
   MpiRuntime(int* argc, char*** argv, std::chrono::seconds allowed_silence = kRankFailureTimeout);

@@ -20,13 +20,20 @@
 namespace hiptrain {
 namespace {
 
-constexpr int kCommunicationFailure = 6;  // exit code
-
 // Communicators are not blocking: ncclInProgress is no error, wait_until_ready() follows.
 void check_nccl(ncclResult_t result, const char* expression) {
   if (result == ncclSuccess || result == ncclInProgress) return;
   throw CommunicationError(std::string(expression) + " failed: " + ncclGetErrorString(result) + "; " +
                            ncclGetLastError(nullptr));
+}
+
+std::string describe_error(ncclComm_t comm) {
+  ncclResult_t state = ncclSuccess;
+  if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return "NCCL's state is not known";
+  const std::string behind = MpiRuntime::describe_ranks_behind();
+  if (state == ncclSuccess || state == ncclInProgress)
+    return behind.empty() ? "all ranks have made as many calls: a GPU, or the link between two, hangs" : behind;
+  return std::string(ncclGetErrorString(state)) + "; " + ncclGetLastError(comm);
 }
 
 // Waits until NCCL's host side is done with the last call on this communicator.
@@ -36,9 +43,8 @@ void wait_until_ready(ncclComm_t comm, const char* name, std::chrono::millisecon
   HIPTRAIN_NCCL_CHECK(ncclCommGetAsyncError(comm, &state));
   while (state == ncclInProgress) {
     if (std::chrono::steady_clock::now() > deadline) {
-      MpiRuntime::abort("collective " + std::string(name) + " did not complete within " + in_seconds(timeout) +
-                            ": NCCL waits for other ranks; " + MpiRuntime::describe_ranks_behind() +
-                            ncclGetLastError(comm),
+      MpiRuntime::abort("collective " + std::string(name) + " did not complete within " + in_seconds(timeout) + ": " +
+                            describe_error(comm),
                         kCommunicationFailure);
     }
     std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -83,15 +89,6 @@ ncclComm_t connect(Communicator& bootstrap, int device, std::chrono::millisecond
   HIPTRAIN_NCCL_CHECK(ncclCommInitRankConfig(&comm, bootstrap.size(), id, bootstrap.rank(), &config));
   wait_until_ready(comm, "ncclCommInitRankConfig", timeout);
   return comm;
-}
-
-std::string describe_error(ncclComm_t comm) {
-  ncclResult_t state = ncclSuccess;
-  if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return "NCCL's state is not known";
-  const std::string behind = MpiRuntime::describe_ranks_behind();
-  if (state == ncclSuccess)
-    return behind.empty() ? "all ranks have made as many calls: a GPU, or the link between two, hangs" : behind;
-  return std::string(ncclGetErrorString(state)) + "; " + ncclGetLastError(comm);
 }
 
 ncclDataType_t nccl_type(const at::Tensor& values) {

@@ -1,5 +1,6 @@
 #include "distributed/stream_watchdog.h"
 
+#include <exception>
 #include <sstream>
 #include <utility>
 
@@ -10,7 +11,6 @@
 namespace hiptrain {
 namespace {
 
-constexpr int kCommunicationFailure = 6;  // exit code
 constexpr std::chrono::milliseconds kLookInterval{100};
 
 // Whether the stream has passed the event. A stream that failed counts as not passed: the collective runs into its
@@ -63,9 +63,13 @@ cudaEvent_t StreamWatchdog::take_event() {
 }
 
 void StreamWatchdog::run() {
-  cudaSetDevice(device_);
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!stop_.wait_for(lock, kLookInterval, [this] { return stopping_; })) look();
+  try {
+    HIPTRAIN_CUDA_CHECK(cudaSetDevice(device_));
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!stop_.wait_for(lock, kLookInterval, [this] { return stopping_; })) look();
+  } catch (const std::exception& error) {
+    MpiRuntime::abort(error.what(), kCommunicationFailure);
+  }
 }
 
 // Collectives of several streams may end in another order than they began.

@@ -24,11 +24,11 @@ namespace hiptrain {
 namespace {
 
 struct AttentionInput {
-  at::Tensor query;            // (tokens, query heads, head_dim)
-  at::Tensor key;              // (tokens, kv heads, head_dim)
-  at::Tensor value;            // (tokens, kv heads, head_dim)
-  at::Tensor d_output;         // (tokens, query heads, head_dim), or undefined
-  at::Tensor document_starts;  // (documents) int64
+  at::Tensor query;     // (tokens, query heads, head_dim)
+  at::Tensor key;       // (tokens, kv heads, head_dim)
+  at::Tensor value;     // (tokens, kv heads, head_dim)
+  at::Tensor d_output;  // (tokens, query heads, head_dim), or undefined
+  DocumentStarts document_starts;
 };
 
 [[noreturn]] void refuse(const SafetensorsFile& file, const std::string& what) {
@@ -61,8 +61,8 @@ void check_shapes(const SafetensorsFile& file, const AttentionInput& input) {
     refuse(file, "do " + shape_of(input.d_output) + " does not match q " + shape_of(q));
 }
 
-at::Tensor read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
-  if (!file.tensors().contains("document_starts")) return at::zeros({1}, at::kLong);
+std::vector<int64_t> read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
+  if (!file.tensors().contains("document_starts")) return {0};
   const at::Tensor tensor = file.tensor("document_starts");
   if (tensor.scalar_type() != at::kLong || tensor.dim() != 1 || tensor.size(0) < 1)
     refuse(file, "document_starts is " + shape_of(tensor) + ": expected I64 (documents)");
@@ -75,7 +75,7 @@ at::Tensor read_document_starts(const SafetensorsFile& file, int64_t num_tokens,
                        ": expected 0 first, then ascending multiples of " + std::to_string(alignment) + " below " +
                        std::to_string(num_tokens));
   }
-  return tensor;
+  return {starts, starts + tensor.size(0)};
 }
 
 AttentionInput read_input(const std::filesystem::path& path, const AttentionConfig& config, at::Device device) {
@@ -87,8 +87,8 @@ AttentionInput read_input(const std::filesystem::path& path, const AttentionConf
                        .document_starts = {}};
   if (file.tensors().contains("do")) input.d_output = file.tensor("do");
   check_shapes(file, input);
-  input.document_starts = read_document_starts(file, input.query.size(0), config.block_size);
-  for (at::Tensor* tensor : {&input.query, &input.key, &input.value, &input.d_output, &input.document_starts})
+  input.document_starts = DocumentStarts(read_document_starts(file, input.query.size(0), config.block_size), device);
+  for (at::Tensor* tensor : {&input.query, &input.key, &input.value, &input.d_output})
     if (tensor->defined()) *tensor = tensor->to(device);
   return input;
 }

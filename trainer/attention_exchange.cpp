@@ -13,10 +13,10 @@ constexpr int64_t kGroupBytes = int64_t{256} << 20;
 // four query heads and more.
 constexpr int kFewestRanksByHeads = 8;
 
-constexpr const char* kIndex = "wait: index and picks";
-constexpr const char* kKeys = "wait: keys and values";
-constexpr const char* kQueries = "wait: queries and outputs";
-constexpr const char* kGradients = "wait: gradients of keys";
+constexpr const char* kIndex = "waiting for index and picks";
+constexpr const char* kKeys = "waiting for keys and values";
+constexpr const char* kQueries = "waiting for queries and outputs";
+constexpr const char* kGradients = "waiting for gradients of keys";
 
 std::vector<at::Tensor> memory_of(const SequenceRows& a, const SequenceRows& b) {
   std::vector<at::Tensor> memory = a.memory();

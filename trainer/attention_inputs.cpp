@@ -32,7 +32,7 @@ AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tok
           .d_output = at::randn_like(query),
           .key = key,
           .value = at::randn_like(key),
-          .document_starts = at::zeros({1}, options.dtype(at::kLong))};
+          .document_starts = DocumentStarts({0}, device)};
 }
 
 }  // namespace hiptrain

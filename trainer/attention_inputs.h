@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "trainer/document_starts.h"
+
 namespace hiptrain {
 
 struct AttentionShape {
@@ -12,9 +14,9 @@ struct AttentionShape {
 };
 
 struct AttentionInputs {
-  at::Tensor query, d_output;  // (tokens, query heads, head_dim)
-  at::Tensor key, value;       // (kv heads, tokens, head_dim)
-  at::Tensor document_starts;  // (1) int64: one document
+  at::Tensor query, d_output;      // (tokens, query heads, head_dim)
+  at::Tensor key, value;           // (kv heads, tokens, head_dim)
+  DocumentStarts document_starts;  // one document
 };
 
 // Lists of a search over them come out about 34 blocks a tile long, as a trained model's. From ATen's generator.

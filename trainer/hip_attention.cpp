@@ -10,11 +10,11 @@ namespace hiptrain {
 namespace {
 
 kernels::AttentionGeometry geometry_of(const AttentionConfig& config, int64_t num_tokens,
-                                       const at::Tensor& document_starts) {
+                                       const DocumentStarts& document_starts) {
   const bool dense = config.type == "dense";
   return {.num_tokens = num_tokens,
-          .document_starts = document_starts.const_data_ptr<int64_t>(),
-          .num_documents = document_starts.size(0),
+          .document_starts = document_starts.on_device.const_data_ptr<int64_t>(),
+          .num_documents = static_cast<int64_t>(document_starts.on_host.size()),
           .block_size = config.block_size,
           .sink_tokens = dense ? 0 : config.sink_tokens,
           .window = dense ? std::max<int64_t>(num_tokens, 1) : config.window};
@@ -67,10 +67,11 @@ std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_t
 }
 
 HipAttention::HipAttention(const AttentionConfig& config, int64_t num_kv_heads, const SequenceShard& shard,
-                           const at::Tensor& document_starts, AttentionExchange& exchange, RunningCounts& counts)
+                           const DocumentStarts& document_starts, AttentionExchange& exchange, RunningCounts& counts)
     : config_(config),
       num_kv_heads_(num_kv_heads),
       shard_(shard),
+      document_starts_(document_starts),
       geometry_(geometry_of(config, shard.num_tokens(), document_starts)),
       exchange_(exchange),
       kind_(exchange.kind(config, num_kv_heads)),
@@ -91,32 +92,30 @@ at::Tensor HipAttention::pick(SequenceIndex& index) const {
   const ProfiledRange range(part::kSearch);
   index.wait();
   if (exchange_.sequence().size() == 1 || by_heads()) return search_tokens(index, 0, shard_.num_tokens());
-  // The scan's work grows with the position: of 2 P chunks, rank r takes chunk r and chunk 2 P - 1 - r.
-  const int64_t ranks = exchange_.sequence().size(), rank = exchange_.sequence().rank();
-  const int64_t tiles = kernels::num_tiles(shard_.num_tokens());
-  const int64_t chunk_tokens = (tiles + 2 * ranks - 1) / (2 * ranks) * kernels::kQueryTile;
-  at::Tensor mine = at::empty({2, num_kv_heads_, chunk_tokens, config_.picks}, index.query().options().dtype(at::kInt));
-  for (const int64_t half : {0, 1}) {
-    const int64_t chunk = half == 0 ? rank : 2 * ranks - 1 - rank;
-    const int64_t begin = std::min(chunk * chunk_tokens, shard_.num_tokens());
-    const int64_t end = std::min(begin + chunk_tokens, shard_.num_tokens());
-    if (begin < end) mine[half].narrow(1, 0, end - begin).copy_(search_tokens(index, begin, end));
+  kernels::AttentionGeometry on_host = geometry_;
+  on_host.document_starts = document_starts_.on_host.data();
+  const ScanShares shares = share_scan(on_host, config_.scan_tokens, exchange_.sequence().size());
+  const std::vector<int64_t>& chunks = shares.chunks[exchange_.sequence().rank()];
+  at::Tensor mine = at::empty({static_cast<int64_t>(chunks.size()), num_kv_heads_, shares.chunk_tokens, config_.picks},
+                              index.query().options().dtype(at::kInt));
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const int64_t begin = std::min(chunks[i] * shares.chunk_tokens, shard_.num_tokens());
+    const int64_t end = std::min(begin + shares.chunk_tokens, shard_.num_tokens());
+    if (begin < end) mine[static_cast<int64_t>(i)].narrow(1, 0, end - begin).copy_(search_tokens(index, begin, end));
   }
-  return gather_picks(mine);
+  return gather_picks(mine, shares);
 }
 
-// (2, kv heads, tokens of a chunk, picks) of every rank -> (kv heads, tokens, picks).
-at::Tensor HipAttention::gather_picks(const at::Tensor& mine) const {
-  const int64_t ranks = exchange_.sequence().size(), chunk_tokens = mine.size(2);
-  at::Tensor all = at::empty({ranks, 2, mine.size(1), chunk_tokens, mine.size(3)}, mine.options());
+// (chunks of a rank, kv heads, tokens of a chunk, picks) of every rank -> (kv heads, tokens, picks).
+at::Tensor HipAttention::gather_picks(const at::Tensor& mine, const ScanShares& shares) const {
+  const int64_t ranks = exchange_.sequence().size(), chunks = mine.size(0), chunk_tokens = shares.chunk_tokens;
+  at::Tensor all = at::empty({ranks, chunks, mine.size(1), chunk_tokens, mine.size(3)}, mine.options());
   SideStream::Ticket ticket = exchange_.index.run([&] { exchange_.sequence().all_gather(mine, all); }, {mine, all});
   exchange_.index.wait(ticket);
-  at::Tensor picks = at::empty({mine.size(1), 2 * ranks * chunk_tokens, mine.size(3)}, mine.options());
-  for (int64_t chunk = 0; chunk < 2 * ranks; ++chunk) {
-    const bool early = chunk < ranks;
-    picks.narrow(1, chunk * chunk_tokens, chunk_tokens)
-        .copy_(all[early ? chunk : 2 * ranks - 1 - chunk][early ? 0 : 1]);
-  }
+  at::Tensor picks = at::empty({mine.size(1), ranks * chunks * chunk_tokens, mine.size(3)}, mine.options());
+  for (int64_t rank = 0; rank < ranks; ++rank)
+    for (int64_t i = 0; i < chunks; ++i)
+      picks.narrow(1, shares.chunks[rank][i] * chunk_tokens, chunk_tokens).copy_(all[rank][i]);
   return picks.narrow(1, 0, shard_.num_tokens());
 }
 

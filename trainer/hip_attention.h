@@ -12,8 +12,10 @@
 #include "distributed/sequence_shard.h"
 #include "kernels/attention_geometry.h"
 #include "trainer/attention_exchange.h"
+#include "trainer/document_starts.h"
 #include "trainer/kernel_ops.h"
 #include "trainer/run_config.h"
+#include "trainer/scan_shares.h"
 
 namespace hiptrain {
 
@@ -31,12 +33,12 @@ struct QueryTile {
   static std::vector<QueryTile> of(const SequenceShard& shard, int64_t query_tile);
 };
 
-// One layer's attention on one sequence. document_starts (documents) int64, on the device of all tensors. Cheap to
-// make; holds references to its arguments. num_kv_heads: of the layer.
+// One layer's attention on one sequence. Cheap to make; holds references to its arguments. document_starts: on the
+// device of all tensors. num_kv_heads: of the layer.
 class HipAttention {
  public:
   HipAttention(const AttentionConfig& config, int64_t num_kv_heads, const SequenceShard& shard,
-               const at::Tensor& document_starts, AttentionExchange& exchange, RunningCounts& counts);
+               const DocumentStarts& document_starts, AttentionExchange& exchange, RunningCounts& counts);
 
   ExchangeKind exchange_kind() const { return kind_; }
 
@@ -75,7 +77,7 @@ class HipAttention {
   int64_t lists_begin() const;
   float scale(int64_t head_dim) const;
   at::Tensor search_tokens(const SequenceIndex& index, int64_t begin, int64_t end) const;
-  at::Tensor gather_picks(const at::Tensor& mine) const;
+  at::Tensor gather_picks(const at::Tensor& mine, const ScanShares& shares) const;
   at::Tensor to_parts(const at::Tensor& local, const QueryTile& tile) const;
   at::Tensor to_local(const at::Tensor& parts, const QueryTile& tile) const;
   void exchange_queries(const at::Tensor& sent, at::Tensor& received) const;
@@ -90,6 +92,7 @@ class HipAttention {
   const AttentionConfig& config_;
   int64_t num_kv_heads_;
   const SequenceShard& shard_;
+  const DocumentStarts& document_starts_;
   kernels::AttentionGeometry geometry_;
   AttentionExchange& exchange_;
   ExchangeKind kind_;

@@ -31,12 +31,11 @@ LocalBatch local_part(const TokenBatch& batch, int64_t batch_begin, const Sequen
   const auto local = [&](const auto& values, at::ScalarType type) {
     return on_device(values, begin, end, type, device);
   };
-  const int64_t num_documents = static_cast<int64_t>(batch.document_starts.size());
   return {.shard = shard,
           .tokens = local(batch.tokens, at::kInt),
           .targets = local(batch.targets, at::kInt),
           .positions = local(batch.positions, at::kLong),
-          .document_starts = on_device(batch.document_starts, 0, num_documents, at::kLong, device),
+          .document_starts = DocumentStarts(batch.document_starts, device),
           .num_targets = std::count_if(batch.targets.begin() + begin, batch.targets.begin() + end,
                                        [](int32_t target) { return target >= 0; }),
           .max_position = largest_position(batch.document_starts, shard.num_tokens())};

@@ -8,17 +8,18 @@
 #include "data/batch_stream.h"
 #include "distributed/communicator.h"
 #include "distributed/sequence_shard.h"
+#include "trainer/document_starts.h"
 
 namespace hiptrain {
 
 struct LocalBatch {
   SequenceShard shard;
-  at::Tensor tokens;           // (local tokens) int32
-  at::Tensor targets;          // (local tokens) int32, -1: no loss
-  at::Tensor positions;        // (local tokens) int64
-  at::Tensor document_starts;  // (documents of the whole sequence) int64
-  int64_t num_targets;         // of the local tokens
-  int64_t max_position;        // of the whole sequence: some rotary embeddings depend on it
+  at::Tensor tokens;               // (local tokens) int32
+  at::Tensor targets;              // (local tokens) int32, -1: no loss
+  at::Tensor positions;            // (local tokens) int64
+  DocumentStarts document_starts;  // of the whole sequence
+  int64_t num_targets;             // of the local tokens
+  int64_t max_position;            // of the whole sequence: some rotary embeddings depend on it
 };
 
 // This rank's part of the sequence `offset` places after the stream's present one: no other tokens are read. The

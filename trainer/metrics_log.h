@@ -29,7 +29,7 @@ struct StepMetrics {
   double communication_seconds = 0;            // spent in collectives, waiting included, by this rank
   double exposed_host_copy_seconds = 0;        // in which this rank's device waited for copies from or to host memory
   double exposed_communication_seconds = 0;    // in which it waited for other ranks
-  std::map<std::string, double> wait_seconds;  // of these, for each exchange of attention
+  std::map<std::string, double> wait_seconds;  // what these are made of: weights, gradients, attention's exchanges
   double mean_list_entries = 0;                // picked blocks a tile
   int64_t max_list_entries = 0;
   int64_t dropped_entries = 0;  // beyond attention.max_blocks

@@ -191,7 +191,7 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
           .communication_seconds = grid_.take_communication_seconds(),
           .exposed_host_copy_seconds = exposed.host_copies + optimizer_.take_exposed_seconds(),
           .exposed_communication_seconds = exposed.communication,
-          .wait_seconds = exposed.exchanges,
+          .wait_seconds = exposed.waits,
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),

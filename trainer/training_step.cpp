@@ -35,10 +35,10 @@ StepResult train_step(const std::vector<LocalBatch>& batches, double learning_ra
   at::Tensor loss = at::zeros({1}, at::TensorOptions(at::kDouble).device(transformer.device()));
   for (const LocalBatch& batch : batches)
     loss.add_(transformer.forward_backward(batch, 1.0 / static_cast<double>(num_targets)));
-  grid.world().all_reduce_sum(loss);
 
   const ProfiledRange optimizer_range(part::kOptimizer);
   const at::Tensor norm = transformer.gradient_norm();
+  grid.world().all_reduce_sum(loss);  // after the wait for slower ranks' gradients, which is counted as such
   // Here the host waits for the device: whether to update depends on both numbers.
   StepResult result{.loss = loss.item<double>() / static_cast<double>(num_targets),
                     .gradient_norm = norm.item<double>(),

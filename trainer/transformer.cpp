@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "trainer/profiler.h"
+
 namespace hiptrain {
 namespace {
 
@@ -206,12 +208,20 @@ void Transformer::record(int64_t layer, const BlockLists& lists) {
   if (lengths.numel() > 0) counts_.observe_list_length(lengths.max());
 }
 
+// Weights and gradients of one rank come from host memory, if from anywhere.
 ExposedSeconds Transformer::take_exposed_seconds() {
-  const double units = weights_.take_exposed_seconds() + (gradients_ ? gradients_->take_exposed_seconds() : 0);
-  const double inputs = store_ ? store_->take_exposed_seconds() : 0;
-  if (grid_.world().size() == 1) return {.host_copies = inputs + units, .communication = 0, .exchanges = {}};
-  ExposedSeconds exposed{.host_copies = inputs, .communication = units, .exchanges = exchange_.take_wait_seconds()};
-  for (const auto& [name, seconds] : exposed.exchanges) exposed.communication += seconds;
+  const double weights = weights_.take_exposed_seconds();
+  const double gradients = gradients_ ? gradients_->take_exposed_seconds() : 0;
+  ExposedSeconds exposed{.host_copies = store_ ? store_->take_exposed_seconds() : 0,
+                         .communication = 0,
+                         .waits = exchange_.take_wait_seconds()};
+  if (grid_.world().size() > 1) {
+    exposed.waits[part::kWeights] = weights;
+    exposed.waits[part::kGradients] = gradients;
+  } else {
+    exposed.host_copies += weights + gradients;
+  }
+  for (const auto& [name, seconds] : exposed.waits) exposed.communication += seconds;
   return exposed;
 }
 

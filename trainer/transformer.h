@@ -37,7 +37,7 @@ struct SelectionStatistics {
 // Seconds of a step in which the device waited for what goes on beside its computation.
 struct ExposedSeconds {
   double host_copies = 0, communication = 0;
-  std::map<std::string, double> exchanges;  // of communication, the exchanges of attention
+  std::map<std::string, double> waits;  // what communication is made of, by the profiler's names; none with one rank
 };
 
 // Where a resolved run keeps layer inputs.

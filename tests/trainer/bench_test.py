@@ -46,6 +46,7 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
         assert parts[part] > 0 and part in out
     assert figures["tokens_per_s"] == pytest.approx(3000 / figures["step_seconds"])
     assert figures["mean_list_entries"] > 0
+    assert figures["wait_seconds"] == {} and figures["exposed_communication_seconds"] == 0
     assert figures["mfu"] == pytest.approx(
         figures["tokens_per_s"] * figures["flops_per_token"] / figures["matmul_flops"])
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
@@ -74,18 +75,26 @@ def test_communication(ranks, tmp_path):
         assert line["name"] in result.stdout
 
 
-def test_waits_are_parts_of_the_step(small_model, tmp_path):
+@pytest.mark.parametrize("exchange", ["allgather", "alltoall"])
+def test_waits_for_other_ranks_are_parts_of_the_step(exchange, small_model, tmp_path):
     result = subprocess.run(
         ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", str(PROGRAM), "bench",
          "train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "1", "--json",
-         str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200"],
+         str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200",
+         "--set", f"parallel.exchange={exchange}"],
         capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     waits = {name: seconds for name, seconds in figures["wait_seconds"].items() if seconds > 0}
-    assert waits.keys() == {"wait: index and picks", "wait: keys and values", "wait: gradients of keys"}
+    names = {"weights", "gradients", "index and picks", "keys and values", "gradients of keys"}
+    if exchange == "alltoall":
+        names.add("queries and outputs")
+    assert waits.keys() == {f"waiting for {name}" for name in names}
     for name, seconds in waits.items():
         assert figures["part_seconds"][name] == pytest.approx(seconds, rel=0.05, abs=1e-4)
+        assert name in result.stdout
+    assert figures["exposed_communication_seconds"] == pytest.approx(sum(waits.values()))
+    assert f"{1e3 * sum(waits.values()):.1f} ms" in result.stdout
 
 
 def test_shipped_shapes_are_the_models():

@@ -7,7 +7,15 @@ set -euo pipefail
 signal=$1 seconds=$2 program=$3 model=$4
 shift 4
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+launcher='' ranks=()
+
+# Whatever happens, no process stays behind; a stopped one hears nothing but KILL.
+# shellcheck disable=SC2317  # called by the trap
+clean_up() {
+  if [[ -n $launcher ]]; then kill -KILL "$launcher" "${ranks[@]}" 2>/dev/null || true; fi
+  rm -f "$log"
+}
+trap clean_up EXIT
 
 fail() {
   cat "$log"
@@ -25,23 +33,23 @@ options=(--oversubscribe --bind-to none -np 2)
 if ((EUID == 0)); then options+=(--allow-run-as-root); fi
 mpirun "${options[@]}" "$program" bench train --model-config "$model" --steps 1000000 "$@" >"$log" 2>&1 &
 launcher=$!
-ranks=()
 for ((i = 0; i < 600; ++i)); do
   mapfile -t ranks < <(children | sort -n)
   if ((${#ranks[@]} == 2)); then break; fi
   sleep 0.1
 done
 ((${#ranks[@]} == 2)) || fail "the ranks did not start"
-sleep 15  # into the steps
+for ((i = 0; i < 600; ++i)); do
+  if [[ -s $log ]]; then break; fi  # the plan; model and steps come next
+  sleep 0.1
+done
+sleep 5  # into the steps
 kill -0 "$launcher" 2>/dev/null || fail "the run ended by itself"
 
 begin=$SECONDS status=0
 kill -s "$signal" "${ranks[1]}"
 while kill -0 "$launcher" 2>/dev/null && ((SECONDS - begin <= seconds)); do sleep 0.2; done
-if kill -0 "$launcher" 2>/dev/null; then
-  kill -KILL "$launcher" "${ranks[@]}" 2>/dev/null || true
-  fail "the run went on for $seconds s"
-fi
+if kill -0 "$launcher" 2>/dev/null; then fail "the run went on for $seconds s"; fi
 wait "$launcher" || status=$?
 ((status != 0)) || fail "exit code 0"
 sleep 2

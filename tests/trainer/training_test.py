@@ -128,6 +128,20 @@ def test_the_loss_falls_and_every_rank_count_agrees(straight):
         assert losses(straight(ranks)) == pytest.approx(one, rel=1e-4), ranks
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_waits_for_other_ranks_are_named_and_add_up(straight, ranks):
+    steps = [json.loads(line) for line in (straight(ranks) / "metrics.jsonl").read_text().splitlines()]
+    names = ["weights", "gradients", "index and picks", "keys and values", "queries and outputs", "gradients of keys"]
+    for step in steps:
+        if step["event"] != "train":
+            continue
+        waits = step["wait_seconds"]
+        assert waits.keys() == ({f"waiting for {name}" for name in names} if ranks > 1 else set())
+        assert step["exposed_communication_seconds"] == pytest.approx(sum(waits.values()))
+        assert 0 <= sum(waits.values()) < step["step_seconds"]
+        assert ranks == 1 or waits["waiting for weights"] > 0 and waits["waiting for keys and values"] > 0
+
+
 @pytest.mark.parametrize("ranks, sequence_ranks", [(2, 1), (4, 2)])
 def test_data_ranks_see_other_sequences_of_the_same_stream(inputs, straight, ranks, sequence_ranks, tmp_path):
     """Two data ranks with one accumulation step take the sequences of one rank with two."""
