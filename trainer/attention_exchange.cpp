@@ -26,6 +26,21 @@ std::vector<at::Tensor> memory_of(const SequenceRows& a, const SequenceRows& b) 
 
 }  // namespace
 
+ExchangeKind exchange_kind(const ParallelSection& parallel, const AttentionConfig& attention, int64_t num_kv_heads,
+                           int64_t ranks) {
+  if (parallel.exchange == "allgather") return ExchangeKind::kAllGather;
+  if (parallel.exchange == "alltoall") return ExchangeKind::kAllToAll;
+  const bool possible = num_kv_heads % ranks == 0 && (attention.type == "dense" || attention.selection == "picks");
+  const bool better = attention.type == "dense" || ranks >= kFewestRanksByHeads;
+  return possible && better ? ExchangeKind::kAllToAll : ExchangeKind::kAllGather;
+}
+
+int64_t heads_of_a_group(const ParallelSection& parallel, int64_t held_heads, int64_t head_bytes) {
+  const int64_t wanted =
+      parallel.exchange_heads > 0 ? parallel.exchange_heads : kGroupBytes / std::max<int64_t>(1, head_bytes);
+  return std::clamp<int64_t>(wanted, 1, held_heads);
+}
+
 AttentionExchange::AttentionExchange(Communicator& sequence, at::Device device, const ParallelSection& parallel)
     : index(device, kIndex),
       keys(device, kKeys),
@@ -35,12 +50,7 @@ AttentionExchange::AttentionExchange(Communicator& sequence, at::Device device, 
       parallel_(parallel) {}
 
 ExchangeKind AttentionExchange::kind(const AttentionConfig& attention, int64_t num_kv_heads) const {
-  if (parallel_.exchange == "allgather") return ExchangeKind::kAllGather;
-  if (parallel_.exchange == "alltoall") return ExchangeKind::kAllToAll;
-  const bool possible =
-      num_kv_heads % sequence_.size() == 0 && (attention.type == "dense" || attention.selection == "picks");
-  const bool better = attention.type == "dense" || sequence_.size() >= kFewestRanksByHeads;
-  return possible && better ? ExchangeKind::kAllToAll : ExchangeKind::kAllGather;
+  return exchange_kind(parallel_, attention, num_kv_heads, sequence_.size());
 }
 
 std::vector<HeadRange> AttentionExchange::groups(const SequenceRows& rows) const {
@@ -48,9 +58,7 @@ std::vector<HeadRange> AttentionExchange::groups(const SequenceRows& rows) const
   if (sequence_.size() == 1) return {{.begin = 0, .count = held}};
   const at::Tensor whole = rows.whole();
   const int64_t head_bytes = 2 * whole.size(1) * whole.size(2) * static_cast<int64_t>(whole.element_size());
-  const int64_t wanted =
-      parallel_.exchange_heads > 0 ? parallel_.exchange_heads : kGroupBytes / std::max<int64_t>(1, head_bytes);
-  const int64_t size = std::clamp<int64_t>(wanted, 1, held);
+  const int64_t size = heads_of_a_group(parallel_, held, head_bytes);
   std::vector<HeadRange> groups;
   for (int64_t begin = 0; begin < held; begin += size)
     groups.push_back({.begin = begin, .count = std::min(size, held - begin)});

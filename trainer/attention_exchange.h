@@ -18,6 +18,15 @@
 
 namespace hiptrain {
 
+// parallel.exchange; auto: by heads from the number of ranks on where that moves fewer bytes, and for dense layers,
+// whose work it spreads evenly.
+ExchangeKind exchange_kind(const ParallelSection& parallel, const AttentionConfig& attention, int64_t num_kv_heads,
+                           int64_t ranks);
+
+// How many of the held heads are exchanged at a time: parallel.exchange_heads, or as many as hold kGroupBytes.
+// head_bytes: of a head's keys and values of all tokens.
+int64_t heads_of_a_group(const ParallelSection& parallel, int64_t held_heads, int64_t head_bytes);
+
 // What the exchanges of all layers run on.
 class AttentionExchange {
  public:
@@ -25,11 +34,10 @@ class AttentionExchange {
 
   Communicator& sequence() { return sequence_; }
 
-  // parallel.exchange; auto: by heads from the number of ranks on where that moves fewer bytes, and for dense layers,
-  // whose work it spreads evenly.
+  // exchange_kind of this sequence's ranks.
   ExchangeKind kind(const AttentionConfig& attention, int64_t num_kv_heads) const;
 
-  // The held heads in groups, in order: parallel.exchange_heads each, or as many as hold kGroupBytes.
+  // The held heads in groups (heads_of_a_group), in order.
   std::vector<HeadRange> groups(const SequenceRows& rows) const;
 
   SideStream index, keys, queries, gradients;

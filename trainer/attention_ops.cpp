@@ -1,5 +1,3 @@
-#include <ATen/ops/empty_like.h>
-
 #include "kernels/sparse_attention.h"
 #include "trainer/kernel_call.h"
 #include "trainer/kernel_ops.h"
@@ -66,20 +64,30 @@ kernels::SparseAttentionParams attention_params(const at::Tensor& query, const a
           .scale = scale};
 }
 
-// The lists of the tiles of `attention` the other way round, for the backward pass on the GPU.
-BlockLists invert(const kernels::SparseAttentionParams& attention, const BlockLists& lists) {
+// Of the lists of some tiles, or more. The host waits for the number if it is not that of all.
+int64_t num_entries(const BlockLists& lists, int64_t first_tile, int64_t num_tiles) {
+  if (num_tiles == lists.offsets.size(1) - 1) return lists.entries.numel();
+  const at::Tensor before = lists.offsets.select(1, first_tile),
+                   behind = lists.offsets.select(1, first_tile + num_tiles);
+  return (behind - before).sum().item<int64_t>();
+}
+
+// The lists of the tiles of `attention`, the first of which is first_tile, the other way round: for the backward pass
+// on the GPU.
+BlockLists invert(const kernels::SparseAttentionParams& attention, const BlockLists& lists, int64_t first_tile) {
+  const int64_t num_tiles = kernels::num_tiles(attention.num_queries);
   const int64_t block_size = attention.geometry.block_size;
   const int64_t num_blocks = (attention.geometry.num_tokens + block_size - 1) / block_size;
   BlockLists inverted{.offsets = empty_beside(lists.offsets, {attention.num_kv_heads, num_blocks + 1}, at::kLong),
-                      .entries = at::empty_like(lists.entries)};
+                      .entries = empty_beside(lists.entries, {num_entries(lists, first_tile, num_tiles)}, at::kInt)};
   const kernels::InvertedListsParams params{
       .list_offsets = attention.list_offsets,
       .list_offsets_stride = attention.list_offsets_stride,
       .list_entries = attention.list_entries,
-      .num_entries = lists.entries.numel(),
+      .num_entries = inverted.entries.numel(),
       .inverted_offsets = inverted.offsets.mutable_data_ptr<int64_t>(),
       .inverted_entries = reinterpret_cast<uint32_t*>(inverted.entries.mutable_data_ptr<int32_t>()),
-      .num_tiles = kernels::num_tiles(attention.num_queries),
+      .num_tiles = num_tiles,
       .num_blocks = num_blocks,
       .num_kv_heads = attention.num_kv_heads};
   run(lists.entries, params, kernels::invert_lists_reference, kernels::invert_lists_cuda,
@@ -110,7 +118,7 @@ void sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, c
       .d_value = static_cast<float*>(key_rows_of(d_value, key))};
   BlockLists inverted;
   if (query.is_cuda() && has_entries(lists)) {
-    inverted = invert(params.forward, lists);
+    inverted = invert(params.forward, lists, (begin - lists_begin) / kernels::kQueryTile);
     params.inverted_offsets = inverted.offsets.const_data_ptr<int64_t>();
     params.inverted_entries = entries_of(inverted, query);
     params.num_entries = inverted.entries.numel();

@@ -13,6 +13,7 @@
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/hip_attention.h"
+#include "trainer/host_memory.h"
 #include "trainer/linear.h"
 #include "trainer/machine_rates.h"
 #include "trainer/step_time.h"
@@ -328,8 +329,8 @@ int run_bench_rates(const BenchRatesCommand& command, MpiRuntime& mpi) {
   const RateBench bench(command, config, grid, device);
   MachineRates rates = bench.measure();
   rates.device = device_name(device);
-  rates.gpu_memory = device.is_cuda() ? total_memory_bytes(device) : 0;
-  rates.host_memory = total_memory_bytes(at::kCPU) / mpi.local_size();
+  rates.gpu_memory = device.is_cuda() ? gpu_memory_bytes(device) : 0;
+  rates.host_memory = host_memory_limit() / mpi.local_size();
   if (mpi.size() > 1) (mpi.size() > mpi.local_size() ? rates.node_link : rates.link) = bench.link();
   if (mpi.rank() != 0) return kSuccess;
   print(rates);

@@ -132,7 +132,7 @@ struct Comparison {
 std::vector<Comparison> compare(const StepPlan& plan, double step_seconds, at::Device device) {
   constexpr double kGiB = 1 << 30;
   const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };
-  std::vector<Comparison> rows{{"host memory, GiB", gib(plan.memory.host_total), gib(peak_memory_bytes(at::kCPU))}};
+  std::vector<Comparison> rows{{"host memory, GiB", gib(plan.memory.host_peak), gib(peak_memory_bytes(at::kCPU))}};
   if (device.is_cpu()) return rows;
   rows.push_back({"GPU memory of tensors, GiB", gib(plan.memory.gpu_peak), gib(peak_memory_bytes(device))});
   rows.push_back({"step, s", plan.time.seconds, step_seconds});

@@ -185,7 +185,7 @@ void add_plan(CLI::App& program, PlanCommand& command) {
   };
   add_rate("--link", command.link, "what a rank sends in collectives inside a host, instead of that of the rates");
   add_rate("--node-link", command.node_link, "the same between hosts, of one rank");
-  app->add_option("--list-entries", command.list_entries, "picked blocks a tile, instead of 17 a pick")
+  app->add_option("--list-entries", command.list_entries, "picked blocks a tile, instead of a trained model's")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
   app->add_option("--json", command.json, "write the plan here")->type_name("FILE");

@@ -3,15 +3,13 @@
 #include <ATen/Context.h>
 #include <ATen/ops/full.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 #include <sys/resource.h>
-#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
@@ -110,16 +108,13 @@ int64_t peak_memory_bytes(at::Device device) {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
-int64_t total_memory_bytes(at::Device device) {
-  if (device.is_cuda()) return properties_of(device.index()).totalGlobalMem;
-  struct sysinfo info {};
-  if (sysinfo(&info) != 0) throw std::runtime_error(std::string("sysinfo: ") + std::strerror(errno));
-  int64_t bytes = static_cast<int64_t>(info.totalram) * info.mem_unit;
-  for (const char* limit_file : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    int64_t limit = 0;
-    if (std::ifstream(limit_file) >> limit) bytes = std::min(bytes, limit);  // "max" is no number
-  }
-  return bytes;
+int64_t gpu_memory_bytes(at::Device device) { return properties_of(device.index()).totalGlobalMem; }
+
+int64_t free_gpu_memory_bytes(at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  size_t free = 0, total = 0;
+  HIPTRAIN_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
 }
 
 std::string device_name(at::Device device) { return device.is_cuda() ? properties_of(device.index()).name : "CPU"; }

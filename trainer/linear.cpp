@@ -25,6 +25,13 @@ void add_weight_gradient(const at::Tensor& input, const at::Tensor& d_output, co
   if (d_bias.defined()) d_bias.add_(d_output.sum(0, /*keepdim=*/false, at::kFloat));
 }
 
+void write_input_gradient(const at::Tensor& d_output, const at::Tensor& weight, at::Tensor d_input) {
+  if (d_input.scalar_type() == weight.scalar_type())
+    at::mm_out(d_input, d_output, weight);
+  else
+    d_input.copy_(at::mm(d_output, weight));
+}
+
 at::Tensor linear_backward(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& d_output,
                            const at::Tensor& d_weight, const at::Tensor& d_bias) {
   add_weight_gradient(input, d_output, d_weight, d_bias);

@@ -16,7 +16,10 @@ void add_linear(at::Tensor& sum, const at::Tensor& input, const at::Tensor& weig
 void add_weight_gradient(const at::Tensor& input, const at::Tensor& d_output, const at::Tensor& d_weight,
                          const at::Tensor& d_bias);
 
-// The same, and returns the gradient of input (tokens, inputs).
+// Writes the gradient of input, which may be of another type, to d_input (tokens, inputs).
+void write_input_gradient(const at::Tensor& d_output, const at::Tensor& weight, at::Tensor d_input);
+
+// Adds to the weight's gradients and returns that of input.
 at::Tensor linear_backward(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& d_output,
                            const at::Tensor& d_weight, const at::Tensor& d_bias);
 

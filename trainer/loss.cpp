@@ -1,6 +1,7 @@
 #include "trainer/loss.h"
 
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
@@ -50,8 +51,9 @@ TokenLosses ChunkedLoss::forward_backward(const HeadTensors& weights, HeadTensor
     at::Tensor chunk = at::mm(normed, weights.output.t());
     store(result, cross_entropy(chunk, targets.narrow(0, begin, size), gradient_scale, true), begin);
     add_weight_gradient(normed, chunk, gradients.output, /*d_bias=*/{});
-    at::Tensor d_here = d_hidden.narrow(0, begin, size).zero_();
-    rms_norm_backward(input, weights.norm, norm_epsilon_, at::mm(chunk, weights.output), d_here, gradients.norm);
+    at::Tensor d_input = at::zeros_like(input);
+    rms_norm_backward(input, weights.norm, norm_epsilon_, at::mm(chunk, weights.output), d_input, gradients.norm);
+    d_hidden.narrow(0, begin, size).copy_(d_input);
   }
   return result;
 }

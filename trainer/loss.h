@@ -26,7 +26,7 @@ class ChunkedLoss {
   TokenLosses forward(const HeadTensors& weights, const at::Tensor& hidden, const at::Tensor& targets) const;
 
   // Also writes d_hidden (local tokens, hidden) of the weights' type, the gradient of gradient_scale * sum of losses,
-  // and adds to gradients.
+  // and adds to gradients. d_hidden may be hidden itself.
   TokenLosses forward_backward(const HeadTensors& weights, HeadTensors& gradients, const at::Tensor& hidden,
                                const at::Tensor& targets, double gradient_scale, at::Tensor& d_hidden) const;
 

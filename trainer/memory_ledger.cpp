@@ -27,6 +27,7 @@ const char* name_of(MemoryItem item) {
                                                          "exchange",
                                                          "staging of host copies",
                                                          "batch",
+                                                         "process, libraries",
                                                          "reserve"};
   return kNames[static_cast<size_t>(item)];
 }

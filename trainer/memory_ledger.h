@@ -28,7 +28,8 @@ enum class MemoryItem {
   kExchange,         // copies that an exchange over ranks needs
   kStaging,          // optimizer state on its way from and to host memory
   kBatch,            // tokens, targets, positions, losses
-  kReserve           // of libraries and of the process
+  kProcess,          // libraries: code, CUDA's context, NCCL's channels
+  kReserve           // left free
 };
 constexpr size_t kMemoryItems = static_cast<size_t>(MemoryItem::kReserve) + 1;
 const char* name_of(MemoryItem item);

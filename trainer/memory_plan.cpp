@@ -4,19 +4,31 @@ namespace hiptrain {
 namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
-// Outside of the allocator: CUDA's context and the kernels' code, and what NCCL takes for its channels.
-constexpr int64_t kCudaReserve = 768 * kMiB, kNcclReserve = 1024 * kMiB;
+// On a GPU outside of the allocator: CUDA's context and the kernels' code, and what NCCL takes for its channels.
+constexpr int64_t kCudaContext = 768 * kMiB, kNcclChannels = 1024 * kMiB;
 // Of the allocator's blocks that come and go, those that are free but too small for what comes next.
 constexpr double kAllocatorSlack = 0.02;
-// Of the process: libraries (CUDA's are large), pages of token files.
-constexpr int64_t kHostReserveBesideGpu = 4096 * kMiB, kHostReserve = 512 * kMiB;
+// Of a process: libraries, those of a GPU being large.
+constexpr int64_t kProcessBesideGpu = 3072 * kMiB, kProcess = 512 * kMiB;
+// Of a host with GPUs: for the system, and pages of token files.
+constexpr int64_t kHostReserve = 4096 * kMiB;
 
-int64_t gpu_reserve(const PlanInputs& inputs, const MemoryLedger& gpu) {
+int64_t allocator_slack(const MemoryLedger& gpu) {
   int64_t passing = gpu.peak();
   for (const MemoryItem stays : {MemoryItem::kWeights, MemoryItem::kGradients, MemoryItem::kOptimizer})
     passing -= gpu.at_peak()[static_cast<size_t>(stays)];
-  return kCudaReserve + (inputs.ranks() > 1 ? kNcclReserve : 0) +
-         static_cast<int64_t>(kAllocatorSlack * static_cast<double>(passing));
+  return static_cast<int64_t>(kAllocatorSlack * static_cast<double>(passing));
+}
+
+// What is not tensors, by memory.
+void add_process(const PlanInputs& inputs, const MemoryLedger& device, MemoryLedger::Bytes& gpu,
+                 MemoryLedger::Bytes& host) {
+  constexpr auto kItem = static_cast<size_t>(MemoryItem::kProcess), kFree = static_cast<size_t>(MemoryItem::kReserve);
+  host[kItem] = inputs.on_gpu ? kProcessBesideGpu : kProcess;
+  if (!inputs.on_gpu) return;
+  host[kFree] = kHostReserve * inputs.nodes / inputs.ranks();
+  gpu[kItem] = kCudaContext + (inputs.ranks() > 1 ? kNcclChannels : 0);
+  gpu[kFree] = allocator_slack(device);
 }
 
 std::vector<PlannedItem> items_of(const MemoryLedger::Bytes& gpu, const MemoryLedger::Bytes& host) {
@@ -35,9 +47,7 @@ MemoryPlan plan_memory(const ModelConfig& model, const ParameterLayout& model_la
   walk_step(model, model_layout, run, inputs, choice, device, process);
   MemoryLedger::Bytes gpu = device.at_peak(), host = process.at_peak();
   if (!inputs.on_gpu) std::swap(gpu, host);
-  constexpr auto kReserve = static_cast<size_t>(MemoryItem::kReserve);
-  gpu[kReserve] = inputs.on_gpu ? gpu_reserve(inputs, device) : 0;
-  host[kReserve] = inputs.on_gpu ? kHostReserveBesideGpu : kHostReserve;
+  add_process(inputs, device, gpu, host);
   MemoryPlan plan{.choice = choice,
                   .device_inputs = ActivationStore::device_inputs(store_plan(model, choice)),
                   .items = items_of(gpu, host),
@@ -49,6 +59,7 @@ MemoryPlan plan_memory(const ModelConfig& model, const ParameterLayout& model_la
     plan.gpu_total += item.gpu_bytes;
     plan.host_total += item.host_bytes;
   }
+  plan.host_peak = plan.host_total - host[static_cast<size_t>(MemoryItem::kReserve)];
   return plan;
 }
 

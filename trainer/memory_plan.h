@@ -1,4 +1,5 @@
-// Where a step's bytes go, before it runs: exact for what the program holds, with a reserve for what libraries take.
+// Where a step's bytes go, before it runs: exact for what the program holds; for what libraries take and what is left
+// free there are fixed amounts.
 #pragma once
 
 #include <string>
@@ -19,7 +20,8 @@ struct MemoryPlan {
   int64_t device_inputs = 0;              // layer inputs that there is room for on the device
   std::vector<PlannedItem> items;         // in the order of MemoryItem, without those that are 0; "reserve" is the last
   std::string peak_phase;                 // of the step: "backward, MLP"
-  int64_t gpu_peak = 0;                   // of tensors: what the allocator counts, without the reserve
+  int64_t gpu_peak = 0;                   // of tensors: what the allocator counts
+  int64_t host_peak = 0;                  // of the process: its largest resident size, without the reserve
   int64_t gpu_total = 0, host_total = 0;  // with the reserve
   int64_t gpu_budget = 0, host_budget = 0;  // of this rank
 

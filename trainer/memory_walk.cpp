@@ -1,11 +1,13 @@
 #include "trainer/memory_walk.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "distributed/sequence_shard.h"
 #include "kernels/attention_geometry.h"
 #include "kernels/tree_geometry.h"
+#include "trainer/attention_exchange.h"
 #include "trainer/sharded_parameters.h"
 
 namespace hiptrain {
@@ -15,7 +17,8 @@ using Item = MemoryItem;
 using Held = MemoryLedger::Held;
 
 constexpr int64_t kMiB = int64_t{1} << 20;
-constexpr double kEntriesAPick = 17;
+// Picked blocks a tile and pick of a trained model (29M parameters, 2 picks), and at what lengths of the sequence.
+constexpr double kListTokens[] = {32768, 262144, 1048576}, kListEntries[] = {8.5, 14.75, 20.1};
 constexpr int64_t kCublasWorkspace = 32 * kMiB;        // ATen's for Hopper, from the allocator
 constexpr int64_t kStreamedChunk = int64_t{16} << 20;  // elements (trainer/sharded_adamw.cpp)
 // Radix sort of 32-bit keys and values: a second pair of buffers, and counts.
@@ -66,8 +69,8 @@ class StepWalk {
     device_.enter("between steps");
     for (size_t unit = 0; unit < layout_.units().size(); ++unit) hold_unit(static_cast<int>(unit));
     const int64_t batches = run_.train.gradient_accumulation_steps;
-    device_.keep(Item::kBatch, batches * tokens_ * (4 + 4 + 8));       // tokens, targets, positions
-    host_.keep(Item::kBatch, batches * inputs_.tokens * (4 + 4 + 8));  // of the whole sequence
+    device_.keep(Item::kBatch, batches * tokens_ * (4 + 4 + 8));      // tokens, targets, positions
+    host_.keep(Item::kBatch, (batches + 1) * tokens_ * (4 + 4 + 8));  // on their way, and as they are read
     if (inputs_.on_gpu) device_.keep(Item::kSearch, kCublasWorkspace);
   }
 
@@ -111,10 +114,11 @@ class StepWalk {
 
   void forward_backward() {
     Held hidden = run_layers();
-    const Held d_hidden = device_.hold(Item::kHidden, tokens_ * hidden_ * compute_);
+    Held d_hidden;  // in the same memory where the types agree
+    if (compute_ != storage_) d_hidden = device_.hold(Item::kHidden, tokens_ * hidden_ * compute_);
     const Held losses = device_.hold(Item::kBatch, tokens_ * 8);
     loss();
-    hidden = {};
+    if (compute_ != storage_) hidden = {};
     run_layers_back();
     embedding_backward();
   }
@@ -148,7 +152,7 @@ class StepWalk {
     const int64_t tile = std::min(choice_.loss_tile, tokens_);
     const Held normed = device_.hold(Item::kLossTile, tile * hidden_ * compute_);
     const Held logits = device_.hold(Item::kLossTile, tile * model_.vocabulary_size * compute_);
-    device_.touch(Item::kLossTile, tile * hidden_ * compute_ + rms_norm_backward_bytes(hidden_));
+    device_.touch(Item::kLossTile, 2 * tile * hidden_ * compute_ + rms_norm_backward_bytes(hidden_));
   }
 
   // Two chunks of what is offloaded pass through the device at a time.
@@ -173,98 +177,120 @@ class StepWalk {
   bool selects(const AttentionConfig& attention) const {
     return attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
   }
+  bool selects_as_published(const AttentionConfig& attention) const {
+    return attention.type == "hip" && attention.selection != "picks";
+  }
+  // HipAttention::by_heads
+  bool by_heads(const AttentionConfig& attention) const {
+    return shares_sequence() && exchange_kind(run_.parallel, attention, model_.num_kv_heads, inputs_.sequence_ranks) ==
+                                    ExchangeKind::kAllToAll;
+  }
   int64_t index_dims(const AttentionConfig& attention) const {
     return std::min<int64_t>(attention.index_dims, model_.head_dim);
   }
-  int64_t num_entries(const AttentionConfig& attention) const {
-    const double tiles = static_cast<double>(kernels::num_tiles(tokens_) * model_.num_kv_heads);
+  int64_t index_bytes(const AttentionConfig& attention, int64_t tokens) const {
+    return tokens * model_.num_kv_heads * index_dims(attention) * compute_;
+  }
+  // Of the lists of tiles that hold this many of this rank's tokens.
+  int64_t num_entries(const AttentionConfig& attention, int64_t tokens) const {
+    const double tiles = static_cast<double>(kernels::num_tiles(tokens) * model_.num_kv_heads);
     return static_cast<int64_t>(tiles * mean_list_entries(attention, inputs_));
   }
+  int64_t query_tile() const { return std::min(choice_.query_tile, tokens_); }
+  int64_t query_tile_bytes() const { return query_tile() * query_ * storage_; }
+  int64_t log_sum_exp_bytes() const { return query_tile() * model_.num_query_heads * 4; }
+  int64_t token_tile() const { return std::min({choice_.token_tile, choice_.query_tile, tokens_}); }
+  int64_t token_tile_bytes() const { return token_tile() * hidden_ * compute_; }
 
   void layer_forward(const AttentionConfig& attention, bool searches) {
     device_.enter(searches ? "forward, first pass" : "backward, forward again");
     const bool selecting = searches && selects(attention);
-    Held queries;
-    if (selecting && tokens_ <= choice_.query_tile)
-      queries = device_.hold(Item::kQueryTile, tokens_ * query_ * storage_);
-    std::vector<Held> keys;
-    {
-      const std::vector<Held> index = first_pass(attention, selecting, keys);
-      if (selecting) select(attention);
-    }
+    FirstPass pass = first_pass(attention, selecting);
+    if (selecting) select(attention, pass);
+    if (searches && selects_as_published(attention)) device_.touch(Item::kQueryTile, tokens_ * query_ * storage_);
     if (searches) device_.enter("forward, tiles");
-    const int64_t tile = std::min(choice_.query_tile, tokens_);
-    if (tokens_ > choice_.query_tile || !selecting) queries = device_.hold(Item::kQueryTile, tile * query_ * storage_);
-    project(model_.num_query_heads, hidden_ * token_tile() * compute_);
-    const Held output = device_.hold(Item::kQueryTile, tile * query_ * storage_);
-    device_.touch(Item::kQueryTile, tile * model_.num_query_heads * 4);  // log-sum-exp
+    if (!pass.has_queries) pass.queries = project_queries();
+    attention_forward(attention);
+    const Held output = device_.hold(Item::kQueryTile, query_tile_bytes());
     after_attention();
   }
 
-  int64_t token_tile() const { return std::min({choice_.token_tile, choice_.query_tile, tokens_}); }
+  struct FirstPass {
+    std::vector<Held> keys, index;
+    Held queries;
+    bool has_queries;
+  };
 
-  // With a normed input of held_bytes: one of the head projections of a token tile.
-  void project(int heads, int64_t held_bytes) {
-    const int64_t flat = token_tile() * heads * model_.head_dim * compute_;
-    device_.touch(Item::kTokenTile, held_bytes + flat * (model_.query_key_norm ? 2 : 1));
-  }
-
-  // Returns the index; leaves keys and values of the whole sequence in `keys`.
-  std::vector<Held> first_pass(const AttentionConfig& attention, bool with_index, std::vector<Held>& keys) {
-    const int64_t local = tokens_ * key_ * storage_, index = tokens_ * model_.num_kv_heads * index_dims(attention);
-    std::vector<Held> result, mine;
-    mine.push_back(device_.hold(Item::kKeys, local));
-    mine.push_back(device_.hold(Item::kKeys, local));
-    if (with_index) result.push_back(device_.hold(Item::kKeys, index * compute_));
-    const int64_t normed = token_tile() * hidden_ * compute_;
-    project(model_.num_kv_heads, normed);
+  FirstPass first_pass(const AttentionConfig& attention, bool with_index) {
+    FirstPass pass;
+    hold_rows(attention, Item::kKeys, model_.head_dim, storage_, pass.keys);
+    if (with_index) hold_rows(attention, Item::kKeys, index_dims(attention), compute_, pass.index);
+    pass.has_queries = with_index && tokens_ <= choice_.query_tile;
+    if (pass.has_queries) pass.queries = device_.hold(Item::kQueryTile, query_tile_bytes());
+    project(model_.num_kv_heads);
     if (with_index) {
-      const int64_t tile_index = token_tile() * model_.num_kv_heads * index_dims(attention) * compute_;
-      project(model_.num_query_heads, normed);
-      device_.touch(Item::kTokenTile, normed + token_tile() * query_ * compute_ + tile_index);
-      result.push_back(device_.hold(Item::kKeys, index * compute_));
+      project(model_.num_query_heads);
+      const int64_t query = token_tile() * query_ * compute_;
+      device_.touch(Item::kTokenTile, token_tile_bytes() + query + index_bytes(attention, token_tile()));
+      device_.touch(Item::kTokenTile, index_bytes(attention, tokens_));  // of the keys, before it is stored
     }
-    if (!shares_sequence()) {
-      keys = std::move(mine);
-      return result;
-    }
-    for (int tensor = 0; tensor < 2; ++tensor) keys.push_back(gather_sequence(key_ / model_.num_kv_heads, storage_));
-    return result;
+    return pass;
   }
 
-  // (kv heads, local tokens, dim) of every rank, and the buffer of a head that uneven shards take.
-  Held gather_sequence(int64_t dim, int64_t element) {
-    Held whole = device_.hold(Item::kKeys, model_.num_kv_heads * inputs_.tokens * dim * element);
-    if (!even_shards()) device_.touch(Item::kExchange, 2 * tokens_ * inputs_.sequence_ranks * dim * element);
-    return whole;
+  // Two SequenceRows of all KV heads.
+  void hold_rows(const AttentionConfig& attention, Item item, int64_t dim, int64_t element, std::vector<Held>& held) {
+    const int64_t own = model_.num_kv_heads * padded_tokens() * dim * element;
+    for (int rows = 0; rows < 2; ++rows) {
+      const bool beside = by_heads(attention);  // otherwise the own tokens' are a part of all
+      held.push_back(device_.hold(item, beside ? own : own * inputs_.sequence_ranks));
+      if (beside) held.push_back(device_.hold(Item::kExchange, own));
+    }
   }
-  bool even_shards() const { return tokens_ * inputs_.sequence_ranks == inputs_.tokens; }
+  int64_t padded_tokens() const { return shares_sequence() ? shard().capacity() : tokens_; }
+  SequenceShard shard() const {
+    return {inputs_.tokens, kernels::kQueryTile, 0, static_cast<int>(inputs_.sequence_ranks)};
+  }
 
-  void select(const AttentionConfig& attention) {
+  // A token tile's norm, and one of its head projections.
+  void project(int heads) {
+    const int64_t flat = token_tile() * heads * model_.head_dim * compute_;
+    device_.touch(Item::kTokenTile, token_tile_bytes() + flat * (model_.query_key_norm ? 2 : 1));
+  }
+
+  Held project_queries() {
+    Held queries = device_.hold(Item::kQueryTile, query_tile_bytes());
+    project(model_.num_query_heads);
+    return queries;
+  }
+
+  void select(const AttentionConfig& attention, FirstPass& pass) {
     if (inputs_.on_gpu) device_.enter("forward, search");
-    const int64_t heads = model_.num_kv_heads, picks = heads * attention.picks * 4;
-    std::vector<Held> whole_index;
-    if (shares_sequence())
-      for (int side = 0; side < 2; ++side) whole_index.push_back(gather_sequence(index_dims(attention), compute_));
-    // Picks of this rank's chunks, one by one and stacked; of all ranks; in order.
-    const int64_t sequence_tokens = inputs_.tokens;
-    const Held own = device_.hold(Item::kSearch, picks * (shares_sequence() ? tokens_ : sequence_tokens));
-    if (inputs_.on_gpu) device_.touch(Item::kSearch, tree_bytes(attention));
-    if (shares_sequence()) {
-      device_.touch(Item::kSearch, picks * tokens_);
-      device_.touch(Item::kSearch, 3 * picks * tokens_ * inputs_.sequence_ranks);
-    }
-    whole_index.clear();
-    const Held all = device_.hold(Item::kSearch, shares_sequence() ? picks * sequence_tokens : 0);
-    const int64_t counts = heads * kernels::num_tiles(tokens_) * 8;
+    const Held picks = pick(attention);
+    pass.index.clear();
+    const int64_t counts = model_.num_kv_heads * kernels::num_tiles(tokens_) * 8;
     const Held tile_counts = device_.hold(Item::kSearch, counts);
-    lists_.push_back(device_.hold(Item::kLists, counts + heads * 8));
-    lists_.push_back(device_.hold(Item::kLists, num_entries(attention) * 4));
+    lists_.push_back(device_.hold(Item::kLists, counts + model_.num_kv_heads * 8));
+    lists_.push_back(device_.hold(Item::kLists, num_entries(attention, tokens_) * 4));
   }
 
-  // Boxes of the tree's levels (kernels/cuda/node_boxes.cu).
+  // Returns the picks, of all heads and tokens or of this rank's heads.
+  Held pick(const AttentionConfig& attention) {
+    const int64_t all = model_.num_kv_heads * attention.picks * inputs_.tokens * 4;
+    if (!shares_sequence() || by_heads(attention)) {
+      Held picks = device_.hold(Item::kSearch, all / inputs_.sequence_ranks);
+      device_.touch(Item::kSearch, tree_bytes(attention) / inputs_.sequence_ranks);
+      return picks;
+    }
+    // Of this rank's two chunks, from where each is put; of all ranks; in order.
+    const Held mine = device_.hold(Item::kSearch, all / inputs_.sequence_ranks);
+    device_.touch(Item::kSearch, all / inputs_.sequence_ranks / 2 + tree_bytes(attention));
+    const Held gathered = device_.hold(Item::kExchange, all);
+    return device_.hold(Item::kSearch, all);
+  }
+
+  // Boxes of the tree's levels, of all heads (kernels/cuda/node_boxes.cu).
   int64_t tree_bytes(const AttentionConfig& attention) const {
-    if (inputs_.tokens <= attention.scan_tokens) return 0;
+    if (!inputs_.on_gpu || inputs_.tokens <= attention.scan_tokens) return 0;
     const int64_t blocks = ceil_div(inputs_.tokens, attention.block_size);
     const int top = kernels::tree_top_level(blocks, static_cast<int>(attention.top_nodes));
     int64_t nodes = 0;
@@ -272,78 +298,104 @@ class StepWalk {
     return nodes * model_.num_kv_heads * kernels::kBoxesPerNode * 2 * index_dims(attention) * compute_;
   }
 
+  // HipAttention::Pass
+  std::vector<Held> attention_forward(const AttentionConfig& attention) {
+    std::vector<Held> pass;
+    if (by_heads(attention)) pass.push_back(exchange_queries());
+    pass.push_back(device_.hold(Item::kQueryTile, query_tile_bytes()));
+    pass.push_back(device_.hold(Item::kQueryTile, log_sum_exp_bytes()));
+    // cuDNN's output and log-sum-exp, and these in our order.
+    if (by_cudnn(attention)) device_.touch(Item::kSearch, 2 * (query_tile_bytes() + log_sum_exp_bytes()));
+    if (by_heads(attention)) pass.push_back(exchange_queries());
+    return pass;
+  }
+
+  // Rows of a query tile on their way to other heads or tokens; those that come stay.
+  Held exchange_queries() {
+    const Held sent = device_.hold(Item::kExchange, query_tile_bytes());
+    return device_.hold(Item::kExchange, query_tile_bytes());
+  }
+
+  // Of a sequence of one document, which a plan is for.
+  bool by_cudnn(const AttentionConfig& attention) const {
+    return inputs_.on_gpu && storage_ == 2 && attention.type == "dense" && !attention.deterministic &&
+           tokens_ <= choice_.query_tile && model_.head_dim <= 128;
+  }
+
   void after_attention() {
-    const int64_t tile = token_tile();
-    const Held input = device_.hold(Item::kTokenTile, tile * hidden_ * compute_);
-    device_.touch(Item::kTokenTile, 3 * tile * inner_ * compute_);  // gate, up and their product
+    const Held input = device_.hold(Item::kTokenTile, token_tile_bytes());
+    device_.touch(Item::kTokenTile, 3 * token_tile() * inner_ * compute_);  // gate, up and their product
   }
 
   void layer_backward(const AttentionConfig& attention) {
     device_.enter("backward, first pass");
-    std::vector<Held> keys;
-    first_pass(attention, /*with_index=*/false, keys);
+    FirstPass pass = first_pass(attention, /*with_index=*/false);
     std::vector<Held> d_keys;
-    for (int tensor = 0; tensor < 2; ++tensor)
-      d_keys.push_back(device_.hold(Item::kKeyGradients, inputs_.tokens * key_ * 4));
-    backward_tile(attention);
+    hold_rows(attention, Item::kKeyGradients, model_.head_dim, 4, d_keys);
+    backward_tile(attention, pass);
     keys_backward();
   }
 
-  void backward_tile(const AttentionConfig& attention) {
-    const int64_t tile = std::min(choice_.query_tile, tokens_), queries = tile * query_ * storage_;
-    std::vector<Held> held;
-    for (int tensor = 0; tensor < 3; ++tensor)  // queries, outputs and the gradient of these
-      held.push_back(device_.hold(Item::kQueryTile, queries));
-    held.push_back(device_.hold(Item::kQueryTile, tile * model_.num_query_heads * 4));
+  void backward_tile(const AttentionConfig& attention, FirstPass& first) {
+    const Held query = project_queries();
+    const std::vector<Held> pass = attention_forward(attention);
+    const Held d_output = device_.hold(Item::kQueryTile, query_tile_bytes());
     after_attention_backward();
-    device_.enter("backward, attention");
-    const Held d_query = device_.hold(Item::kQueryTile, queries);
-    attention_backward(attention, tile);
-    device_.enter("backward, queries");
+    const Held d_query = attention_backward(attention);
+    if (tokens_ > choice_.query_tile) queries_backward();
+    first.keys.clear();  // after the last tile
     queries_backward();
   }
 
   void after_attention_backward() {
     device_.enter("backward, MLP");
-    const int64_t tile = token_tile(), stream = tile * hidden_ * compute_, inner = tile * inner_ * compute_;
+    const int64_t stream = token_tile_bytes(), inner = token_tile() * inner_ * compute_;
     std::vector<Held> held;
     for (int tensor = 0; tensor < 2; ++tensor)  // the stream between attention and MLP, and its norm
       held.push_back(device_.hold(Item::kTokenTile, stream));
-    for (int tensor = 0; tensor < 3; ++tensor)  // gate, up, and the gradient of their product
+    for (int tensor = 0; tensor < 2; ++tensor)  // gate and up
       held.push_back(device_.hold(Item::kTokenTile, inner));
-    device_.touch(Item::kTokenTile, inner);  // the product
+    device_.touch(Item::kTokenTile, inner);  // their product, then its gradient
     held.push_back(device_.hold(Item::kTokenTile, stream));
-    device_.touch(Item::kTokenTile, std::max(tile * query_ * compute_, rms_norm_backward_bytes(hidden_)));
+    device_.touch(Item::kTokenTile, rms_norm_backward_bytes(hidden_));
   }
 
-  void attention_backward(const AttentionConfig& attention, int64_t tile) {
-    if (!inputs_.on_gpu) return;
-    const int64_t entries = num_entries(attention), heads = model_.num_kv_heads;
-    const int64_t blocks = heads * (ceil_div(inputs_.tokens, attention.block_size) + 1);
+  // Returns the gradient of the queries.
+  Held attention_backward(const AttentionConfig& attention) {
+    device_.enter("backward, attention");
+    std::vector<Held> parts;
+    if (by_heads(attention)) parts.push_back(exchange_queries());
+    Held d_query = device_.hold(Item::kQueryTile, query_tile_bytes());
+    if (inputs_.on_gpu) attention_backward_scratch(attention);
+    if (by_heads(attention)) parts.push_back(exchange_queries());
+    return d_query;
+  }
+
+  void attention_backward_scratch(const AttentionConfig& attention) {
+    if (by_cudnn(attention)) {
+      // cuDNN's float32 sums, gradients of queries, these in our order, and of keys and values.
+      device_.touch(Item::kSearch, 4 * query_tile_bytes() + 2 * tokens_ * key_ * storage_ + log_sum_exp_bytes());
+      return;
+    }
+    const int64_t entries = num_entries(attention, query_tile());
+    const int64_t blocks = model_.num_kv_heads * (ceil_div(inputs_.tokens, attention.block_size) + 1);
     const Held inverted = device_.hold(Item::kSearch, blocks * 8);
     const Held inverted_entries = device_.hold(Item::kSearch, entries * 4);
     device_.touch(Item::kSearch, 3 * entries * 4 + sort_bytes(entries));
-    const int64_t rows = tile * model_.num_query_heads * 8;
+    const int64_t rows = query_tile() * model_.num_query_heads * 8;
     const int64_t items = blocks + entries / 128;  // kernels/cuda/sparse_attention_backward_key.cu
     device_.touch(Item::kSearch, rows + 3 * blocks * 4 + items * 8);
   }
 
   void queries_backward() {
-    const int64_t tile = token_tile(), stream = tile * hidden_ * compute_, heads = tile * query_ * compute_;
-    device_.touch(Item::kTokenTile, 2 * stream + (model_.query_key_norm ? 2 * heads : 0));
+    device_.enter("backward, queries");
+    const int64_t heads = token_tile() * query_ * compute_;
+    device_.touch(Item::kTokenTile, 2 * token_tile_bytes() + (model_.query_key_norm ? 2 * heads : 0));
   }
 
   void keys_backward() {
     device_.enter("backward, keys");
-    std::vector<Held> local;
-    if (shares_sequence())
-      for (int tensor = 0; tensor < 2; ++tensor) {
-        local.push_back(device_.hold(Item::kKeyGradients, tokens_ * key_ * 4));
-        const int64_t head = tokens_ * model_.head_dim * 4;
-        device_.touch(Item::kExchange, head + (even_shards() ? 0 : head * inputs_.sequence_ranks));
-      }
-    const int64_t tile = token_tile();
-    device_.touch(Item::kTokenTile, 4 * tile * hidden_ * compute_ + tile * key_ * compute_);
+    device_.touch(Item::kTokenTile, 4 * token_tile_bytes() + 2 * token_tile() * key_ * compute_);
   }
 
   // Partial sums of the weight's gradient, of at most two blocks a multiprocessor (kernels/cuda/rms_norm_backward.cu).
@@ -364,6 +416,13 @@ class StepWalk {
   std::vector<Held> lists_;
 };
 
+// Straight over the logarithm of the length, and on so beyond what was measured.
+double entries_a_pick(double tokens) {
+  const int piece = tokens < kListTokens[1] ? 0 : 1;
+  const double share = std::log(tokens / kListTokens[piece]) / std::log(kListTokens[piece + 1] / kListTokens[piece]);
+  return std::max(1.0, kListEntries[piece] + share * (kListEntries[piece + 1] - kListEntries[piece]));
+}
+
 }  // namespace
 
 int64_t PlanInputs::local_tokens() const {
@@ -378,13 +437,13 @@ StateBytes state_bytes(const RunConfig& run, const MemoryChoice& choice) {
 
 double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inputs) {
   if (attention.type != "hip" || attention.picks == 0) return 0;
+  const double tokens = static_cast<double>(inputs.tokens);
   const double wanted =
-      inputs.list_entries > 0 ? inputs.list_entries : kEntriesAPick * static_cast<double>(attention.picks);
+      inputs.list_entries > 0 ? inputs.list_entries : entries_a_pick(tokens) * static_cast<double>(attention.picks);
   // The last tile searches this many blocks, the tile in the middle half of them.
-  const double most = static_cast<double>(inputs.tokens - attention.sink_tokens - attention.window) /
+  const double most = (tokens - static_cast<double>(attention.sink_tokens + attention.window)) /
                       static_cast<double>(attention.block_size);
-  if (most <= 0) return 0;
-  return most <= wanted ? most / 2 : wanted - wanted * wanted / (2 * most);
+  return std::clamp(wanted, 0.0, std::max(most / 2, 0.0));
 }
 
 ActivationStore::Plan store_plan(const ModelConfig& model, const MemoryChoice& choice) {

@@ -43,7 +43,7 @@ struct StateBytes {
 };
 StateBytes state_bytes(const RunConfig& run, const MemoryChoice& choice);
 
-// The list of a trained model's tile has about 17 entries a pick (34 blocks for 2 picks), fewer where less is searched.
+// Picked blocks a tile: inputs.list_entries, or those of a trained model; fewer where less is searched.
 double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inputs);
 
 // How ActivationStore keeps inputs.

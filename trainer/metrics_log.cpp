@@ -91,11 +91,12 @@ MetricsLog::MetricsLog(const std::filesystem::path& folder, bool writes)
   if (!file_) throw std::invalid_argument("output_dir: " + folder.string() + " cannot be written");
 }
 
-void MetricsLog::start(int64_t step, int64_t last_step, const std::string& resumed_from) {
+void MetricsLog::start(int64_t step, int64_t last_step, const std::string& resumed_from, const Json& plan) {
   if (!writes_) return;
   Json object = event("start", step);
   object["last_step"] = last_step;
   if (!resumed_from.empty()) object["resumed_from"] = resumed_from;
+  if (!plan.is_null()) object["plan"] = plan;
   write_line(file_, object);
 }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -43,7 +44,8 @@ class MetricsLog {
   // Appends to folder/metrics.jsonl.
   MetricsLog(const std::filesystem::path& folder, bool writes);
 
-  void start(int64_t step, int64_t last_step, const std::string& resumed_from);
+  // plan: of memory and time; null: none.
+  void start(int64_t step, int64_t last_step, const std::string& resumed_from, const nlohmann::ordered_json& plan = {});
   void train(const StepMetrics& metrics);
   void evaluation(int64_t step, const LossReport& report, double seconds);
   void checkpoint(int64_t step, const std::string& folder, double seconds);

@@ -35,12 +35,11 @@ std::string tiles_text(const MemoryChoice& choice) {
          " (MLP) and " + std::to_string(choice.loss_tile) + " (loss) tokens";
 }
 
-std::string advice(int64_t longest) {
-  const std::string length =
-      longest > 0 ? "data.sequence_length of at most " + std::to_string(longest) : "a smaller model";
-  return "What would fit: " + length +
-         "; or more ranks, which share weights, states and the sequence; or auto for what is set of recompute, offload "
-         "and memory tiles; or optimizer.state_dtype bfloat16 and optimizer.master_weights false";
+std::string advice(const std::vector<std::string>& remedies) {
+  if (remedies.empty()) return "What would fit: a smaller model, or more memory\n";
+  std::string text = "What would fit, each by itself:\n";
+  for (const std::string& remedy : remedies) text += "  " + remedy + "\n";
+  return text;
 }
 
 }  // namespace
@@ -82,14 +81,14 @@ std::vector<std::string> plan_lines(const StepPlan& plan, const std::string& rat
           use};
 }
 
-std::string refusal_text(const StepPlan& plan, int64_t longest) {
+std::string refusal_text(const StepPlan& plan, const std::vector<std::string>& remedies) {
   const MemoryPlan& memory = plan.memory;
   const bool gpu = memory.gpu_total > memory.gpu_budget;
   return "memory: " + std::to_string(plan.inputs.tokens) + " tokens need " +
          bytes_text(gpu ? memory.gpu_total : memory.host_total) + " of " + (gpu ? "GPU" : "host") +
          " memory a rank, and there are " + bytes_text(gpu ? memory.gpu_budget : memory.host_budget) +
          ", even with as little as the settings allow: " + inputs_text(memory) + "; " + tiles_text(memory.choice) +
-         "; offloaded: " + offloads_text(memory.choice) + "\n" + memory_table(memory) + advice(longest);
+         "; offloaded: " + offloads_text(memory.choice) + "\n" + memory_table(memory) + advice(remedies);
 }
 
 nlohmann::ordered_json plan_json(const StepPlan& plan) {
@@ -112,6 +111,7 @@ nlohmann::ordered_json plan_json(const StepPlan& plan) {
                               {"gpu_peak_bytes", memory.gpu_peak},
                               {"gpu_bytes", memory.gpu_total},
                               {"gpu_budget_bytes", memory.gpu_budget},
+                              {"host_peak_bytes", memory.host_peak},
                               {"host_bytes", memory.host_total},
                               {"host_budget_bytes", memory.host_budget},
                               {"step_seconds", plan.time.seconds},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "trainer/device.h"
+#include "trainer/host_memory.h"
 #include "trainer/plan_report.h"
 
 namespace hiptrain {
@@ -14,10 +15,10 @@ PlanInputs plan_inputs(const RunConfig& run, const ProcessGrid& grid, const MpiR
                     .sequence_ranks = grid.sequence().size(),
                     .nodes = (mpi.size() + here - 1) / here,
                     .on_gpu = device.is_cuda(),
-                    .host_bytes = run.memory.host != kAuto ? run.memory.host : total_memory_bytes(at::kCPU) / here};
+                    .host_bytes = run.memory.host != kAuto ? run.memory.host : host_memory_limit() / here};
   if (inputs.on_gpu) {
     const int64_t sharing = (here + num_gpus() - 1) / num_gpus();
-    inputs.gpu_bytes = run.memory.gpu != kAuto ? run.memory.gpu : total_memory_bytes(device) / sharing;
+    inputs.gpu_bytes = run.memory.gpu != kAuto ? run.memory.gpu : free_gpu_memory_bytes(device) / sharing;
   }
   return inputs;
 }

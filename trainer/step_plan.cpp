@@ -125,6 +125,39 @@ int64_t StepPlanner::longest_sequence(PlanInputs inputs) const {
   return fitting * unit;
 }
 
+std::vector<std::string> StepPlanner::remedies(const PlanInputs& inputs) const {
+  std::vector<std::string> found;
+  if (const int64_t longest = longest_sequence(inputs); longest > 0)
+    found.push_back("data.sequence_length of at most " + std::to_string(longest));
+  const auto fits = [&](const RunConfig& run, const MemoryWishes& wishes) {
+    return StepPlanner(model_, run, wishes, rates_).plan(inputs).memory.fits();
+  };
+  if (fits(run_, {})) found.push_back("auto for all of recompute, offload and the tiles of memory");
+  RunConfig short_state = run_;
+  short_state.optimizer.state_dtype = "bfloat16";
+  if (fits(short_state, wishes_)) {
+    found.push_back("optimizer.state_dtype: bfloat16");
+  } else if (run_.precision == "bfloat16") {
+    short_state.optimizer.master_weights = false;
+    if (fits(short_state, wishes_))
+      found.push_back("optimizer.state_dtype: bfloat16 with optimizer.master_weights: false");
+  }
+  if (const int64_t ranks = enough_ranks(inputs); ranks > 0)
+    found.push_back(std::to_string(ranks) + " ranks a sequence with as much memory each");
+  return found;
+}
+
+// The least number, doubling, of ranks that share a sequence; 0: more than a large cluster has.
+int64_t StepPlanner::enough_ranks(PlanInputs inputs) const {
+  constexpr int64_t kMostRanks = 1024;
+  while (inputs.sequence_ranks <= kMostRanks / 2) {
+    inputs.sequence_ranks *= 2;
+    if (run_.parallel.exchange == "alltoall" && model_.num_kv_heads % inputs.sequence_ranks != 0) break;
+    if (plan(inputs).memory.fits()) return inputs.sequence_ranks;
+  }
+  return 0;
+}
+
 StepPlanner::Tiles StepPlanner::tiles_for(const PlanInputs& inputs) const {
   const int64_t tokens = inputs.local_tokens();
   return {.query = tile_options(wishes_.query_tile, kQueryTiles, tokens),
@@ -197,7 +230,7 @@ StepTime StepPlanner::time_of(const PlanInputs& inputs, const MemoryChoice& choi
 
 void require_fits(const StepPlanner& planner, const StepPlan& plan) {
   if (plan.memory.fits()) return;
-  throw std::invalid_argument(refusal_text(plan, planner.longest_sequence(plan.inputs)));
+  throw std::invalid_argument(refusal_text(plan, planner.remedies(plan.inputs)));
 }
 
 }  // namespace hiptrain

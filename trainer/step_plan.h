@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "trainer/machine_rates.h"
@@ -38,6 +39,8 @@ class StepPlanner {
   StepPlan plan_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
   // The most tokens, a multiple of a query tile a rank, whose plan fits; 0: none. inputs.tokens is not read.
   int64_t longest_sequence(PlanInputs inputs) const;
+  // What would make these inputs fit, each by itself: settings and their values.
+  std::vector<std::string> remedies(const PlanInputs& inputs) const;
 
  private:
   struct Tiles {
@@ -48,6 +51,7 @@ class StepPlanner {
   MemoryChoice smallest(const PlanInputs& inputs, MemoryChoice placement, const Tiles& tiles) const;
   void consider(const PlanInputs& inputs, const MemoryChoice& choice, std::optional<StepPlan>& best) const;
   std::optional<MemoryPlan> fit_inputs(const PlanInputs& inputs, MemoryChoice choice) const;
+  int64_t enough_ranks(PlanInputs inputs) const;
   MemoryPlan memory_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
   StepTime time_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/attention_geometry.h"
+#include "trainer/attention_exchange.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {
@@ -79,7 +80,7 @@ class StepTimeModel {
   // Elements read and written a token (transformer_layer.cpp), the copies between products included.
   PartTime pointwise() const {
     const double forward = 4 * hidden_ + 6 * key_ + 5 * query_ + 3 * inner_;
-    const double backward = 25 * hidden_ + 24 * key_ + 8 * query_ + 8 * inner_;
+    const double backward = 25 * hidden_ + 24 * key_ + 6 * query_ + 8 * inner_;
     const double bytes = element_ * tokens_ * (both_passes() * forward + layers_ * backward);
     return {part::kPointwise, 0, bytes / rates_.pointwise};
   }
@@ -151,31 +152,81 @@ class StepTimeModel {
     const double mine = parameters_ / real(inputs_.ranks());
     const double weights = choice_.offload_weights ? mine * element_ * (2 + again_ / layers_) * sequences : 0;
     const double gradients = choice_.offload_gradients ? mine * 4 : 0;
-    const double states = choice_.offload_optimizer ? mine * updated_bytes() : 0;
+    const StateBytes state = state_bytes(run_, choice_);
+    const double states = choice_.offload_optimizer ? mine * real(state.master + state.moments) : 0;
+    const double updated = choice_.offload_weights ? mine * real(state.weights) : 0;
     const double beside_out = inputs_bytes + gradients, beside_in = inputs_bytes + weights;
-    const double out = (beside_out + states) / rates_.to_host, in = (beside_in + gradients + states) / rates_.from_host;
+    const double leaving = states + updated, coming = states + gradients + (state.master > 0 ? 0 : updated);
+    const double out = beside_out + leaving, in = beside_in + coming;
     if (out + in == 0) return;
-    step.traffic.push_back({"to host", beside_out + states, out});
-    step.traffic.push_back({"from host", beside_in + gradients + states, in});
+    step.traffic.push_back({"to host", out, out / rates_.to_host});
+    step.traffic.push_back({"from host", in, in / rates_.from_host});
     // Inputs leave in the forward pass, a third of the step, and come back in the other two.
     const double late = std::max(
         {0.0, beside_out / rates_.to_host - step.seconds / 3, beside_in / rates_.from_host - step.seconds * 2 / 3});
-    step.parts.push_back({"host copies, waited for", 0,
-                          late + std::max(states / rates_.to_host, (states + gradients) / rates_.from_host)});
+    step.parts.push_back(
+        {"host copies, waited for", 0, late + std::max(leaving / rates_.to_host, coming / rates_.from_host)});
   }
 
-  // Keys and values of every pass and their gradients; weights of every pass, gathered ahead; gradients.
+  // What attention exchanges is awaited where the computation beside it is shorter; weights of every pass are gathered
+  // ahead, and gradients leave behind.
   void add_exchange(StepTime& step, double sequences) const {
-    const double others = real(inputs_.sequence_ranks - 1) / real(inputs_.sequence_ranks);
-    const double index = 2 * real(model_.num_kv_heads * run_.attention.index_dims) * element_;
-    const double passes = (both_passes() + layers_) * 2 * key_ * element_ + layers_ * (2 * key_ * 4 + index);
-    const double keys = others * real(inputs_.tokens) * passes * sequences;
-    const double all_others = real(inputs_.ranks() - 1) / real(inputs_.ranks());
-    const double weights = all_others * parameters_ * (element_ * (2 + again_ / layers_) + 4) * sequences;
-    step.traffic.push_back({"keys and values", keys, keys / link_});
-    step.traffic.push_back({"weights and gradients", weights, weights / link_});
+    AttentionTraffic attention;
+    for (int64_t layer = 0; layer < model_.num_layers && inputs_.sequence_ranks > 1; ++layer)
+      add_attention_exchange(run_.attention_of(layer), attention);
+    const double others = real(inputs_.ranks() - 1) / real(inputs_.ranks());
+    const double weights = others * parameters_ * (element_ * (2 + again_ / layers_) + 4) * sequences;
+    const auto add = [&](const char* name, double bytes) {
+      if (bytes > 0) step.traffic.push_back({name, bytes, bytes / link_});
+    };
+    add("keys and values", attention.keys * sequences);
+    add("queries and outputs", attention.queries * sequences);
+    add("weights and gradients", weights);
     const double late = std::max(0.0, weights / link_ - step.seconds);
-    step.parts.push_back({"exchange, waited for", 0, keys / link_ + late});
+    step.parts.push_back({"exchange, waited for", 0, attention.waited * sequences + late});
+  }
+
+  // Of a step's layers, for one sequence.
+  struct AttentionTraffic {
+    double keys = 0, queries = 0;  // bytes that come to a rank
+    double waited = 0;             // seconds
+  };
+
+  void add_attention_exchange(const AttentionConfig& attention, AttentionTraffic& traffic) const {
+    const int64_t ranks = inputs_.sequence_ranks, heads = model_.num_kv_heads;
+    const bool by_heads = exchange_kind(run_.parallel, attention, heads, ranks) == ExchangeKind::kAllToAll;
+    const double others = real(ranks - 1) / real(ranks), layers_again = again_ / layers_;
+    // All heads of the others' tokens, or the others' tokens of some heads.
+    const double tokens = others * (by_heads ? tokens_ : real(inputs_.tokens));
+    const double keys = tokens * 2 * key_ * element_, gradients = tokens * 2 * key_ * 4;
+    const double queries = by_heads ? others * tokens_ * query_ * element_ : 0;
+    const double index = tokens * real(heads * attention.index_dims) * 2 * element_;
+    const double picks = by_heads ? 0 : tokens * real(heads * attention.picks) * 4;
+    const bool selects = attention.type == "hip" && attention.picks > 0;
+
+    const double held = by_heads ? real(heads) / real(ranks) : real(heads), tile = tile_share();
+    const double project = 2 * tile * tokens_ * query_ * hidden_ / rates_.matmul;
+    const double forward = tile * attention_forward().seconds / (both_passes() + layers_);
+    const double backward = tile * attention_backward().seconds / layers_;
+    const double first = late(keys, held, element_, selects ? search().seconds / layers_ : project, forward);
+    traffic.keys += (2 + layers_again) * keys + gradients + (selects ? index + picks : 0);
+    traffic.queries += (2 * (1 + layers_again) + 4) * queries;
+    traffic.waited += first + (1 + layers_again) * late(keys, held, element_, project, forward) +
+                      late(gradients, held, 4, 3 * project, backward) +
+                      ((selects ? index + picks : 0) + (2 * (1 + layers_again) + 4) * queries) / link_;
+  }
+
+  // Of a rank's tokens, one query tile.
+  double tile_share() const { return std::min(1.0, real(choice_.query_tile) / tokens_); }
+
+  // Seconds that are waited for an exchange by groups of the held heads. Something else is computed beside all of it,
+  // and attention over the groups that are here beside the others.
+  double late(double bytes, double held_heads, double element, double beside_all, double attention) const {
+    const double head_bytes = 2 * real(inputs_.tokens * model_.head_dim) * element;
+    const double a_group =
+        real(heads_of_a_group(run_.parallel, static_cast<int64_t>(held_heads), static_cast<int64_t>(head_bytes)));
+    const double groups = ceil_div(held_heads, a_group), seconds = bytes / link_;
+    return std::max({0.0, seconds / groups - beside_all, seconds - beside_all - attention * (groups - 1) / groups});
   }
 
   const ModelConfig& model_;

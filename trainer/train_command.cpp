@@ -8,6 +8,7 @@
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/model_config.h"
+#include "trainer/plan_report.h"
 #include "trainer/run_plan.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
@@ -29,7 +30,7 @@ int run_train(const TrainCommand& command, MpiRuntime& mpi) {
   if (mpi.rank() == 0)
     for (const std::string& line : run_plan_lines(plan, h200_rates())) std::cout << line << std::endl;
   config = with_choice(std::move(config), plan.memory.choice);
-  Trainer trainer(config, grid, device);
+  Trainer trainer(config, grid, device, plan_json(plan));
   return trainer.run(command.profile) == RunEnd::kFinished ? 0 : kStoppedBySignal;
 }
 

@@ -53,10 +53,11 @@ int64_t sum_over(Communicator& group, int64_t value) {
 
 }  // namespace
 
-Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device)
+Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device, nlohmann::ordered_json plan)
     : config_(config),
       grid_(grid),
       device_(device),
+      plan_(std::move(plan)),
       model_(read_model_config(config.model.path)),
       stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
       parameters_(ParameterLayout(model_), grid.world(), storage_of(config, /*with_training=*/true), device),
@@ -251,7 +252,7 @@ void Trainer::report_start(bool resumed) {
             " documents are longer than a sequence and are cut; " + std::to_string(packing.padding_tokens) +
             " tokens of padding");
   if (resumed) log_.note("resumed from " + last_checkpoint_.string() + " at step " + std::to_string(state_.step));
-  log_.start(state_.step, last_step(), resumed ? last_checkpoint_.string() : "");
+  log_.start(state_.step, last_step(), resumed ? last_checkpoint_.string() : "", plan_);
 }
 
 void Trainer::save() {

@@ -42,8 +42,8 @@ enum class RunEnd { kFinished, kStoppedBySignal };
 
 class Trainer {
  public:
-  // config: resolved (trainer/resolve_memory.h).
-  Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device);
+  // config: resolved (trainer/resolve_memory.h). plan: for the log's first record (trainer/plan_report.h).
+  Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device, nlohmann::ordered_json plan);
 
   // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step. With a path for it, a trace
   // of the third of these steps is written.
@@ -80,6 +80,7 @@ class Trainer {
   const RunConfig& config_;
   const ProcessGrid& grid_;
   at::Device device_;
+  nlohmann::ordered_json plan_;
   ModelConfig model_;
   BatchStream stream_;
   ShardedParameters parameters_;

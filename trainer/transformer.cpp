@@ -63,9 +63,11 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
 at::Tensor Transformer::forward_backward(const LocalBatch& batch, double gradient_scale) {
   SequenceContext context = context_of(batch);
   at::Tensor hidden = run_layers(context, &*store_);
-  at::Tensor d_hidden = at::empty(hidden.sizes(), hidden.options().dtype(types_.compute));
+  // In the same memory where the types agree.
+  at::Tensor d_hidden =
+      types_.storage == types_.compute ? hidden : at::empty(hidden.sizes(), hidden.options().dtype(types_.compute));
   const TokenLosses losses = run_head_back(batch, gradient_scale, hidden, d_hidden);
-  hidden.reset();  // its memory is for the backward pass
+  hidden.reset();
   run_layers_back(context, d_hidden);
   run_embedding_back(batch, d_hidden);
   return losses.losses.sum(at::kDouble).view({1});

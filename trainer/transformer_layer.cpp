@@ -1,6 +1,7 @@
 #include "trainer/transformer_layer.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
 
 #include <algorithm>
 
@@ -39,20 +40,20 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
 void TransformerLayer::backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                                 const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const {
   const HipAttention attention = this->attention(context);
-  ExchangedKeys keys = first_pass(weights, hidden, context, attention, /*with_index=*/false).keys;
+  std::optional<ExchangedKeys> keys = first_pass(weights, hidden, context, attention, /*with_index=*/false).keys;
   KeyGradients d_keys(context.exchange, attention.exchange_kind(), model_.num_kv_heads, model_.head_dim,
                       context.batch.shard, hidden.options());
   for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
     const at::Tensor query = queries(weights, hidden, context, tile);
-    const HipAttention::Pass pass = attention.forward(query, keys, lists, tile);
-    at::Tensor d_output = at::empty_like(query);
+    const HipAttention::Pass pass = attention.forward(query, *keys, lists, tile);
+    const at::Tensor d_output = at::empty_like(query);
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile)) {
       const int64_t row = part.begin - tile.begin;
-      d_output.narrow(0, row, part.size)
-          .copy_(after_attention_backward(weights, gradients, hidden, pass.output.narrow(0, row, part.size), d_hidden,
-                                          part));
+      after_attention_backward(weights, gradients, hidden, pass.output.narrow(0, row, part.size), d_hidden,
+                               d_output.narrow(0, row, part.size), part);
     }
-    const at::Tensor d_query = attention.backward(pass, keys, lists, tile, d_output, d_keys);
+    const at::Tensor d_query = attention.backward(pass, *keys, lists, tile, d_output, d_keys);
+    if (tile.last) keys.reset();  // their memory is for what follows
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       queries_backward(weights, gradients, hidden, d_query.narrow(0, part.begin - tile.begin, part.size), d_hidden,
                        context, part);
@@ -203,10 +204,10 @@ void TransformerLayer::after_attention(const LayerTensors& weights, at::Tensor& 
 }
 
 // d_hidden's tile: gradient of the layer's output -> gradient of the residual stream before the output projection was
-// added. Returns the gradient of the attention output (tile, query heads, head_dim).
-at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weights, LayerTensors& gradients,
-                                                      const at::Tensor& hidden, const at::Tensor& attention_output,
-                                                      at::Tensor& d_hidden, Tile tile) const {
+// added. Writes d_output, the gradient of the attention output (tile, query heads, head_dim).
+void TransformerLayer::after_attention_backward(const LayerTensors& weights, LayerTensors& gradients,
+                                                const at::Tensor& hidden, const at::Tensor& attention_output,
+                                                at::Tensor& d_hidden, at::Tensor d_output, Tile tile) const {
   const ProfiledRange range(part::kProjections);
   const at::Tensor heads = attention_output.reshape({tile.size, -1}).to(types_.compute);
   at::Tensor middle = at::addmm(hidden.narrow(0, tile.begin, tile.size).to(types_.compute), heads, weights.output.t());
@@ -215,15 +216,15 @@ at::Tensor TransformerLayer::after_attention_backward(const LayerTensors& weight
   at::Tensor gate = linear(input, weights.gate, weights.gate_bias);
   at::Tensor up = linear(input, weights.up, weights.up_bias);
   at::Tensor d_middle = d_hidden.narrow(0, tile.begin, tile.size);
-  const at::Tensor d_inner =
-      linear_backward(swiglu(gate, up), weights.down, d_middle, gradients.down, gradients.down_bias);
-  swiglu_backward(gate, up, d_inner);
+  // The product of gate and up, and its gradient, exist one after the other.
+  add_weight_gradient(swiglu(gate, up), d_middle, gradients.down, gradients.down_bias);
+  swiglu_backward(gate, up, at::mm(d_middle, weights.down));
   at::Tensor d_input = linear_backward(input, weights.gate, gate, gradients.gate, gradients.gate_bias);
   add_weight_gradient(input, up, gradients.up, gradients.up_bias);
   d_input.addmm_(up, weights.up);
   rms_norm_backward(middle, weights.mlp_norm, model_.rms_norm_epsilon, d_input, d_middle, gradients.mlp_norm);
-  return linear_backward(heads, weights.output, d_middle, gradients.output, gradients.output_bias)
-      .view(attention_output.sizes());
+  add_weight_gradient(heads, d_middle, gradients.output, gradients.output_bias);
+  write_input_gradient(d_middle, weights.output, d_output.view({tile.size, -1}));
 }
 
 // Adds the queries' part to d_hidden's tile: d_query (tile, query heads, head_dim), overwritten.

@@ -88,8 +88,9 @@ class TransformerLayer {
 
   void after_attention(const LayerTensors& weights, at::Tensor& hidden, const at::Tensor& attention_output,
                        Tile tile) const;
-  at::Tensor after_attention_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
-                                      const at::Tensor& attention_output, at::Tensor& d_hidden, Tile tile) const;
+  void after_attention_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
+                                const at::Tensor& attention_output, at::Tensor& d_hidden, at::Tensor d_output,
+                                Tile tile) const;
   void queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                         const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
                         Tile tile) const;

@@ -124,7 +124,8 @@ TEST(MemoryPlan, ItemsAddUp) {
   }
   EXPECT_EQ(gpu, plan.gpu_total);
   EXPECT_EQ(host, plan.host_total);
-  EXPECT_EQ(plan.gpu_total - item(plan, MemoryItem::kReserve).gpu_bytes, plan.gpu_peak);
+  EXPECT_EQ(plan.gpu_total - item(plan, MemoryItem::kProcess).gpu_bytes - item(plan, MemoryItem::kReserve).gpu_bytes,
+            plan.gpu_peak);
 }
 
 // What a token more costs while a layer is differentiated: its inputs of all layers, the stream's gradient, keys and
@@ -143,8 +144,8 @@ TEST(MemoryPlan, GrowsByAKnownSlope) {
 
 TEST(MemoryPlan, ListsOfAllLayersAreKept) {
   const MemoryPlan plan = plan_of(llama_8b(), run_of(), inputs_of(1048576));
-  // 34 entries of 4 bytes a tile of 64 tokens and KV head, offsets of 8.
-  const double expected = 32.0 * 8 * 16384 * (34 * 4 + 8);
+  // 40.2 entries of 4 bytes a tile of 64 tokens and KV head, offsets of 8.
+  const double expected = 32.0 * 8 * 16384 * (40.2 * 4 + 8);
   EXPECT_NEAR(static_cast<double>(item(plan, MemoryItem::kLists).gpu_bytes), expected, 0.01 * expected);
 }
 
@@ -211,9 +212,49 @@ TEST(MemoryPlan, OffloadedStatePassesInChunks) {
   EXPECT_EQ(item(plan, MemoryItem::kStaging).gpu_bytes, 2 * (int64_t{16} << 20) * (4 + 4 + 4 + 4 + 2));
 }
 
+TEST(MemoryPlan, ListsGrowWithTheSequence) {
+  const auto entries = [](int64_t tokens, double given = 0) {
+    PlanInputs inputs = inputs_of(tokens);
+    inputs.list_entries = given;
+    return mean_list_entries(AttentionConfig{}, inputs);
+  };
+  EXPECT_NEAR(entries(32768), 17.0, 0.01);
+  EXPECT_NEAR(entries(262144), 29.5, 0.01);
+  EXPECT_NEAR(entries(1048576), 40.2, 0.01);
+  EXPECT_NEAR(entries(4194304), 40.2 + 10.7, 0.01);
+  EXPECT_EQ(entries(262144, 41.3), 41.3);  // as measured
+  EXPECT_EQ(entries(1024), 0);             // all in sinks and window
+}
+
+// 1M tokens, 8 KV heads of 128, 8 ranks: by heads a rank holds one head of all tokens, and beside it its own tokens'
+// heads.
+TEST(MemoryPlan, AnExchangeByHeadsHoldsAPart) {
+  RunConfig run = run_of();
+  const int64_t keys = int64_t{1048576} * 1024 * 2 * 2;
+  const auto held = [&](const char* exchange, MemoryItem wanted) {
+    run.parallel.exchange = exchange;
+    return item(plan_of(llama_8b(), run, inputs_of(1048576, 8)), wanted).gpu_bytes;
+  };
+  EXPECT_EQ(held("allgather", MemoryItem::kKeys), keys);
+  EXPECT_EQ(held("alltoall", MemoryItem::kKeys), keys / 8);
+  EXPECT_EQ(held("alltoall", MemoryItem::kKeyGradients), 2 * keys / 8);
+  EXPECT_EQ(held("allgather", MemoryItem::kExchange), 0);
+  EXPECT_GE(held("alltoall", MemoryItem::kExchange), 3 * keys / 8);
+  EXPECT_EQ(held("auto", MemoryItem::kKeys), held("alltoall", MemoryItem::kKeys));
+}
+
+TEST(MemoryPlan, TheHostKeepsAReserve) {
+  const MemoryPlan one = plan_of(llama_8b(), run_of(), inputs_of(65536)),
+                   eight = plan_of(llama_8b(), run_of(), inputs_of(65536, 8));
+  EXPECT_EQ(one.host_total - one.host_peak, 4 * kGiB);
+  EXPECT_EQ(8 * (eight.host_total - eight.host_peak), 4 * kGiB);  // of the host that they share
+}
+
 TEST(MemoryPlan, RanksShareStateAndSequence) {
-  const MemoryPlan one = plan_of(llama_8b(), run_of(), inputs_of(262144)),
-                   eight = plan_of(llama_8b(), run_of(), inputs_of(262144, 8));
+  RunConfig run = run_of();
+  run.parallel.exchange = "allgather";
+  const MemoryPlan one = plan_of(llama_8b(), run, inputs_of(262144)),
+                   eight = plan_of(llama_8b(), run, inputs_of(262144, 8));
   for (const MemoryItem shared : {MemoryItem::kWeights, MemoryItem::kGradients, MemoryItem::kOptimizer,
                                   MemoryItem::kLayerInputs, MemoryItem::kHidden, MemoryItem::kBatch})
     EXPECT_NEAR(static_cast<double>(item(eight, shared).gpu_bytes),
@@ -388,6 +429,25 @@ TEST(StepTime, RanksShareTheWork) {
   };
   EXPECT_LT(seconds(8), seconds(1) / 6);
   EXPECT_GT(seconds(8), seconds(1) / 8);  // the exchange
+}
+
+TEST(StepTime, KeysComeBehindAttentionAndQueriesDoNot) {
+  const auto waited = [](const char* exchange, double link) {
+    RunConfig run = run_of();
+    run.parallel.exchange = exchange;
+    MachineRates rates = h200_rates();
+    rates.link = link;
+    return predict_step_time(llama_8b(), run, inputs_of(1048576, 4), {.query_tile = 262144}, rates);
+  };
+  // Only index and picks are awaited on a fast link: 8 heads of 32 dims of two, and of 2 picks, of the others' tokens.
+  const StepTime fast = waited("allgather", 2.8e11);
+  EXPECT_NEAR(fast.parts.back().seconds, 32 * 0.75 * 1048576 * (8 * 32 * 2 * 2 + 8 * 2 * 4) / 2.8e11, 1e-6);
+  EXPECT_GT(waited("allgather", 1e9).parts.back().seconds, 10 * fast.parts.back().seconds);
+  const StepTime heads = waited("alltoall", 2.8e11);
+  ASSERT_EQ(heads.traffic.size(), 3u);
+  EXPECT_EQ(heads.traffic[1].name, "queries and outputs");
+  EXPECT_NEAR(heads.traffic[1].bytes, 32 * 6 * 0.75 * 262144 * 4096 * 2, 1);
+  EXPECT_GT(heads.parts.back().seconds, heads.traffic[1].seconds);
 }
 
 TEST(MachineRates, CurvesAreStraightOverTheLogarithm) {

@@ -79,7 +79,7 @@ TEST_F(MetricsLogTest, NumbersThatAreNotFiniteAreNullAndNamed) {
 
 TEST_F(MetricsLogTest, EventsOfARun) {
   MetricsLog log = open();
-  log.start(3, 100, "checkpoints/step_00000003");
+  log.start(3, 100, "checkpoints/step_00000003", {{"gpu_bytes", 7}});
   log.evaluation(4,
                  {.loss_sum = 12,
                   .num_targets = 4,
@@ -93,6 +93,7 @@ TEST_F(MetricsLogTest, EventsOfARun) {
   EXPECT_EQ(all[0]["event"], "start");
   EXPECT_EQ(all[0]["step"], 3);
   EXPECT_EQ(all[0]["resumed_from"], "checkpoints/step_00000003");
+  EXPECT_EQ(all[0]["plan"]["gpu_bytes"], 7);
   EXPECT_EQ(all[1]["event"], "eval");
   EXPECT_EQ(all[1]["loss"], 3.0);
   EXPECT_EQ(all[1]["buckets"][0]["loss"], 5.0);
@@ -106,7 +107,7 @@ TEST_F(MetricsLogTest, AResumedRunAppends) {
   open().start(0, 100, "");
   open().start(1, 100, "x");
   ASSERT_EQ(records().size(), 2u);
-  EXPECT_FALSE(records()[0].contains("resumed_from"));
+  EXPECT_FALSE(records()[0].contains("resumed_from") || records()[0].contains("plan"));
 }
 
 // A killed run may leave half a line; what follows must not be glued to it.
