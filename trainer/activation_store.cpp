@@ -13,10 +13,11 @@
 namespace hiptrain {
 
 // The last segment and the kept inputs. While a segment is computed, the next one's input comes from the host, to where
-// one on the device was before; where there was none, to a place of its own.
+// one on the device was before; where there was none, to that of the segment's last layer when this one is done; where
+// that is the only layer, to a place of its own.
 int64_t ActivationStore::device_inputs(const Plan& plan) {
   const int64_t kept = num_segments(plan) - 1 - plan.host_inputs;
-  const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0;
+  const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0 && plan.interval == 1;
   return kept + std::min(plan.interval, plan.num_layers) + (needs_room_to_return ? 1 : 0);
 }
 
@@ -66,8 +67,10 @@ void ActivationStore::save_input(int64_t layer, const at::Tensor& hidden) {
   free_.push_back(std::move(slot));
 }
 
-void ActivationStore::prefetch_input(int64_t layer) {
-  if (has_input(layer)) return;
+void ActivationStore::prefetch_input(int64_t layer, int64_t begin, int64_t end) {
+  const auto missing = std::count_if(inputs_.begin() + begin, inputs_.begin() + end,
+                                     [](const Slot& slot) { return !slot.tensor.defined(); });
+  if (has_input(layer) || std::ssize(free_) <= missing) return;
   Slot slot = take_free();
   const at::Tensor& host = host_[segment_of(layer)];
   slot.copied = stream_.run([&] { slot.tensor.copy_(host, /*non_blocking=*/true); }, {slot.tensor, host});

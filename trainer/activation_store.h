@@ -44,8 +44,9 @@ class ActivationStore {
   void save_input(int64_t layer, const at::Tensor& hidden);
   void save_lists(int64_t layer, BlockLists lists) { lists_[layer] = std::move(lists); }
 
-  // Backward. Starts to bring a kept input to the device, if it is not there.
-  void prefetch_input(int64_t layer);
+  // Backward. Starts to bring a kept input to the device, if it is not there and there is room beside those inputs of
+  // layers [begin, end) that are to be made.
+  void prefetch_input(int64_t layer, int64_t begin, int64_t end);
   bool has_input(int64_t layer) const { return inputs_[layer].tensor.defined(); }
   at::Tensor input(int64_t layer);
   // Uninitialised memory that becomes the layer's input.

@@ -135,10 +135,15 @@ void Transformer::run_layers_back(SequenceContext& context, at::Tensor& d_hidden
   for (int64_t end = model_.num_layers; end > 0;) {
     const int64_t begin = store_->segment_begin(end - 1);
     const int64_t next_begin = begin > 0 ? store_->segment_begin(begin - 1) : 0;
-    if (begin > 0) store_->prefetch_input(next_begin);
+    const auto prefetch = [&](int64_t not_done) {
+      if (begin > 0) store_->prefetch_input(next_begin, begin, not_done);
+    };
+    prefetch(end);
     run_segment_again(context, begin, end);
-    for (int64_t layer = end - 1; layer >= begin; --layer)
+    for (int64_t layer = end - 1; layer >= begin; --layer) {
       run_layer_back(context, layer, layer > begin ? layer - 1 : next_begin, d_hidden);
+      prefetch(layer);
+    }
     end = begin;
   }
 }

@@ -254,7 +254,7 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 1, .host_inputs = 30}), 2);
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 1, .host_inputs = 31}), 2);
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 4, .host_inputs = 0}), 7 + 4);
-  EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 4, .host_inputs = 7}), 4 + 1);
+  EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 4, .host_inputs = 7}), 4);
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 7, .interval = 100, .host_inputs = 0}), 7);
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 3, .host_inputs = 0}), 2);
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 1, .host_inputs = 0}), 0);

@@ -58,6 +58,13 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path):
     assert "sequence_length" not in out.split("What would fit")[1]  # the states alone are more
 
 
+def test_a_run_beyond_its_memory_is_refused_before_it_starts():
+    out = run("bench", "train", "--model-config", LLAMA_8B, "--tokens", 4096, "--set", "device=cpu", "--set",
+              "memory.host=1GB", expect=2)
+    assert "4096 tokens need" in out and "of host memory a rank, and there are 0.9 GiB" in out
+    assert "optimizer states" in out and "What would fit" in out
+
+
 @pytest.mark.parametrize("config", ["llama-3.1-8b_1m_one_gpu", "llama-3.2-1b_4m_one_gpu"])
 def test_the_runs_in_configs_fit_on_one_gpu(tmp_path, config):
     model = ROOT / "configs" / "models" / f"{config.split('_')[0]}.json"

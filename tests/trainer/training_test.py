@@ -269,6 +269,7 @@ def test_evaluation_while_training_and_resolved_config(inputs, tmp_path):
     run = tmp_path / "run"
     train(inputs, run, settings=[f"evaluation.path={inputs}/tokens", "evaluation.every=4", "evaluation.sequences=3"])
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert records[0]["plan"]["fits"] and records[0]["plan"]["recompute_interval"] == 1
     evaluations = [record for record in records if record["event"] == "eval"]
     assert [record["step"] for record in evaluations] == [4, 8]
     assert evaluations[1]["loss"] < evaluations[0]["loss"]
