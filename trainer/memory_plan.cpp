@@ -9,7 +9,7 @@ constexpr int64_t kCudaContext = 768 * kMiB, kNcclChannels = 1024 * kMiB;
 // Of the allocator's blocks that come and go, those that are free but too small for what comes next.
 constexpr double kAllocatorSlack = 0.02;
 // Of a process: libraries, those of a GPU being large.
-constexpr int64_t kProcessBesideGpu = 3072 * kMiB, kProcess = 512 * kMiB;
+constexpr int64_t kProcessBesideGpu = 1229 * kMiB, kProcess = 512 * kMiB;
 // Of a host with GPUs: for the system, and pages of token files.
 constexpr int64_t kHostReserve = 4096 * kMiB;
 
