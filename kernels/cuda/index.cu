@@ -1,62 +1,141 @@
-// A thread writes one element of the index: neighbours write neighbouring dims of a token, so stores are whole lines,
-// and loads the sectors that hold index dims.
-#include "kernels/cuda/element_access.cuh"
+#include <algorithm>
+
 #include "kernels/cuda/launch_check.h"
+#include "kernels/cuda/vector.cuh"
 #include "kernels/hip_selection.h"
 
+// A thread has one token and kWidth places of the list of index dims, and takes the KV heads one after the other:
+// neighbours write neighbouring places, then neighbouring tokens, whole lines together. Dims that follow on one
+// another, as those of the lowest frequencies do, are loaded by one access.
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
+constexpr int kHeadsInFlight = 4;  // of a thread
 
-struct IndexElement {
-  int64_t token;
-  int head, dim;  // KV head; place in index_dims
-
-  // Grid: (tokens and dims, the dims fastest; KV heads).
-  __device__ explicit IndexElement(const IndexParams& params) {
-    const uint32_t i = blockIdx.x * kThreads + threadIdx.x;
-    dim = static_cast<int>(i % static_cast<uint32_t>(params.num_index_dims));
-    token = i / static_cast<uint32_t>(params.num_index_dims);
-    head = static_cast<int>(blockIdx.y);
+// The sum over `group` heads, one after the other, of the dims from *first_head on.
+template <typename I, typename T, int kWidth>
+__device__ Vector<I, kWidth> sum_of_heads(const Vector<T, kWidth>* first_head, int group, int vectors_of_head) {
+  float sums[kWidth] = {};
+  for (int first = 0; first < group; first += kHeadsInFlight) {
+    Vector<T, kWidth> values[kHeadsInFlight];
+#pragma unroll
+    for (int g = 0; g < kHeadsInFlight; ++g) {
+      if (first + g < group) values[g] = load_once(first_head + (first + g) * vectors_of_head);
+    }
+#pragma unroll
+    for (int g = 0; g < kHeadsInFlight; ++g) {
+      if (first + g >= group) break;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) sums[j] += values[g][j];
+    }
   }
+  Vector<I, kWidth> result;
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) result.set(j, sums[j]);
+  return result;
+}
 
-  __device__ int64_t offset(const IndexParams& params, int64_t head_stride) const {
-    return head * head_stride + token * params.num_index_dims + dim;
-  }
-};
-
-__device__ void write_query(const IndexParams& params, const IndexElement& at) {
+template <typename T, typename I, int kWidth>
+__device__ void write_queries(const IndexParams& params, int64_t token, int place) {
   const int group = params.num_query_heads / params.num_kv_heads;
-  const int64_t first_head = at.token * params.num_query_heads + int64_t{at.head} * group;
-  const int64_t first = first_head * params.head_dim + params.index_dims[at.dim];
-  float sum = 0;
-  for (int g = 0; g < group; ++g) sum += load_element(params.query, params.element, first + g * params.head_dim);
-  store_element(params.index_query, params.index_element, at.offset(params, params.index_query_head_stride), sum);
+  const T* heads = static_cast<const T*>(params.query) + token * params.num_query_heads * params.head_dim;
+  I* out = static_cast<I*>(params.index_query) + token * params.num_index_dims + place;
+  heads += params.index_dims[place];
+  for (int head = 0; head < params.num_kv_heads; ++head) {
+    *reinterpret_cast<Vector<I, kWidth>*>(out) =
+        sum_of_heads<I>(reinterpret_cast<const Vector<T, kWidth>*>(heads), group, params.head_dim / kWidth);
+    heads += group * params.head_dim;
+    out += params.index_query_head_stride;
+  }
 }
 
-__device__ void write_key(const IndexParams& params, const IndexElement& at) {
-  const int64_t from = at.head * params.key_head_stride + at.token * params.head_dim + params.index_dims[at.dim];
-  store_element(params.index_key, params.index_element, at.offset(params, params.index_key_head_stride),
-                load_element(params.key, params.element, from));
+template <typename T, typename I, int kWidth>
+__device__ void write_keys(const IndexParams& params, int64_t token, int place) {
+  using V = Vector<T, kWidth>;
+  const T* heads = static_cast<const T*>(params.key) + token * params.head_dim + params.index_dims[place];
+  I* out = static_cast<I*>(params.index_key) + token * params.num_index_dims + place;
+  for (int first = 0; first < params.num_kv_heads; first += kHeadsInFlight) {
+    V values[kHeadsInFlight];
+#pragma unroll
+    for (int k = 0; k < kHeadsInFlight; ++k) {
+      if (first + k < params.num_kv_heads)
+        values[k] = load_once(reinterpret_cast<const V*>(heads + (first + k) * params.key_head_stride));
+    }
+#pragma unroll
+    for (int k = 0; k < kHeadsInFlight; ++k) {
+      if (first + k >= params.num_kv_heads) break;
+      Vector<I, kWidth> key;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) key.set(j, values[k][j]);
+      *reinterpret_cast<Vector<I, kWidth>*>(out + (first + k) * params.index_key_head_stride) = key;
+    }
+  }
 }
 
-__global__ void __launch_bounds__(kThreads) write_index(IndexParams params) {
-  const IndexElement at(params);
-  if (at.token >= params.num_tokens) return;
-  if (params.query != nullptr) write_query(params, at);
-  if (params.key != nullptr) write_key(params, at);
+// kWidth places whose dims follow on one another.
+template <typename T, typename I, int kWidth>
+__device__ void write_places(const IndexParams& params, int64_t token, int place) {
+  if (params.query != nullptr) write_queries<T, I, kWidth>(params, token, place);
+  if (params.key != nullptr) write_keys<T, I, kWidth>(params, token, place);
+}
+
+// Whether kWidth dims can be loaded by one access.
+template <int kWidth>
+__device__ bool is_vector(const int32_t* dims) {
+  bool follow = dims[0] % kWidth == 0;  // joined without branches: the loads do not wait for one another
+#pragma unroll
+  for (int j = 1; j < kWidth; ++j) follow &= dims[j] == dims[0] + j;
+  return follow;
+}
+
+// Block (x, y): kThreads / threads_of_token tokens; threads_of_token * kWidth places.
+template <typename T, typename I, int kWidth>
+__global__ void __launch_bounds__(kThreads) write_index(IndexParams params, int threads_of_token) {
+  const int rows = kThreads / threads_of_token, thread = static_cast<int>(threadIdx.x), row = thread / threads_of_token;
+  const int64_t token = int64_t{blockIdx.x} * rows + row;
+  const int place = (static_cast<int>(blockIdx.y) * threads_of_token + thread - row * threads_of_token) * kWidth;
+  if (row >= rows || token >= params.num_tokens || place >= params.num_index_dims) return;
+  if (is_vector<kWidth>(params.index_dims + place)) return write_places<T, I, kWidth>(params, token, place);
+  for (int j = 0; j < kWidth; ++j) write_places<T, I, 1>(params, token, place + j);
+}
+
+template <typename T, typename I, int kWidth>
+void launch(const IndexParams& params, Stream stream) {
+  const int columns = params.num_index_dims / kWidth, threads_of_token = std::min(columns, kThreads);
+  const int64_t rows = kThreads / threads_of_token, blocks = (params.num_tokens + rows - 1) / rows;
+  require(blocks < int64_t{1} << 31, "index: the index must have fewer than 2^38 elements a KV head");
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>((columns + kThreads - 1) / kThreads));
+  write_index<T, I, kWidth><<<grid, kThreads, 0, stream>>>(params, threads_of_token);
+}
+
+// Whether every vector of `width` elements lies at a multiple of its size.
+bool is_aligned(const void* values, int64_t stride, ElementType element, int width) {
+  return reinterpret_cast<uintptr_t>(values) % (width * element_bytes(element)) == 0 && stride % width == 0;
+}
+
+bool takes_vectors(const IndexParams& params, int width) {
+  return params.head_dim % width == 0 && params.num_index_dims % width == 0 &&
+         is_aligned(params.query, params.head_dim, params.element, width) &&
+         is_aligned(params.key, params.key_head_stride, params.element, width) &&
+         is_aligned(params.index_query, params.index_query_head_stride, params.index_element, width) &&
+         is_aligned(params.index_key, params.index_key_head_stride, params.index_element, width);
 }
 
 }  // namespace
 
 void index_cuda(const IndexParams& params, Stream stream) {
-  const int64_t elements_per_head = params.num_tokens * params.num_index_dims;
-  if (elements_per_head == 0) return;
-  require(elements_per_head < (int64_t{1} << 32) - kThreads,
-          "index: a KV head's index must have fewer than 2^32 - 256 elements");
-  const dim3 grid(static_cast<unsigned>((elements_per_head + kThreads - 1) / kThreads), params.num_kv_heads);
-  write_index<<<grid, kThreads, 0, stream>>>(params);
+  if (params.num_tokens == 0 || params.num_index_dims == 0 || params.num_kv_heads == 0) return;
+  dispatch_element(params.element, [&](auto element) {
+    using T = decltype(element);
+    dispatch_element(params.index_element, [&](auto index_element) {
+      using I = decltype(index_element);
+      if (takes_vectors(params, kWidest<T>))
+        launch<T, I, kWidest<T>>(params, stream);
+      else
+        launch<T, I, 1>(params, stream);
+    });
+  });
   check_launch("index");
 }
 

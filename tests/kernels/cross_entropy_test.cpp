@@ -113,9 +113,10 @@ TEST_P(CrossEntropyTest, GradientFollowsTheFormula) {
   }
 }
 
-// Rows that a cluster of blocks shares, and, in float32, rows that are too long for its shared memory.
+// Rows that a block holds in part in registers, that a cluster of blocks shares, and, in float32, that are too long for
+// the largest cluster.
 TEST_P(CrossEntropyTest, LongRowsAreRight) {
-  for (const int64_t vocabulary : {128'256, 151'936, 128'257, 600'008}) {
+  for (const int64_t vocabulary : {128'256, 151'936, 128'257, 650'000}) {
     const Case test(vocabulary, element(), 3);
     const Result result = run(GetParam(), test.logits, test.targets, true, 0.5f);
     for (int64_t i = 0; i < test.num_tokens; ++i) {
@@ -126,6 +127,25 @@ TEST_P(CrossEntropyTest, LongRowsAreRight) {
       for (int64_t j = 0; j < vocabulary; ++j) {
         ASSERT_NEAR(result.logits[i * vocabulary + j], expected[j], rounding(element(), expected[j])) << i << " " << j;
       }
+    }
+  }
+}
+
+// More rows than the GPU takes at a time.
+TEST_P(CrossEntropyTest, ARowIsWhatItIsWithoutThoseBefore) {
+  constexpr int64_t kTokens = 300, kTogether = 60;
+  for (const int64_t vocabulary : {520, 40'000, 152'000}) {
+    const Case test(vocabulary, element(), kTokens);
+    const Result all = run(GetParam(), test.logits, test.targets, true);
+    for (int64_t begin = 0; begin < kTokens; begin += kTogether) {
+      const auto logits = test.logits.begin() + begin * vocabulary;
+      const auto targets = test.targets.begin() + begin;
+      const Result some =
+          run(GetParam(), {logits, logits + kTogether * vocabulary}, {targets, targets + kTogether}, true);
+      EXPECT_TRUE(std::equal(some.logits.begin(), some.logits.end(), all.logits.begin() + begin * vocabulary)) << begin;
+      EXPECT_TRUE(std::equal(some.losses.begin(), some.losses.end(), all.losses.begin() + begin)) << begin;
+      EXPECT_TRUE(std::equal(some.predictions.begin(), some.predictions.end(), all.predictions.begin() + begin))
+          << begin;
     }
   }
 }

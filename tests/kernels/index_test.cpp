@@ -64,8 +64,8 @@ struct Elements {
 };
 
 Index run_index(const Elements& elements, const std::vector<float>& query, const std::vector<float>& key, int group,
-                const std::vector<int32_t>& dims) {
-  const int64_t stride = kTokens * std::ssize(dims) + kPadding;
+                const std::vector<int32_t>& dims, int64_t padding = kPadding) {
+  const int64_t stride = kTokens * std::ssize(dims) + padding;
   const std::vector<float> poison(static_cast<size_t>(kKvHeads * stride), -99);
   const std::vector<char> query_elements = as_elements(query, elements.heads);
   const std::vector<char> key_elements = as_elements(key, elements.heads);
@@ -123,7 +123,7 @@ TEST_P(IndexOfGroup, SumsTheGroupAndCopiesTheKey) {
 
 const auto kElements = ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16);
 INSTANTIATE_TEST_SUITE_P(Groups, IndexOfGroup,
-                         ::testing::Combine(::testing::Values(1, 3, 7),
+                         ::testing::Combine(::testing::Values(1, 3, 4, 7),
                                             ::testing::Values(Backend::kReference, Backend::kCuda), kElements,
                                             kElements));
 
@@ -153,6 +153,36 @@ TEST_P(IndexOnBackend, ASumIsRoundedOnce) {
   for (int g = 0; g < 4; ++g) query[static_cast<size_t>(g * kHeadDim)] = g == 0 ? 1.0f : 0x1p-8f;
   const Elements elements{GetParam(), ElementType::kFloat32, ElementType::kBfloat16};
   EXPECT_EQ(run_index(elements, query, {}, 4, {0}).query[0], 1.0f + 0x1p-7f * 2);
+}
+
+// Dims in runs, which the GPU loads together if they begin at a multiple of a vector, beside others; more dims than a
+// block has threads; padding that keeps vectors aligned, and padding that does not.
+TEST(Index, TheGpuHasTheReferencesBits) {
+  HIPTRAIN_SKIP_WITHOUT_GPU(Backend::kCuda);
+  std::mt19937 generator(kSeed + 2);
+  std::normal_distribution<float> normal;
+  const std::vector<int32_t> runs = {4, 5, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 21, 22, 23};
+  const std::vector<int32_t> mixed = {8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 5, 4, 20, 23};
+  std::vector<int32_t> many(136);
+  for (int32_t& dim : many) dim = static_cast<int32_t>(generator() % kHeadDim);
+  for (const int group : {1, 4, 7}) {
+    std::vector<float> query(static_cast<size_t>(kTokens * kKvHeads * group * kHeadDim));
+    for (float& value : query) value = normal(generator);
+    const std::vector<float> key(query.begin(), query.begin() + kKvHeads * kTokens * kHeadDim);
+    for (const auto heads : {ElementType::kFloat32, ElementType::kBfloat16}) {
+      for (const auto index_element : {ElementType::kFloat32, ElementType::kBfloat16}) {
+        for (const std::vector<int32_t>& dims : {runs, mixed, many, {7}}) {
+          for (const int64_t padding : {int64_t{16}, kPadding}) {
+            const Elements expected_on{Backend::kReference, heads, index_element};
+            const Index expected = run_index(expected_on, query, key, group, dims, padding);
+            const Index index = run_index({Backend::kCuda, heads, index_element}, query, key, group, dims, padding);
+            EXPECT_EQ(index.query, expected.query);
+            EXPECT_EQ(index.key, expected.key);
+          }
+        }
+      }
+    }
+  }
 }
 
 }  // namespace
