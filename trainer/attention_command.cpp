@@ -173,7 +173,9 @@ BlockLists select(const HipAttention& attention, const AttentionConfig& config, 
     const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
     // As in training: the GPU's index is of the values' type, the CPU's always float32.
     const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
-    out["picks"] = attention.pick(index_queries(query, num_kv_heads, dims, type), index_keys(local_key, dims, type));
+    const at::ScalarType key_type = index_key_type(config, shard.num_tokens(), type);
+    out["picks"] =
+        attention.pick(index_queries(query, num_kv_heads, dims, type), index_keys(local_key, dims, key_type));
     return attention.unite(out["picks"]);
   }
   if (attention.selects_as_published()) return attention.select_as_published(query, keys.key);

@@ -196,7 +196,8 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
   };
   time("index", [&] {
     index_query = index_queries(inputs.query, kv_heads, dims, inputs.query.scalar_type());
-    index_key = index_keys(inputs.keys.key, dims, inputs.query.scalar_type());
+    index_key =
+        index_keys(inputs.keys.key, dims, index_key_type(config, inputs.query.size(0), inputs.query.scalar_type()));
   });
   time("picks", [&] { picks = attention.pick(index_query, index_key); });
   time("union", [&] { lists = attention.unite(picks); });
@@ -355,6 +356,7 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
                               {"window", config.attention.window},
                               {"picks", config.attention.picks},
                               {"index_dims", config.attention.index_dims},
+                              {"index_dtype", config.attention.index_dtype},
                               {"lengths", lengths}});
   return kSuccess;
 }

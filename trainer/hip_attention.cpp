@@ -37,6 +37,11 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
   return tensor.to(device);
 }
 
+at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute) {
+  const bool narrow = config.index_dtype == "float8_e4m3" && num_tokens <= config.scan_tokens;
+  return narrow ? at::kFloat8_e4m3fn : compute;
+}
+
 HipAttention::HipAttention(const AttentionConfig& config, const SequenceShard& shard, const at::Tensor& document_starts,
                            Communicator& sequence, RunningCounts& counts)
     : config_(config),
@@ -69,7 +74,8 @@ at::Tensor HipAttention::pick(const at::Tensor& index_query, const at::Tensor& i
   const ProfiledRange range(part::kSearch);
   if (sequence_.size() == 1) return search_tokens(index_query, index_key, 0, shard_.num_tokens());
   const at::Tensor whole_query = gather_sequence(index_query, shard_, sequence_);
-  const at::Tensor whole_key = gather_sequence(index_key, shard_, sequence_);
+  const at::Tensor whole_key =  // as bytes: collectives know no float8
+      gather_sequence(index_key.view(at::kByte), shard_, sequence_).view(index_key.scalar_type());
   // The scan's work grows with the position: of 2 P chunks, rank r takes chunk r and chunk 2 P - 1 - r.
   const int64_t num_chunks = 2 * sequence_.size(), rank = sequence_.rank();
   const int64_t tiles = kernels::num_tiles(shard_.num_tokens());

@@ -23,6 +23,7 @@ inline void require(bool condition, const char* expression, const at::Tensor& te
 #define REQUIRE_OF(tensor, condition) ::hiptrain::require((condition), #condition, (tensor))
 
 inline kernels::ElementType element_of(const at::Tensor& tensor) {
+  if (tensor.scalar_type() == at::kFloat8_e4m3fn) return kernels::ElementType::kFloat8E4m3;
   REQUIRE_OF(tensor, tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
   return tensor.scalar_type() == at::kFloat ? kernels::ElementType::kFloat32 : kernels::ElementType::kBfloat16;
 }
@@ -39,11 +40,16 @@ T* mutable_data_of(const at::Tensor& tensor, const at::Tensor& beside) {
   return tensor.mutable_data_ptr<T>();
 }
 
+// The data of a contiguous tensor of any type, on the same device as `beside`.
+inline const void* data_beside(const at::Tensor& tensor, const at::Tensor& beside) {
+  REQUIRE_OF(tensor, tensor.is_contiguous() && tensor.device() == beside.device());
+  return tensor.const_data_ptr();
+}
+
 // The data of a contiguous tensor of the same type and on the same device as `like`.
 inline const void* values_of(const at::Tensor& tensor, const at::Tensor& like) {
-  REQUIRE_OF(tensor, tensor.is_contiguous());
-  REQUIRE_OF(tensor, tensor.device() == like.device() && tensor.scalar_type() == like.scalar_type());
-  return tensor.const_data_ptr();
+  REQUIRE_OF(tensor, tensor.scalar_type() == like.scalar_type());
+  return data_beside(tensor, like);
 }
 inline void* mutable_values_of(const at::Tensor& tensor, const at::Tensor& like) {
   return const_cast<void*>(values_of(tensor, like));

@@ -134,7 +134,9 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
         .copy_(project(value_projection(weights), input, context, tile).transpose(0, 1));
     if (with_index) index_tile(project(query_projection(weights), input, context, tile), tile, pass);
   }
-  if (with_index) pass.index.key = index_keys(local.key, index_dims_, types_.compute);
+  if (with_index)
+    pass.index.key = index_keys(local.key, index_dims_,
+                                index_key_type(attention_, context.batch.shard.num_tokens(), types_.compute));
   const ProfiledRange exchange_range(part::kExchange);
   pass.keys = {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
                .value = gather_sequence(local.value, context.batch.shard, context.sequence)};

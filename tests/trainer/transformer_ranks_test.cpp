@@ -140,6 +140,13 @@ class TransformerRanks : public testing::TestWithParam<std::string> {
 
 TEST_P(TransformerRanks, PicksByScan) { expect_ranks_agree(small_run("picks", 1), small_model(), device_); }
 
+TEST_P(TransformerRanks, PicksByScanOfFloat8Keys) {
+  RunConfig run = small_run("picks", 1);
+  run.attention.index_dtype = "float8_e4m3";
+  run.attention.index_dims = 16;
+  expect_ranks_agree(run, small_model(), device_);
+}
+
 TEST_P(TransformerRanks, PicksByTree) {
   RunConfig run = small_run("picks", 2);
   run.attention.scan_tokens = 0;
