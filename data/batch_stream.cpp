@@ -15,9 +15,19 @@ namespace {
 
 using Plan = std::variant<DocumentPlan, StreamPlan>;
 
+// The part of a piece that lies in a batch of the sequence's tokens from `begin` on.
+PlacedPiece part_of(const PlacedPiece& piece, int64_t begin, int64_t size) {
+  const int64_t first = std::max(piece.start, begin), last = std::min(piece.start + piece.tokens, begin + size);
+  return {.document = piece.document,
+          .begin = piece.begin + first - piece.start,
+          .tokens = std::max<int64_t>(last - first, 0),
+          .start = first - begin};
+}
+
 // Tokens and targets of one piece. The target of its last token is the document's next token, in
-// this sequence or not.
+// this batch or not.
 void copy_piece(const TokenFiles& files, const PlacedPiece& piece, TokenBatch& batch) {
+  if (piece.tokens == 0) return;
   const std::span<int32_t> tokens(batch.tokens.data() + piece.start, static_cast<size_t>(piece.tokens));
   const std::span<int32_t> targets(batch.targets.data() + piece.start, static_cast<size_t>(piece.tokens));
   files.read(piece.document, piece.begin, tokens);
@@ -28,16 +38,13 @@ void copy_piece(const TokenFiles& files, const PlacedPiece& piece, TokenBatch& b
   batch.num_targets += piece.tokens - (continues ? 0 : 1);
 }
 
-void fill_positions(TokenBatch& batch) {
-  const int64_t length = static_cast<int64_t>(batch.positions.size());
-  size_t next = 0;
-  int64_t start = 0;
-  for (int64_t i = 0; i < length; ++i) {
-    if (next < batch.document_starts.size() && batch.document_starts[next] == i) {
-      start = i;
-      ++next;
-    }
-    batch.positions[i] = i - start;
+void fill_positions(int64_t begin, TokenBatch& batch) {
+  const std::vector<int64_t>& starts = batch.document_starts;
+  auto next = std::upper_bound(starts.begin(), starts.end(), begin);
+  for (size_t i = 0; i < batch.positions.size(); ++i) {
+    const int64_t place = begin + static_cast<int64_t>(i);
+    if (next != starts.end() && *next == place) ++next;
+    batch.positions[i] = place - *(next - 1);
   }
 }
 
@@ -90,19 +97,24 @@ int64_t BatchStream::sequences_per_epoch() const { return report().sequences; }
 
 const PackingReport& BatchStream::report() const { return source_->report(); }
 
-TokenBatch BatchStream::at(int64_t offset) const {
+int64_t BatchStream::sequence_length() const { return source_->options.sequence_length; }
+
+TokenBatch BatchStream::at(int64_t offset, int64_t begin, int64_t end) const {
+  if (begin < 0 || begin > end || end > sequence_length())
+    throw std::logic_error("tokens " + std::to_string(begin) + " to " + std::to_string(end) + " of a sequence of " +
+                           std::to_string(sequence_length()));
   const StreamState place = state_after(offset);
-  const size_t length = static_cast<size_t>(source_->options.sequence_length);
+  const size_t length = static_cast<size_t>(end - begin);
   TokenBatch batch{.tokens = std::vector<int32_t>(length, 0),
                    .targets = std::vector<int32_t>(length, -1),
                    .positions = std::vector<int64_t>(length),
                    .document_starts = {}};
   for (const PlacedPiece& piece : source_->sequence(place.epoch, place.index)) {
-    copy_piece(source_->files, piece, batch);
+    copy_piece(source_->files, part_of(piece, begin, end - begin), batch);
     if (source_->options.packing == Packing::kDocuments || piece.start == 0)
       batch.document_starts.push_back(piece.start);
   }
-  fill_positions(batch);
+  fill_positions(begin, batch);
   return batch;
 }
 

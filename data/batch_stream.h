@@ -9,14 +9,14 @@
 
 namespace hiptrain {
 
-// One sequence, whole (not cut over ranks), of exactly sequence_length tokens. Padding is token 0
+// One sequence of exactly sequence_length tokens, or some tokens of one that follow each other. Padding is token 0
 // without a target; it belongs to the document before it, whose positions it continues.
 struct TokenBatch {
-  std::vector<int32_t> tokens;     // (sequence_length)
-  std::vector<int32_t> targets;    // (sequence_length): the next token of the same document, or -1: no loss
-  std::vector<int64_t> positions;  // (sequence_length), counted from the document's (or stream's) first token here
-  std::vector<int64_t> document_starts;  // ascending, the first is 0
-  int64_t num_targets = 0;               // targets that are not -1
+  std::vector<int32_t> tokens;     // (tokens)
+  std::vector<int32_t> targets;    // (tokens): the next token of the same document, or -1: no loss
+  std::vector<int64_t> positions;  // (tokens), counted from the document's (or stream's) first token in the sequence
+  std::vector<int64_t> document_starts;  // of the whole sequence, ascending, the first is 0
+  int64_t num_targets = 0;               // targets here that are not -1
 };
 
 // kDocuments: isolated documents, whole wherever they fit. kStream: all documents one after the
@@ -58,9 +58,13 @@ class BatchStream {
   int64_t sequences_per_epoch() const;
   const PackingReport& report() const;
 
+  int64_t sequence_length() const;
+
   // The sequence `offset` places after the present one; runs on into the next epochs. Several
   // threads may call it.
-  TokenBatch at(int64_t offset) const;
+  TokenBatch at(int64_t offset) const { return at(offset, 0, sequence_length()); }
+  // Its tokens [begin, end); no others are read.
+  TokenBatch at(int64_t offset, int64_t begin, int64_t end) const;
   void advance(int64_t sequences);
   StreamState state() const;
   void restore(const StreamState& state);  // throws DataError if seed or data cannot be those of the state

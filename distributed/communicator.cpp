@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace hiptrain {
@@ -67,7 +68,10 @@ class Timer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-void copy_flat(const at::Tensor& from, at::Tensor& to) { to.view(-1).copy_(from.view(-1)); }
+// Nothing where they are the same memory.
+void copy_flat(const at::Tensor& from, at::Tensor& to) {
+  if (from.data_ptr() != to.data_ptr()) to.view(-1).copy_(from.view(-1));
+}
 
 }  // namespace
 
@@ -112,6 +116,10 @@ void Communicator::broadcast(at::Tensor& values, int root) {
 void Communicator::barrier() {
   const Timer timer(seconds_);
   if (size_ > 1) do_barrier();
+}
+
+std::string in_seconds(std::chrono::milliseconds duration) {
+  return std::to_string((duration.count() + 500) / 1000) + " s";
 }
 
 double Communicator::take_seconds() { return std::exchange(seconds_, 0); }

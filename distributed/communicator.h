@@ -6,8 +6,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <stdexcept>
+#include <string>
 
 namespace hiptrain {
 
@@ -17,10 +20,15 @@ class CommunicationError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, with
-// tensors of the same type and size. Tensors are contiguous; counts and types are derived from them. Supported types:
-// float32, float64, bfloat16, int32, int64, uint8. Sums are taken in a fixed order (bfloat16 in float32; over MPI in
-// rank order), so results are reproducible. With one rank every call is a copy. A mistake in shapes or types throws
+// "61 s"
+std::string in_seconds(std::chrono::milliseconds duration);
+
+// A group of ranks. Every call is collective: all ranks of the group make the same calls in the same order, from one
+// thread, with tensors of the same type and size. Results of NCCL are there for the current stream
+// (nccl_communicator.h), those of MPI when the call returns. Tensors are contiguous; counts and types are derived from
+// them. Supported types: float32, float64, bfloat16, int32, int64, uint8. Sums are taken in a fixed order (bfloat16 in
+// float32; over MPI in rank order), so results are reproducible. all_gather and reduce_scatter_sum also work in place:
+// part may be this rank's piece of whole. With one rank every call is a copy. A mistake in shapes or types throws
 // std::logic_error.
 class Communicator {
  public:
@@ -36,14 +44,20 @@ class Communicator {
   void broadcast(at::Tensor& values, int root);
   void barrier();
 
-  // Seconds that this rank spent in calls since the last reading, waiting for others included.
+  // Seconds that this rank's host spent in calls since the last reading, waiting for others included; over NCCL only
+  // what it takes to give the calls to the stream.
   double take_seconds();
+
+  // A collective that is under way for longer ends the whole run with exit code 6, and a message that names it and, as
+  // far as is known, the ranks that it waits for.
+  void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }
+  std::chrono::milliseconds timeout() const { return timeout_; }
 
   // The ranks that give the same color, ordered by key.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
  protected:
-  Communicator(int rank, int size) : rank_(rank), size_(size) {}
+  Communicator(int rank, int size, std::chrono::milliseconds timeout) : rank_(rank), size_(size), timeout_(timeout) {}
 
  private:
   // The public calls check and handle one rank; these only move and add.
@@ -56,6 +70,7 @@ class Communicator {
   virtual void do_barrier() = 0;
 
   int rank_, size_;
+  std::atomic<std::chrono::milliseconds> timeout_;
   double seconds_ = 0;
 };
 

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string>
 
+#include "distributed/heartbeat.h"
 #include "distributed/mpi_check.h"
 #include "distributed/mpi_runtime.h"
 
@@ -16,8 +17,6 @@ namespace hiptrain {
 namespace {
 
 using Reduction = MpiCommunicator::Reduction;
-
-constexpr int kCommunicationFailure = 6;  // exit code
 
 // Up to this size an all-reduce costs its latency only: every rank gathers all and sums itself.
 constexpr int64_t kGatheredReductionBytes = int64_t{64} << 10;
@@ -74,8 +73,8 @@ void reduce_in_rank_order(const at::Tensor& pieces, Reduction reduction, at::Ten
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(MPI_Comm comm, int rank, int size, std::chrono::seconds timeout)
-    : Communicator(rank, size), comm_(comm), world_ranks_(size), timeout_(timeout) {
+MpiCommunicator::MpiCommunicator(MPI_Comm comm, int rank, int size, std::chrono::milliseconds timeout)
+    : Communicator(rank, size, timeout), comm_(comm), world_ranks_(size) {
   HIPTRAIN_MPI_CHECK(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN));
   MPI_Group group, world_group;
   HIPTRAIN_MPI_CHECK(MPI_Comm_group(comm_, &group));
@@ -92,14 +91,14 @@ MpiCommunicator::~MpiCommunicator() {
   if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
 }
 
-std::unique_ptr<MpiCommunicator> MpiCommunicator::take(MPI_Comm comm, std::chrono::seconds timeout) {
+std::unique_ptr<MpiCommunicator> MpiCommunicator::take(MPI_Comm comm, std::chrono::milliseconds timeout) {
   int rank = 0, size = 0;
   HIPTRAIN_MPI_CHECK(MPI_Comm_rank(comm, &rank));
   HIPTRAIN_MPI_CHECK(MPI_Comm_size(comm, &size));
   return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, rank, size, timeout));
 }
 
-std::unique_ptr<MpiCommunicator> MpiCommunicator::of_world(std::chrono::seconds timeout) {
+std::unique_ptr<MpiCommunicator> MpiCommunicator::of_world(std::chrono::milliseconds timeout) {
   MPI_Comm comm;
   HIPTRAIN_MPI_CHECK(MPI_Comm_dup(MPI_COMM_WORLD, &comm));
   return take(comm, timeout);
@@ -111,13 +110,13 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
   meet();
   MPI_Comm comm;
   HIPTRAIN_MPI_CHECK(MPI_Comm_split(comm_, color, key, &comm));
-  return take(comm, timeout_);
+  return take(comm, timeout());
 }
 
 void MpiCommunicator::begin_call(const char* name) {
   call_name_ = name;
-  ++num_calls_;
-  deadline_ = std::chrono::steady_clock::now() + timeout_;
+  Heartbeat::note_collective(name, ++num_calls_);
+  deadline_ = std::chrono::steady_clock::now() + timeout();
 }
 
 // Ranks that are not in the same call do not take each other's messages: they run into the timeout.
@@ -128,7 +127,7 @@ void MpiCommunicator::complete(MpiExchange& exchange) {
   if (silent_ranks.empty()) return;
   std::ostringstream message;
   message << "collective " << call_name_ << " (number " << num_calls_ << ") did not complete within "
-          << timeout_.count() << " s: no answer from rank";
+          << in_seconds(timeout()) << ": no answer from rank";
   for (const int rank : silent_ranks) message << ' ' << world_ranks_[rank];
   MpiRuntime::abort(message.str(), kCommunicationFailure);
 }
@@ -163,7 +162,8 @@ void MpiCommunicator::do_all_gather(const at::Tensor& part, at::Tensor& whole) {
   begin_call("all_gather");
   at::Tensor host = write_on_host(whole);  // (ranks * count)
   const int64_t count = part.numel();
-  host.narrow(0, rank() * count, count).copy_(part.view(-1));
+  at::Tensor own = host.narrow(0, rank() * count, count);
+  if (own.data_ptr() != part.data_ptr()) own.copy_(part.view(-1));
   gather_pieces(host, piece_bounds(host.numel(), count, size()));
   finish_on_host(host, whole);
 }

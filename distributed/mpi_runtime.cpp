@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -13,6 +14,8 @@
 
 namespace hiptrain {
 namespace {
+
+std::atomic<Heartbeat*> running_heartbeat{nullptr};
 
 int world_rank() {
   int rank = 0;
@@ -38,12 +41,14 @@ void check_launcher(int size) {
 
 }  // namespace
 
-MpiRuntime::MpiRuntime(int* argc, char*** argv) {
+MpiRuntime::MpiRuntime(int* argc, char*** argv, std::chrono::seconds allowed_silence) {
   int provided = 0;
-  HIPTRAIN_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided));
+  HIPTRAIN_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided));
   HIPTRAIN_MPI_CHECK(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-  if (provided < MPI_THREAD_SERIALIZED) {
-    throw std::runtime_error("MPI: this installation does not let several threads take turns");
+  if (provided < MPI_THREAD_MULTIPLE) {
+    throw std::runtime_error("MPI: this installation gives thread level " + std::to_string(provided) + ", and " +
+                             std::to_string(MPI_THREAD_MULTIPLE) +
+                             " (MPI_THREAD_MULTIPLE) is needed; use an OpenMPI 4 that is built with it");
   }
   check_launcher(size());
   MPI_Comm host;
@@ -51,11 +56,15 @@ MpiRuntime::MpiRuntime(int* argc, char*** argv) {
   HIPTRAIN_MPI_CHECK(MPI_Comm_rank(host, &local_rank_));
   HIPTRAIN_MPI_CHECK(MPI_Comm_size(host, &local_size_));
   HIPTRAIN_MPI_CHECK(MPI_Comm_free(&host));
+  if (size() > 1) heartbeat_ = std::make_unique<Heartbeat>(allowed_silence);
+  running_heartbeat = heartbeat_.get();
 }
 
 // MPI_Finalize waits for all ranks: a rank that an exception ends alone must not call it. mpirun
 // then ends the others.
 MpiRuntime::~MpiRuntime() {
+  running_heartbeat = nullptr;
+  heartbeat_.reset();
   if (std::uncaught_exceptions() == 0) MPI_Finalize();
 }
 
@@ -71,8 +80,13 @@ int MpiRuntime::local_rank() const { return local_rank_; }
 
 int MpiRuntime::local_size() const { return local_size_; }
 
-std::unique_ptr<Communicator> MpiRuntime::world(std::chrono::seconds timeout) const {
+std::unique_ptr<Communicator> MpiRuntime::world(std::chrono::milliseconds timeout) const {
   return MpiCommunicator::of_world(timeout);
+}
+
+std::string MpiRuntime::describe_ranks_behind() {
+  Heartbeat* const heartbeat = running_heartbeat;
+  return heartbeat ? heartbeat->describe_ranks_behind() : "";
 }
 
 // MPI_Abort can hang itself when a network is down, so a thread ends the process in any case.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <iostream>
@@ -11,14 +12,13 @@
 #include <thread>
 
 #include "distributed/cuda_check.h"
+#include "distributed/heartbeat.h"
 #include "distributed/mpi_runtime.h"
 
 #define HIPTRAIN_NCCL_CHECK(expression) check_nccl((expression), #expression)
 
 namespace hiptrain {
 namespace {
-
-constexpr int kCommunicationFailure = 6;  // exit code
 
 // Communicators are not blocking: ncclInProgress is no error, wait_until_ready() follows.
 void check_nccl(ncclResult_t result, const char* expression) {
@@ -27,16 +27,24 @@ void check_nccl(ncclResult_t result, const char* expression) {
                            ncclGetLastError(nullptr));
 }
 
+std::string describe_error(ncclComm_t comm) {
+  ncclResult_t state = ncclSuccess;
+  if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return "NCCL's state is not known";
+  const std::string behind = MpiRuntime::describe_ranks_behind();
+  if (state == ncclSuccess || state == ncclInProgress)
+    return behind.empty() ? "all ranks have made as many calls: a GPU, or the link between two, hangs" : behind;
+  return std::string(ncclGetErrorString(state)) + "; " + ncclGetLastError(comm);
+}
+
 // Waits until NCCL's host side is done with the last call on this communicator.
-void wait_until_ready(ncclComm_t comm, const char* name, std::chrono::seconds timeout) {
+void wait_until_ready(ncclComm_t comm, const char* name, std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   ncclResult_t state = ncclInProgress;
   HIPTRAIN_NCCL_CHECK(ncclCommGetAsyncError(comm, &state));
   while (state == ncclInProgress) {
     if (std::chrono::steady_clock::now() > deadline) {
-      MpiRuntime::abort("collective " + std::string(name) + " did not complete within " +
-                            std::to_string(timeout.count()) + " s: NCCL waits for other ranks; " +
-                            ncclGetLastError(comm),
+      MpiRuntime::abort("collective " + std::string(name) + " did not complete within " + in_seconds(timeout) + ": " +
+                            describe_error(comm),
                         kCommunicationFailure);
     }
     std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -45,13 +53,29 @@ void wait_until_ready(ncclComm_t comm, const char* name, std::chrono::seconds ti
   check_nccl(state, name);
 }
 
+std::string version_text(int code) {
+  return std::to_string(code / 10000) + '.' + std::to_string(code / 100 % 100) + '.' + std::to_string(code % 100);
+}
+
 ncclConfig_t nonblocking_config() {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   return config;
 }
 
-ncclComm_t connect(Communicator& bootstrap, int device, std::chrono::seconds timeout) {
+// NCCL keeps the binary interface within a major version; an older library may lack what a newer header promises.
+void check_version() {
+  int loaded = 0;
+  HIPTRAIN_NCCL_CHECK(ncclGetVersion(&loaded));
+  if (loaded / 10000 == NCCL_MAJOR && loaded >= NCCL_VERSION_CODE) return;
+  throw CommunicationError("NCCL: this program was built with " + version_text(NCCL_VERSION_CODE) + " but " +
+                           version_text(loaded) + " is loaded; put a library of that version or a later " +
+                           std::to_string(NCCL_MAJOR) + ".x first in LD_LIBRARY_PATH");
+}
+
+ncclComm_t connect(Communicator& bootstrap, int device, std::chrono::milliseconds timeout) {
+  check_version();
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", /*overwrite=*/0);
   HIPTRAIN_CUDA_CHECK(cudaSetDevice(device));
   ncclUniqueId id{};
   if (bootstrap.rank() == 0) HIPTRAIN_NCCL_CHECK(ncclGetUniqueId(&id));
@@ -65,13 +89,6 @@ ncclComm_t connect(Communicator& bootstrap, int device, std::chrono::seconds tim
   HIPTRAIN_NCCL_CHECK(ncclCommInitRankConfig(&comm, bootstrap.size(), id, bootstrap.rank(), &config));
   wait_until_ready(comm, "ncclCommInitRankConfig", timeout);
   return comm;
-}
-
-std::string describe_error(ncclComm_t comm) {
-  ncclResult_t state = ncclSuccess;
-  if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return "NCCL's state is not known";
-  if (state == ncclSuccess) return "other ranks have not made this call, or do not answer";
-  return std::string(ncclGetErrorString(state)) + "; " + ncclGetLastError(comm);
 }
 
 ncclDataType_t nccl_type(const at::Tensor& values) {
@@ -95,20 +112,22 @@ ncclDataType_t nccl_type(const at::Tensor& values) {
 
 }  // namespace
 
-NcclCommunicator::NcclCommunicator(Communicator& bootstrap, int device, std::chrono::seconds timeout)
+NcclCommunicator::NcclCommunicator(Communicator& bootstrap, int device, std::chrono::milliseconds timeout)
     : NcclCommunicator(connect(bootstrap, device, timeout), bootstrap.rank(), bootstrap.size(), device, timeout) {}
 
-NcclCommunicator::NcclCommunicator(ncclComm_t comm, int rank, int size, int device, std::chrono::seconds timeout)
-    : Communicator(rank, size), comm_(comm), device_(device), timeout_(timeout), watchdog_(device, timeout, [comm] {
-        return describe_error(comm);
-      }) {}
+NcclCommunicator::NcclCommunicator(ncclComm_t comm, int rank, int size, int device, std::chrono::milliseconds timeout)
+    : Communicator(rank, size, timeout),
+      comm_(comm),
+      device_(device),
+      watchdog_(
+          device, [this] { return this->timeout(); }, [comm] { return describe_error(comm); }) {}
 
 // Destroying is collective: not while an exception unwinds this rank alone.
 NcclCommunicator::~NcclCommunicator() {
   if (std::uncaught_exceptions() > 0) return;
   try {
     HIPTRAIN_NCCL_CHECK(ncclCommFinalize(comm_));
-    wait_until_ready(comm_, "ncclCommFinalize", timeout_);
+    wait_until_ready(comm_, "ncclCommFinalize", timeout());
     HIPTRAIN_NCCL_CHECK(ncclCommDestroy(comm_));
   } catch (const std::exception& error) {
     std::cerr << "[rank " << rank() << " of its group] " << error.what() << '\n';
@@ -120,26 +139,25 @@ std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key) {
   ncclConfig_t config = nonblocking_config();
   ncclComm_t comm = nullptr;
   HIPTRAIN_NCCL_CHECK(ncclCommSplit(comm_, color, key, &comm, &config));
-  wait_until_ready(comm_, "ncclCommSplit", timeout_);
-  wait_until_ready(comm, "ncclCommSplit", timeout_);
+  wait_until_ready(comm_, "ncclCommSplit", timeout());
+  wait_until_ready(comm, "ncclCommSplit", timeout());
   int group_rank = 0, group_size = 0;
   HIPTRAIN_NCCL_CHECK(ncclCommUserRank(comm, &group_rank));
   HIPTRAIN_NCCL_CHECK(ncclCommCount(comm, &group_size));
-  return std::unique_ptr<Communicator>(new NcclCommunicator(comm, group_rank, group_size, device_, timeout_));
+  return std::unique_ptr<Communicator>(new NcclCommunicator(comm, group_rank, group_size, device_, timeout()));
 }
 
-// `call` is given the stream; the allocator is told that the tensors' memory is in use there.
+// `call` is given the stream.
 template <typename Call>
 void NcclCommunicator::enqueue(const char* name, const at::Tensor& from, const at::Tensor& to, const Call& call) {
   if (from.get_device() != device_ || to.get_device() != device_) {
     throw std::logic_error(std::string(name) + ": tensors are not on cuda:" + std::to_string(device_));
   }
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device_);
-  from.record_stream(stream.unwrap());
-  to.record_stream(stream.unwrap());
-  watchdog_.begin(name, ++num_calls_, stream.stream());
+  Heartbeat::note_collective(name, ++num_calls_);
+  watchdog_.begin(name, num_calls_, stream.stream());
   check_nccl(call(stream.stream()), name);
-  wait_until_ready(comm_, name, timeout_);
+  wait_until_ready(comm_, name, timeout());
   watchdog_.end(stream.stream());
 }
 

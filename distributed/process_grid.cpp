@@ -1,5 +1,6 @@
 #include "distributed/process_grid.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -16,6 +17,23 @@ ProcessGrid::ProcessGrid(std::unique_ptr<Communicator> world, int sequence_ranks
   }
   sequence_ = world_->split(rank / sequence_ranks, rank);
   data_ = world_->split(rank % sequence_ranks, rank);
+}
+
+void ProcessGrid::set_timeout(std::chrono::milliseconds timeout) const {
+  for (Communicator* group : {control_.get(), world_.get(), data_.get(), sequence_.get()})
+    if (group) group->set_timeout(timeout);
+}
+
+StepTimeout::StepTimeout(const ProcessGrid& grid)
+    : grid_(grid), outside_(grid.timeout()), begin_(std::chrono::steady_clock::now()) {
+  const std::chrono::milliseconds step = grid.longest_step_;
+  if (step.count() > 0) grid.set_timeout(std::min<std::chrono::milliseconds>(outside_, kRankFailureTimeout + step));
+}
+
+StepTimeout::~StepTimeout() {
+  const auto step = std::chrono::ceil<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin_);
+  grid_.longest_step_ = std::max(grid_.longest_step_, step);
+  grid_.set_timeout(outside_);
 }
 
 }  // namespace hiptrain

@@ -1,11 +1,7 @@
-// Which tokens of a sequence a rank holds, and the exchange of per-token rows with the other ranks of the sequence.
+// Which tokens of a sequence a rank holds.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
-
-#include "distributed/communicator.h"
 
 namespace hiptrain {
 
@@ -24,11 +20,5 @@ class SequenceShard {
  private:
   int64_t num_tokens_, capacity_, begin_, end_;
 };
-
-// (heads, shard.size(), dim) on every rank -> (heads, shard.num_tokens(), dim) on every rank.
-at::Tensor gather_sequence(const at::Tensor& local, const SequenceShard& shard, Communicator& sequence);
-
-// The transpose: (heads, shard.num_tokens(), dim) -> this rank's (heads, shard.size(), dim) of the sum over ranks.
-at::Tensor reduce_scatter_sequence(const at::Tensor& whole, const SequenceShard& shard, Communicator& sequence);
 
 }  // namespace hiptrain

@@ -1,15 +1,16 @@
 #include "distributed/stream_watchdog.h"
 
+#include <exception>
 #include <sstream>
 #include <utility>
 
+#include "distributed/communicator.h"
 #include "distributed/cuda_check.h"
 #include "distributed/mpi_runtime.h"
 
 namespace hiptrain {
 namespace {
 
-constexpr int kCommunicationFailure = 6;  // exit code
 constexpr std::chrono::milliseconds kLookInterval{100};
 
 // Whether the stream has passed the event. A stream that failed counts as not passed: the collective runs into its
@@ -18,8 +19,12 @@ bool passed(cudaEvent_t event) { return cudaEventQuery(event) == cudaSuccess; }
 
 }  // namespace
 
-StreamWatchdog::StreamWatchdog(int device, std::chrono::seconds timeout, std::function<std::string()> describe_error)
-    : device_(device), timeout_(timeout), describe_error_(std::move(describe_error)), thread_([this] { run(); }) {}
+StreamWatchdog::StreamWatchdog(int device, std::function<std::chrono::milliseconds()> timeout,
+                               std::function<std::string()> describe_error)
+    : device_(device),
+      timeout_(std::move(timeout)),
+      describe_error_(std::move(describe_error)),
+      thread_([this] { run(); }) {}
 
 StreamWatchdog::~StreamWatchdog() {
   {
@@ -58,9 +63,13 @@ cudaEvent_t StreamWatchdog::take_event() {
 }
 
 void StreamWatchdog::run() {
-  cudaSetDevice(device_);
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!stop_.wait_for(lock, kLookInterval, [this] { return stopping_; })) look();
+  try {
+    HIPTRAIN_CUDA_CHECK(cudaSetDevice(device_));
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!stop_.wait_for(lock, kLookInterval, [this] { return stopping_; })) look();
+  } catch (const std::exception& error) {
+    MpiRuntime::abort(error.what(), kCommunicationFailure);
+  }
 }
 
 // Collectives of several streams may end in another order than they began.
@@ -83,10 +92,11 @@ bool StreamWatchdog::has_ended(Collective& collective, Clock::time_point now) co
     if (passed(collective.started)) collective.seen_started = now;
     return false;
   }
-  if (now - collective.seen_started < timeout_) return false;
+  const std::chrono::milliseconds timeout = timeout_();
+  if (now - collective.seen_started < timeout) return false;
   std::ostringstream message;
   message << "collective " << collective.name << " (number " << collective.number << ") did not complete within "
-          << timeout_.count() << " s: " << describe_error_();
+          << in_seconds(timeout) << ": " << describe_error_();
   MpiRuntime::abort(message.str(), kCommunicationFailure);
 }
 

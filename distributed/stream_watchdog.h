@@ -20,8 +20,9 @@ namespace hiptrain {
 // earlier work does not count.
 class StreamWatchdog {
  public:
-  // `describe_error` adds what the library knows about the failure.
-  StreamWatchdog(int device, std::chrono::seconds timeout, std::function<std::string()> describe_error);
+  // `timeout` is asked at every look; `describe_error` adds what is known about the failure.
+  StreamWatchdog(int device, std::function<std::chrono::milliseconds()> timeout,
+                 std::function<std::string()> describe_error);
   ~StreamWatchdog();
   StreamWatchdog(const StreamWatchdog&) = delete;
   StreamWatchdog& operator=(const StreamWatchdog&) = delete;
@@ -44,7 +45,7 @@ class StreamWatchdog {
   cudaEvent_t take_event();
 
   int device_;
-  std::chrono::seconds timeout_;
+  std::function<std::chrono::milliseconds()> timeout_;
   std::function<std::string()> describe_error_;
   Collective beginning_{};
   std::mutex mutex_;

@@ -31,6 +31,8 @@ struct SparseAttentionParams {
   int64_t num_queries;  // tiles = num_tiles(num_queries)
   ElementType element;  // of query, key, value, output, d_output and d_query
   int num_query_heads, num_kv_heads, head_dim;
+  int token_heads;  // query heads between a token and the next in memory, num_query_heads or more: the rows of query,
+                    // output, log_sum_exp, d_output and d_query may be some heads of wider tensors
   float scale;
 };
 void sparse_attention_forward_reference(const SparseAttentionParams& params);

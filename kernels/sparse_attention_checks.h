@@ -25,6 +25,8 @@ inline void check_sparse_attention_sizes(const SparseAttentionParams& params) {
   require_sparse_attention(
       params.num_kv_heads > 0 && params.num_query_heads > 0 && params.num_query_heads % params.num_kv_heads == 0,
       params.num_query_heads, " query heads over ", params.num_kv_heads, " KV heads");
+  require_sparse_attention(params.token_heads >= params.num_query_heads, params.num_query_heads,
+                           " query heads of tokens that have ", params.token_heads);
   require_sparse_attention(params.query_begin % kQueryTile == 0 && params.query_begin >= 0 && params.num_queries >= 0 &&
                                params.query_begin + params.num_queries <= geometry.num_tokens,
                            "queries ", params.query_begin, " + ", params.num_queries, " of ", geometry.num_tokens,

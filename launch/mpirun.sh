@@ -1,18 +1,53 @@
 #!/usr/bin/env bash
-# mpirun with the settings that hiptrain wants; all arguments are mpirun's own.
+# mpirun with the settings that hiptrain wants. All arguments but the first options are mpirun's own.
 #   bash launch/mpirun.sh -np 8 build/hiptrain train configs/x.yaml
-#   bash launch/mpirun.sh -np 16 --hostfile hosts --map-by ppr:8:node build/hiptrain train configs/x.yaml
+#   bash launch/mpirun.sh --hosts FILE [--ranks-per-host 8] build/hiptrain train configs/x.yaml
+# --hosts: an OpenMPI hostfile, a host a line ("node1 slots=8"). Each gets --ranks-per-host ranks, by default as many as this
+# host has GPUs, each bound to an equal share of the cores, in order (--bind-to none after it leaves them free). Hosts are
+# alike, and have the program and its files in the same place.
+# Ranks get NCCL_*, CUDA_*, OMP_*, HIPTRAIN_* and LD_LIBRARY_PATH as they are set here.
 # Ctrl-C, SIGTERM or SIGUSR1: the ranks finish their step, save a checkpoint and exit with 130. The same signal once more:
-# they are ended at once.
+# they are ended at once, as they are when this script is killed.
 set -euo pipefail
 
-options=(--bind-to none)  # a rank uses many threads
+fail() {
+  echo "launch/mpirun.sh: $*" >&2
+  exit 2
+}
+
+num_gpus() { { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
+num_cores() { lscpu -p=CORE,SOCKET | grep -v '^#' | sort -u | wc -l; }
+
+hosts='' ranks=''
+while (($# > 1)); do
+  case $1 in
+    --hosts) hosts=$2 ;;
+    --ranks-per-host) ranks=$2 ;;
+    *) break ;;
+  esac
+  shift 2
+done
+
+options=()
+if [[ -n $hosts ]]; then
+  [[ -r $hosts ]] || fail "--hosts: $hosts cannot be read; a file with a host a line is needed"
+  ranks=${ranks:-$(num_gpus)}
+  [[ $ranks =~ ^[1-9][0-9]*$ ]] ||
+    fail "--ranks-per-host: '$ranks' is no number of ranks; without it, nvidia-smi has to find the GPUs of this host"
+  cores=$(($(num_cores) / ranks))
+  options+=(--hostfile "$hosts" --map-by "ppr:$ranks:node:PE=$((cores > 0 ? cores : 1))" --bind-to core)
+else
+  [[ -z $ranks ]] || fail "--ranks-per-host goes with --hosts; on one host -np says how many"
+  options+=(--bind-to none)  # a rank uses many threads
+fi
 if ((EUID == 0)); then options+=(--allow-run-as-root); fi
-while IFS= read -r name; do options+=(-x "$name"); done < <(compgen -e | grep -E '^(NCCL_|CUDA_|HIPTRAIN_)')
+while IFS= read -r name; do
+  options+=(-x "$name")
+done < <(compgen -e | grep -E '^((NCCL|CUDA|OMP|HIPTRAIN)_.*|LD_LIBRARY_PATH)$')
 
 # mpirun gives ranks one second after SIGTERM, too short to save, but hands SIGUSR1 on and waits. In its own session it does
 # not see the terminal's Ctrl-C.
-setsid mpirun "${options[@]}" "$@" &
+setsid setpriv --pdeathsig TERM mpirun "${options[@]}" "$@" &
 launcher=$!
 num_signals=0
 # shellcheck disable=SC2317  # called by the trap

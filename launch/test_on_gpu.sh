@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
 # Builds here and packs a folder that runs all tests that touch a GPU on a machine that has one, without network or
-# compiler. That machine needs a Hopper GPU, OpenMPI 4.1, and a Python whose torch is of this tree's version.
+# compiler. That machine needs a Hopper GPU, OpenMPI 4.1, and a Python whose torch is of this tree's version; with pytest
+# and safetensors in it, `hiptrain attention --backend cuda` is compared with the CPU's too.
 #   bash launch/test_on_gpu.sh FOLDER          here; then carry FOLDER over
 #   bash FOLDER/run.sh [PYTHON]                there; the last line is "N passed, N failed", exit code 0 if none failed
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if (($# != 1)); then
-  sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 fi
 folder=$1
 
-# Test programs, without the folder; those of ranks run on 1, 2 and 3 of them.
-programs=(adamw_test cross_entropy_test embedding_test index_test invert_lists_test pointwise_large_test rms_norm_test
-  rope_test search_test search_tree_test sliding_union_test sparse_attention_gradient_test sparse_attention_test
-  sum_of_squares_test swiglu_test training_step_test)
-rank_programs=(checkpoint_store_test transformer_ranks_test)
+# Test programs, without the folder; those of ranks run on 1, 2 and 3 of them, each with a GPU of its own and NCCL where
+# the machine has as many, and sharing GPUs, through host memory, where it has fewer.
+programs=(adamw_test cross_entropy_test dense_attention_test embedding_test host_memory_test index_test invert_lists_test
+  pointwise_large_test published_selection_test rms_norm_test rope_test search_test search_tree_test sliding_union_test
+  sparse_attention_gradient_test sparse_attention_test sum_of_squares_test swiglu_test training_step_test)
+rank_programs=(checkpoint_store_test communicator_test memory_engine_test transformer_ranks_test)
 
 # The machine there has LibTorch and what that needs; other libraries travel.
 pack_libraries() {
@@ -65,6 +67,15 @@ while read -r ranks program; do
     run "$program, $ranks ranks" mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$ranks" "$here/tests/$program"
   fi
 done <"$here/tests.txt"
+# Ranks that are killed or stopped in mid-run.
+run "killed rank" bash "$here/lost_rank_test.sh" KILL 30 "$here/hiptrain" "$here/small_model.json" --tokens 65536
+run "stopped rank" bash "$here/lost_rank_test.sh" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536
+if "${1:-python3}" -c 'import pytest, safetensors' 2>/dev/null; then
+  HIPTRAIN_BUILD=$here run "hiptrain attention, cuda and reference" \
+    "${1:-python3}" -m pytest -q -p no:cacheprovider "$here/tests/trainer/attention_command_test.py" -k cuda
+else
+  echo "skipped hiptrain attention, cuda and reference: this Python has no pytest or no safetensors"
+fi
 echo "$passed passed, $failed failed"
 ((failed == 0))
 RUN
@@ -80,6 +91,10 @@ done
   printf '1 %s\n' "${programs[@]}"
   for ranks in 1 2 3; do printf "$ranks %s\n" "${rank_programs[@]}"; done
 } >"$folder/tests.txt"
+cp "$root/tests/trainer/lost_rank_test.sh" "$root/tests/trainer/small_model.json" "$folder/"
+mkdir -p "$folder/tests/trainer" "$folder/launch"
+cp "$root"/tests/trainer/attention_{command_test,definition}.py "$folder/tests/trainer/"
+cp "$root/launch/mpirun.sh" "$folder/launch/"
 pack_libraries
 write_runner
 echo "packed $(du -sh "$folder" | cut -f 1) in $folder; on the machine with the GPU: bash $(basename "$folder")/run.sh"

@@ -4,45 +4,73 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
+#include <deque>
 #include <vector>
 
 #include "trainer/kernel_ops.h"
+#include "trainer/side_stream.h"
 
 namespace hiptrain {
 
-// One slot a layer. Inputs are kept for every `interval`-th layer only; the layers between are run again. Lists are
-// kept for every layer: the search is never repeated.
+// Layers are cut into segments of `interval` layers, counted from the last; the first segment may be shorter. The input
+// of each segment's first layer is kept, the first segments' in host memory as far as asked, the others' on the device.
+// Of the last segment all inputs are kept: it comes first in the backward pass. The inputs between are made again in
+// the backward pass, in the memory of those that are done with. Lists are kept for every layer: the search is never
+// repeated.
+//
+// All memory of inputs is taken at the start and used by every step again. Copies go on beside the computation: to the
+// host while the next layers run, back while the segment after it is computed.
 class ActivationStore {
  public:
-  ActivationStore(int64_t num_layers, int64_t interval)
-      : interval_(interval), inputs_(num_layers), lists_(num_layers) {}
+  struct Plan {
+    int64_t num_layers;
+    int64_t interval = 1;
+    int64_t host_inputs = 0;  // at most segments - 1
+  };
+  // How many inputs it has room for on the device.
+  static int64_t device_inputs(const Plan& plan);
+  // How many layers are run again in the backward pass.
+  static int64_t layers_again(const Plan& plan);
+  static int64_t num_segments(const Plan& plan) { return (plan.num_layers + plan.interval - 1) / plan.interval; }
 
-  bool keeps_input(int64_t layer) const { return layer % interval_ == 0; }
-  int64_t segment_begin(int64_t layer) const { return layer / interval_ * interval_; }
+  // input_shape: (local tokens, hidden).
+  ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device);
 
-  void save_input(int64_t layer, const at::Tensor& hidden) { inputs_[layer] = hidden.clone(); }
-  // Hands the input over: (local tokens, hidden).
-  at::Tensor take_input(int64_t layer) {
-    if (!inputs_[layer].defined()) throw std::logic_error("no input kept for layer " + std::to_string(layer));
-    return std::move(inputs_[layer]);
-  }
+  int64_t segment_begin(int64_t layer) const;
+  bool keeps_input(int64_t layer) const;
+  void clear();  // before a forward pass
 
+  // A copy of hidden, (local tokens, hidden), which may change right afterwards.
+  void save_input(int64_t layer, const at::Tensor& hidden);
   void save_lists(int64_t layer, BlockLists lists) { lists_[layer] = std::move(lists); }
-  const BlockLists& lists(int64_t layer) const { return lists_[layer]; }
 
-  int64_t bytes() const {
-    int64_t total = 0;
-    for (const at::Tensor& input : inputs_) total += input.defined() ? static_cast<int64_t>(input.nbytes()) : 0;
-    for (const BlockLists& lists : lists_)
-      if (lists.offsets.defined()) total += static_cast<int64_t>(lists.offsets.nbytes() + lists.entries.nbytes());
-    return total;
-  }
+  // Backward. Starts to bring a kept input to the device, if it is not there.
+  void prefetch_input(int64_t layer);
+  bool has_input(int64_t layer) const { return inputs_[layer].tensor.defined(); }
+  at::Tensor input(int64_t layer);
+  // Uninitialised memory that becomes the layer's input.
+  at::Tensor room_for_input(int64_t layer);
+  const BlockLists& lists(int64_t layer) const { return lists_[layer]; }
+  // The layer's input and lists are not needed any more.
+  void release(int64_t layer);
+
+  double take_exposed_seconds() { return stream_.take_exposed_seconds(); }
 
  private:
-  int64_t interval_;
-  std::vector<at::Tensor> inputs_;  // (local tokens, hidden) each
+  // Device memory of one input.
+  struct Slot {
+    at::Tensor tensor;          // (local tokens, hidden)
+    SideStream::Ticket copied;  // to or from host memory
+  };
+  Slot take_free();
+  bool goes_to_host(int64_t layer) const { return segment_of(layer) < plan_.host_inputs; }
+  int64_t segment_of(int64_t layer) const;
+
+  Plan plan_;
+  SideStream stream_;
+  std::vector<at::Tensor> host_;  // (host inputs) x (local tokens, hidden)
+  std::deque<Slot> free_;         // the longest unused first
+  std::vector<Slot> inputs_;      // of each layer; undefined where none is on the device
   std::vector<BlockLists> lists_;
 };
 

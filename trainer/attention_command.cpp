@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "distributed/sequence_rows.h"
 #include "kernels/hip_selection.h"
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
@@ -23,11 +24,11 @@ namespace hiptrain {
 namespace {
 
 struct AttentionInput {
-  at::Tensor query;            // (tokens, query heads, head_dim)
-  at::Tensor key;              // (tokens, kv heads, head_dim)
-  at::Tensor value;            // (tokens, kv heads, head_dim)
-  at::Tensor d_output;         // (tokens, query heads, head_dim), or undefined
-  at::Tensor document_starts;  // (documents) int64
+  at::Tensor query;     // (tokens, query heads, head_dim)
+  at::Tensor key;       // (tokens, kv heads, head_dim)
+  at::Tensor value;     // (tokens, kv heads, head_dim)
+  at::Tensor d_output;  // (tokens, query heads, head_dim), or undefined
+  DocumentStarts document_starts;
 };
 
 [[noreturn]] void refuse(const SafetensorsFile& file, const std::string& what) {
@@ -60,8 +61,8 @@ void check_shapes(const SafetensorsFile& file, const AttentionInput& input) {
     refuse(file, "do " + shape_of(input.d_output) + " does not match q " + shape_of(q));
 }
 
-at::Tensor read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
-  if (!file.tensors().contains("document_starts")) return at::zeros({1}, at::kLong);
+std::vector<int64_t> read_document_starts(const SafetensorsFile& file, int64_t num_tokens, int64_t block_size) {
+  if (!file.tensors().contains("document_starts")) return {0};
   const at::Tensor tensor = file.tensor("document_starts");
   if (tensor.scalar_type() != at::kLong || tensor.dim() != 1 || tensor.size(0) < 1)
     refuse(file, "document_starts is " + shape_of(tensor) + ": expected I64 (documents)");
@@ -74,7 +75,7 @@ at::Tensor read_document_starts(const SafetensorsFile& file, int64_t num_tokens,
                        ": expected 0 first, then ascending multiples of " + std::to_string(alignment) + " below " +
                        std::to_string(num_tokens));
   }
-  return tensor;
+  return {starts, starts + tensor.size(0)};
 }
 
 AttentionInput read_input(const std::filesystem::path& path, const AttentionConfig& config, at::Device device) {
@@ -86,8 +87,8 @@ AttentionInput read_input(const std::filesystem::path& path, const AttentionConf
                        .document_starts = {}};
   if (file.tensors().contains("do")) input.d_output = file.tensor("do");
   check_shapes(file, input);
-  input.document_starts = read_document_starts(file, input.query.size(0), config.block_size);
-  for (at::Tensor* tensor : {&input.query, &input.key, &input.value, &input.d_output, &input.document_starts})
+  input.document_starts = DocumentStarts(read_document_starts(file, input.query.size(0), config.block_size), device);
+  for (at::Tensor* tensor : {&input.query, &input.key, &input.value, &input.d_output})
     if (tensor->defined()) *tensor = tensor->to(device);
   return input;
 }
@@ -166,19 +167,29 @@ auto timed(at::Device device, double& total, Work work) {
   return result;
 }
 
-BlockLists select(const HipAttention& attention, const AttentionConfig& config, const SequenceShard& shard,
-                  const at::Tensor& query, const at::Tensor& local_key, const KeysAndValues& keys, Tensors& out) {
-  const int num_kv_heads = static_cast<int>(local_key.size(0)), head_dim = static_cast<int>(local_key.size(2));
+at::Tensor pick(const HipAttention& attention, AttentionExchange& exchange, const AttentionConfig& config,
+                const SequenceShard& shard, const at::Tensor& query, const at::Tensor& key) {
+  const int num_kv_heads = static_cast<int>(key.size(0)), head_dim = static_cast<int>(key.size(2));
+  const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
+  // As in training: the GPU's index is of the values' type, the CPU's always float32.
+  const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
+  const at::ScalarType key_type = index_key_type(config, shard.num_tokens(), type);
+  SequenceIndex index(exchange, attention.exchange_kind(), num_kv_heads, dims.size(0), shard,
+                      query.options().dtype(type), key_type);
+  index.own_query().copy_(index_queries(query, num_kv_heads, dims, type));
+  index.own_key().copy_(index_keys(key, dims, key_type));
+  index.exchange();
+  return attention.pick(index);
+}
+
+BlockLists select(const HipAttention& attention, AttentionExchange& exchange, const AttentionConfig& config,
+                  const SequenceShard& shard, const at::Tensor& query, ExchangedKeys& keys, Tensors& out) {
+  const int64_t num_kv_heads = keys.own().key.size(0);
   if (attention.selects()) {
-    const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
-    // As in training: the GPU's index is of the values' type, the CPU's always float32.
-    const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
-    const at::ScalarType key_type = index_key_type(config, shard.num_tokens(), type);
-    out["picks"] =
-        attention.pick(index_queries(query, num_kv_heads, dims, type), index_keys(local_key, dims, key_type));
+    out["picks"] = pick(attention, exchange, config, shard, query, keys.own().key).contiguous();
     return attention.unite(out["picks"]);
   }
-  if (attention.selects_as_published()) return attention.select_as_published(query, keys.key);
+  if (attention.selects_as_published()) return attention.select_as_published(query, keys);
   return {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, query.options().dtype(at::kLong)),
           .entries = at::empty({0}, query.options().dtype(at::kInt))};
 }
@@ -186,30 +197,34 @@ BlockLists select(const HipAttention& attention, const AttentionConfig& config, 
 Tensors compute(const AttentionInput& input, const AttentionConfig& config, Communicator& world, RunningCounts& counts,
                 Timings& timings) {
   const SequenceShard shard(input.query.size(0), kernels::kQueryTile, world.rank(), world.size());
-  const HipAttention attention(config, shard, input.document_starts, world, counts);
-  const at::Tensor query = local_tokens(input.query, shard), local_key = local_heads(input.key, shard);
-  const KeysAndValues keys{.key = gather_sequence(local_key, shard, world),
-                           .value = gather_sequence(local_heads(input.value, shard), shard, world)};
+  const int64_t num_kv_heads = input.key.size(1), head_dim = input.key.size(2);
+  const ParallelSection parallel{.exchange = "allgather"};  // lists and log-sum-exps are those of a rank's own tokens
+  AttentionExchange exchange(world, input.query.device(), parallel);
+  const HipAttention attention(config, num_kv_heads, shard, input.document_starts, exchange, counts);
+  const at::Tensor query = local_tokens(input.query, shard);
+  ExchangedKeys keys(exchange, attention.exchange_kind(), num_kv_heads, head_dim, shard, input.key.options());
+  keys.own().key.copy_(local_heads(input.key, shard));
+  keys.own().value.copy_(local_heads(input.value, shard));
+  keys.exchange();
   Tensors out;
   const BlockLists lists = timed(query.device(), timings.selection,
-                                 [&] { return select(attention, config, shard, query, local_key, keys, out); });
-  const AttentionOutput output =
-      timed(query.device(), timings.forward, [&] { return attention.forward(query, keys, lists, 0); });
-  out["o"] = gather_tokens(output.output, shard, world);
-  out["lse"] = gather_tokens(output.log_sum_exp, shard, world);
+                                 [&] { return select(attention, exchange, config, shard, query, keys, out); });
+  const QueryTile tile = QueryTile::of(shard, shard.capacity()).front();
+  const HipAttention::Pass pass =
+      timed(query.device(), timings.forward, [&] { return attention.forward(query, keys, lists, tile); });
+  out["o"] = gather_tokens(pass.output, shard, world);
+  out["lse"] = gather_tokens(pass.attended.log_sum_exp.squeeze(0), shard, world);
   add_lists(out, gather_lists(lists, shard, world));
   if (!input.d_output.defined()) return out;
 
-  KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
+  KeyGradients d_keys(exchange, attention.exchange_kind(), num_kv_heads, head_dim, shard, input.key.options());
   const at::Tensor d_output = local_tokens(input.d_output, shard);
   const at::Tensor d_query = timed(query.device(), timings.backward,
-                                   [&] { return attention.backward(query, keys, lists, 0, output, d_output, d_keys); });
+                                   [&] { return attention.backward(pass, keys, lists, tile, d_output, d_keys); });
   out["dq"] = gather_tokens(d_query, shard, world);
-  const auto home = [&](const at::Tensor& gradient) {
-    return gather_tokens(reduce_scatter_sequence(gradient, shard, world).transpose(0, 1).contiguous(), shard, world);
-  };
-  out["dk"] = home(d_keys.key);
-  out["dv"] = home(d_keys.value);
+  const KeysAndValues d_own = d_keys.own();
+  out["dk"] = gather_tokens(d_own.key.transpose(0, 1), shard, world);
+  out["dv"] = gather_tokens(d_own.value.transpose(0, 1), shard, world);
   return out;
 }
 

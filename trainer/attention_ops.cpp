@@ -15,20 +15,43 @@ const uint32_t* entries_of(const BlockLists& lists, const at::Tensor& beside) {
 // Otherwise there are sinks and window only.
 bool has_entries(const BlockLists& lists) { return lists.offsets.defined() && lists.entries.numel() > 0; }
 
+// The data of (queries, query heads, head_dim) values, as query: some heads of a tensor as wide as query's.
+void* query_rows_of(const at::Tensor& rows, const at::Tensor& query) {
+  REQUIRE_OF(rows, rows.sizes() == query.sizes() && rows.strides() == query.strides());
+  REQUIRE_OF(rows, rows.stride(2) == 1 && rows.stride(1) == rows.size(2) && rows.stride(0) % rows.size(2) == 0);
+  REQUIRE_OF(rows, rows.device() == query.device() && rows.scalar_type() == query.scalar_type());
+  return rows.data_ptr();
+}
+
+// The data of (kv heads, tokens, head_dim) values, strided as key.
+void* key_rows_of(const at::Tensor& rows, const at::Tensor& key) {
+  REQUIRE_OF(rows, rows.sizes() == key.sizes() && rows.strides() == key.strides());
+  REQUIRE_OF(rows, rows.device() == key.device());
+  return rows.data_ptr();
+}
+
+float* log_sum_exp_of(const AttentionOutput& output, int token_heads) {
+  const at::Tensor& rows = output.log_sum_exp;
+  REQUIRE_OF(rows, rows.scalar_type() == at::kFloat && rows.device() == output.output.device());
+  REQUIRE_OF(rows, rows.dim() == 2 && rows.stride(1) == 1 && rows.stride(0) == token_heads);
+  return rows.data_ptr<float>();
+}
+
 kernels::SparseAttentionParams attention_params(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                                                 const BlockLists& lists, int64_t lists_begin,
-                                                const kernels::AttentionGeometry& geometry, int64_t begin,
-                                                double scale) {
-  REQUIRE_OF(key, key.sizes() == value.sizes() && key.size(1) == geometry.num_tokens);
+                                                const kernels::AttentionGeometry& geometry, int64_t begin, float scale,
+                                                const AttentionOutput& output) {
+  REQUIRE_OF(key, key.size(1) == geometry.num_tokens);
   REQUIRE_OF(query, query.size(2) == key.size(2));
   const bool listed = has_entries(lists);
   const int64_t first_tile = (begin - lists_begin) / kernels::kQueryTile;
-  return {.query = values_of(query, query),
-          .key = values_of(key, query),
-          .value = values_of(value, query),
+  const int token_heads = static_cast<int>(query.stride(0) / query.size(2));
+  return {.query = query_rows_of(query, query),
+          .key = head_rows_of(key, query),
+          .value = key_rows_of(value, key),
           .key_head_stride = key.stride(0),
-          .output = nullptr,
-          .log_sum_exp = nullptr,
+          .output = query_rows_of(output.output, query),
+          .log_sum_exp = log_sum_exp_of(output, token_heads),
           .list_offsets = listed ? data_of<int64_t>(lists.offsets, query) + first_tile : nullptr,
           .list_offsets_stride = listed ? lists.offsets.size(1) : 0,
           .list_entries = listed ? entries_of(lists, query) : nullptr,
@@ -39,7 +62,8 @@ kernels::SparseAttentionParams attention_params(const at::Tensor& query, const a
           .num_query_heads = static_cast<int>(query.size(1)),
           .num_kv_heads = static_cast<int>(key.size(0)),
           .head_dim = static_cast<int>(query.size(2)),
-          .scale = static_cast<float>(scale)};
+          .token_heads = token_heads,
+          .scale = scale};
 }
 
 // The lists of the tiles of `attention` the other way round, for the backward pass on the GPU.
@@ -65,36 +89,25 @@ BlockLists invert(const kernels::SparseAttentionParams& attention, const BlockLi
 
 }  // namespace
 
-AttentionOutput sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                 const BlockLists& lists, int64_t lists_begin,
-                                 const kernels::AttentionGeometry& geometry, int64_t begin, double scale) {
-  AttentionOutput result{.output = at::empty_like(query),
-                         .log_sum_exp = empty_beside(query, {query.size(0), query.size(1)}, at::kFloat)};
-  kernels::SparseAttentionParams params =
-      attention_params(query, key, value, lists, lists_begin, geometry, begin, scale);
-  params.output = result.output.mutable_data_ptr();
-  params.log_sum_exp = result.log_sum_exp.mutable_data_ptr<float>();
-  run(query, params, kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda);
-  return result;
+void sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const BlockLists& lists,
+                      int64_t lists_begin, const kernels::AttentionGeometry& geometry, int64_t begin, float scale,
+                      AttentionOutput& output) {
+  run(query, attention_params(query, key, value, lists, lists_begin, geometry, begin, scale, output),
+      kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda);
 }
 
-at::Tensor sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                     const BlockLists& lists, int64_t lists_begin,
-                                     const kernels::AttentionGeometry& geometry, int64_t begin, double scale,
-                                     const AttentionOutput& forward, const at::Tensor& d_output, at::Tensor& d_key,
-                                     at::Tensor& d_value) {
-  REQUIRE_OF(d_output, d_output.sizes() == query.sizes());
-  REQUIRE_OF(d_key, d_key.sizes() == key.sizes() && d_value.sizes() == key.sizes());
-  at::Tensor d_query = at::empty_like(query);
-  kernels::SparseAttentionBackwardParams params{
-      .forward = attention_params(query, key, value, lists, lists_begin, geometry, begin, scale),
-      .d_output = values_of(d_output, query),
-      .d_query = d_query.mutable_data_ptr(),
-      .d_key = mutable_data_of<float>(d_key, query),
-      .d_value = mutable_data_of<float>(d_value, query)};
+void sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                               const BlockLists& lists, int64_t lists_begin, const kernels::AttentionGeometry& geometry,
+                               int64_t begin, float scale, const AttentionOutput& forward, const at::Tensor& d_output,
+                               at::Tensor& d_query, at::Tensor& d_key, at::Tensor& d_value) {
+  REQUIRE_OF(d_key, d_key.scalar_type() == at::kFloat && d_value.scalar_type() == at::kFloat);
   // The backward pass only reads what the forward pass wrote; the struct is shared by both.
-  params.forward.output = mutable_values_of(forward.output, query);
-  params.forward.log_sum_exp = mutable_data_of<float>(forward.log_sum_exp, query);
+  kernels::SparseAttentionBackwardParams params{
+      .forward = attention_params(query, key, value, lists, lists_begin, geometry, begin, scale, forward),
+      .d_output = query_rows_of(d_output, query),
+      .d_query = query_rows_of(d_query, query),
+      .d_key = static_cast<float*>(key_rows_of(d_key, key)),
+      .d_value = static_cast<float*>(key_rows_of(d_value, key))};
   BlockLists inverted;
   if (query.is_cuda() && has_entries(lists)) {
     inverted = invert(params.forward, lists);
@@ -104,7 +117,6 @@ at::Tensor sparse_attention_backward(const at::Tensor& query, const at::Tensor& 
   }
   run(query, params, kernels::sparse_attention_backward_reference, kernels::sparse_attention_backward_cuda,
       kernels::sparse_attention_backward_workspace_bytes);
-  return d_query;
 }
 
 }  // namespace hiptrain

@@ -2,11 +2,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
-#include <ATen/ops/randint.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/randn_like.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,6 +13,7 @@
 #include <set>
 
 #include "kernels/hip_selection.h"
+#include "trainer/attention_inputs.h"
 #include "trainer/bench_report.h"
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
@@ -24,43 +21,11 @@
 #include "trainer/device.h"
 #include "trainer/hip_attention.h"
 #include "trainer/metrics_log.h"
-#include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
 
 constexpr double kForwardFlops = 4, kBackwardFlops = 10;  // for each dim of a (query, key) pair and head
-
-// Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
-// kReturns times. Keys and queries are their subject's vector and noise, so that queries find the stretches of their
-// own subject, near or far.
-constexpr int64_t kStretchTokens = 512, kReturns = 8;
-constexpr double kQueryNoise = 1.3, kKeyNoise = 0.5;  // lists come out about 34 blocks long, as a trained model's
-
-struct Inputs {
-  at::Tensor query, d_output;  // (tokens, query heads, head_dim) bfloat16
-  KeysAndValues keys;
-  at::Tensor document_starts;  // (1) int64
-};
-
-Inputs random_inputs(const BenchAttentionCommand& command, int64_t tokens, at::Device device) {
-  const auto options = at::TensorOptions(at::kBFloat16).device(device);
-  const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens,
-                group = command.query_heads / command.kv_heads;
-  const int64_t num_subjects = std::max<int64_t>(1, stretches / kReturns);
-  const at::Tensor subjects = at::randn({num_subjects, command.kv_heads, command.head_dim}, options);
-  const at::Tensor subject_of = at::randint(num_subjects, {stretches}, options.dtype(at::kLong))
-                                    .repeat_interleave(kStretchTokens)
-                                    .narrow(0, 0, tokens);
-  const at::Tensor vectors = subjects.index_select(0, subject_of);  // (tokens, kv heads, head_dim)
-  at::Tensor query = vectors.repeat_interleave(group, 1), key = vectors.transpose(0, 1).contiguous();
-  query.add_(at::randn_like(query), kQueryNoise);
-  key.add_(at::randn_like(key), kKeyNoise);
-  return {.query = query,
-          .d_output = at::randn_like(query),
-          .keys = {.key = key, .value = at::randn_like(key)},
-          .document_starts = at::zeros({1}, options.dtype(at::kLong))};
-}
 
 // Blocks of one tile: half of them near (distances spread evenly over orders of magnitude), a quarter anywhere, a
 // quarter from `shared`, which many tiles attend to.
@@ -135,21 +100,6 @@ Pairs count_pairs(const BenchAttentionCommand& command, const kernels::Attention
           .whole = heads * local.whole + group * row_keys * kernels::kQueryTile * entries};
 }
 
-// Median seconds on the device, after one run unheard.
-double seconds_of(at::Device device, int64_t repeats, const std::function<void()>& work) {
-  work();
-  std::vector<double> seconds;
-  for (int64_t i = 0; i < repeats; ++i) {
-    Profile profile(device);
-    {
-      const ProfiledRange range("work");
-      work();
-    }
-    seconds.push_back(profile.finish().front().seconds);
-  }
-  return median(seconds);
-}
-
 struct Measurement {
   std::string name;
   double seconds = 0;
@@ -157,23 +107,35 @@ struct Measurement {
   bool extrapolated = false;
 };
 
-void time_attention(const std::string& name, const BenchAttentionCommand& command, const HipAttention& attention,
-                    const kernels::AttentionGeometry& host_geometry, const Inputs& inputs, const BlockLists& lists,
-                    std::vector<Measurement>& results) {
+// One layer's attention of a rank alone.
+struct Layer {
+  AttentionExchange& exchange;
+  SequenceShard shard;
+  HipAttention attention;
+};
+
+void time_attention(const std::string& name, const BenchAttentionCommand& command, const Layer& layer,
+                    const kernels::AttentionGeometry& host_geometry, const AttentionInputs& inputs,
+                    const BlockLists& lists, std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
-  AttentionOutput output;
+  const ExchangeKind kind = layer.attention.exchange_kind();
+  const auto options = inputs.key.options();
+  ExchangedKeys keys(layer.exchange, kind, command.kv_heads, command.head_dim, layer.shard, options);
+  keys.own().key.copy_(inputs.key);
+  keys.own().value.copy_(inputs.value);
+  const QueryTile tile = QueryTile::of(layer.shard, layer.shard.capacity()).front();
+  HipAttention::Pass pass;
   const double forward =
-      seconds_of(device, command.repeats, [&] { output = attention.forward(inputs.query, inputs.keys, lists, 0); });
+      seconds_of(device, command.repeats, [&] { pass = layer.attention.forward(inputs.query, keys, lists, tile); });
   // As in a layer: the gradients of keys and values start from zeros.
   const double backward = seconds_of(device, command.repeats, [&] {
-    KeysAndValues d_keys{.key = at::zeros_like(inputs.keys.key, at::kFloat),
-                         .value = at::zeros_like(inputs.keys.value, at::kFloat)};
-    attention.backward(inputs.query, inputs.keys, lists, 0, output, inputs.d_output, d_keys);
+    KeyGradients d_keys(layer.exchange, kind, command.kv_heads, command.head_dim, layer.shard, options);
+    layer.attention.backward(pass, keys, lists, tile, inputs.d_output, d_keys);
   });
   const Pairs pairs = count_pairs(command, host_geometry, lists);
   const double dim = static_cast<double>(command.head_dim);
-  const auto add = [&](const char* pass, double seconds, double flops) {
-    results.push_back({.name = name + ": " + pass,
+  const auto add = [&](const char* which, double seconds, double flops) {
+    results.push_back({.name = name + ": " + which,
                        .seconds = seconds,
                        .flops = flops * dim * pairs.attended,
                        .whole_flops = flops * dim * pairs.whole});
@@ -183,34 +145,37 @@ void time_attention(const std::string& name, const BenchAttentionCommand& comman
 }
 
 // Returns the lists that the search found.
-BlockLists time_search(const BenchAttentionCommand& command, const AttentionConfig& config,
-                       const HipAttention& attention, const Inputs& inputs, std::vector<Measurement>& results) {
+BlockLists time_search(const BenchAttentionCommand& command, const AttentionConfig& config, const Layer& layer,
+                       const AttentionInputs& inputs, std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
   const int head_dim = static_cast<int>(command.head_dim), kv_heads = static_cast<int>(command.kv_heads);
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, device);
-  at::Tensor index_query, index_key, picks;
+  const at::ScalarType type = inputs.query.scalar_type();
+  const at::ScalarType key_type = index_key_type(config, layer.shard.num_tokens(), type);
+  SequenceIndex index(layer.exchange, layer.attention.exchange_kind(), kv_heads, dims.size(0), layer.shard,
+                      inputs.query.options(), key_type);
+  at::Tensor picks;
   BlockLists lists;
   const auto time = [&](const char* name, const std::function<void()>& work) {
     results.push_back(
         {.name = std::string("own search: ") + name, .seconds = seconds_of(device, command.repeats, work)});
   };
   time("index", [&] {
-    index_query = index_queries(inputs.query, kv_heads, dims, inputs.query.scalar_type());
-    index_key =
-        index_keys(inputs.keys.key, dims, index_key_type(config, inputs.query.size(0), inputs.query.scalar_type()));
+    index.own_query().copy_(index_queries(inputs.query, kv_heads, dims, type));
+    index.own_key().copy_(index_keys(inputs.key, dims, key_type));
   });
-  time("picks", [&] { picks = attention.pick(index_query, index_key); });
-  time("union", [&] { lists = attention.unite(picks); });
+  time("picks", [&] { picks = layer.attention.pick(index); });
+  time("union", [&] { lists = layer.attention.unite(picks); });
   return lists;
 }
 
 // Forward and backward of dense causal attention by cuDNN.
-std::pair<double, double> time_dense(const Inputs& inputs, int64_t repeats) {
+std::pair<double, double> time_dense(const AttentionInputs& inputs, int64_t repeats) {
   const at::Device device = inputs.query.device();
   const int64_t tokens = inputs.query.size(0);
   const at::Tensor query = inputs.query.transpose(0, 1).contiguous().unsqueeze(0),
-                   d_output = inputs.d_output.transpose(0, 1).contiguous().unsqueeze(0),
-                   key = inputs.keys.key.unsqueeze(0), value = inputs.keys.value.unsqueeze(0);
+                   d_output = inputs.d_output.transpose(0, 1).contiguous().unsqueeze(0), key = inputs.key.unsqueeze(0),
+                   value = inputs.value.unsqueeze(0);
   at::Tensor output, log_sum_exp, query_starts, key_starts, seed, offset;
   const double forward = seconds_of(device, repeats, [&] {
     auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, /*attn_bias=*/std::nullopt,
@@ -236,7 +201,7 @@ struct DenseRates {
   double forward = 0, backward = 0;  // FLOP/s
 };
 
-void add_dense(const BenchAttentionCommand& command, const Inputs& inputs, DenseRates& rates,
+void add_dense(const BenchAttentionCommand& command, const AttentionInputs& inputs, DenseRates& rates,
                std::vector<Measurement>& results) {
   const double tokens = static_cast<double>(inputs.query.size(0));
   const double pairs = tokens * (tokens + 1) / 2 * static_cast<double>(command.query_heads * command.head_dim);
@@ -294,9 +259,16 @@ nlohmann::ordered_json bench_length(const BenchAttentionCommand& command, const 
                                     const ProcessGrid& grid, at::Device device, DenseRates& rates) {
   reset_peak_memory(device);
   RunningCounts counts(device);
-  const Inputs inputs = random_inputs(command, tokens, device);
+  const AttentionInputs inputs = random_attention_inputs(
+      {.query_heads = command.query_heads, .kv_heads = command.kv_heads, .head_dim = command.head_dim}, tokens,
+      at::kBFloat16, device);
+  const ParallelSection parallel;
+  AttentionExchange exchange(grid.sequence(), device, parallel);
   const SequenceShard shard(tokens, kernels::kQueryTile, 0, 1);
-  const HipAttention attention(config, shard, inputs.document_starts, grid.sequence(), counts);
+  const Layer layer{
+      .exchange = exchange,
+      .shard = shard,
+      .attention = HipAttention(config, command.kv_heads, shard, inputs.document_starts, exchange, counts)};
   const int64_t first_document = 0;
   const kernels::AttentionGeometry host_geometry{.num_tokens = tokens,
                                                  .document_starts = &first_document,
@@ -306,9 +278,9 @@ nlohmann::ordered_json bench_length(const BenchAttentionCommand& command, const 
                                                  .window = config.window};
   std::vector<Measurement> results;
   const BlockLists fixed = fixed_lists(command, host_geometry, device);
-  time_attention("fixed lists", command, attention, host_geometry, inputs, fixed, results);
-  const BlockLists found = time_search(command, config, attention, inputs, results);
-  time_attention("own search", command, attention, host_geometry, inputs, found, results);
+  time_attention("fixed lists", command, layer, host_geometry, inputs, fixed, results);
+  const BlockLists found = time_search(command, config, layer, inputs, results);
+  time_attention("own search", command, layer, host_geometry, inputs, found, results);
   const int64_t memory = peak_memory_bytes(device);
   if (command.dense_seconds > 0) add_dense(command, inputs, rates, results);
 

@@ -12,7 +12,9 @@
 #include "trainer/initial_weights.h"
 #include "trainer/metrics_log.h"
 #include "trainer/model_flops.h"
+#include "trainer/plan_report.h"
 #include "trainer/profiler.h"
+#include "trainer/run_plan.h"
 #include "trainer/threads.h"
 #include "trainer/training_step.h"
 
@@ -44,12 +46,14 @@ TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
 
 struct TimedStep {
   double seconds;
+  ExposedSeconds exposed;
   std::vector<RangeTime> ranges;
 };
 
 // Medians over the timed steps.
 struct Timings {
   double step_seconds;
+  ExposedSeconds exposed;               // of the median step
   std::map<std::string, double> parts;  // adds up to the step
   std::vector<RangeTime> ranges;        // of the median step
 };
@@ -61,7 +65,10 @@ Timings summarize(std::vector<TimedStep> steps) {
   std::map<std::string, double> parts = seconds_by_name(middle->ranges);
   parts["rest"] = parts["step"];
   parts.erase("step");
-  return {.step_seconds = middle->seconds, .parts = std::move(parts), .ranges = std::move(middle->ranges)};
+  return {.step_seconds = middle->seconds,
+          .exposed = middle->exposed,
+          .parts = std::move(parts),
+          .ranges = std::move(middle->ranges)};
 }
 
 class TrainBench {
@@ -69,9 +76,9 @@ class TrainBench {
   TrainBench(const RunConfig& config, const ModelConfig& model, const ProcessGrid& grid, at::Device device)
       : config_(config),
         grid_(grid),
-        parameters_(ParameterLayout(model), grid.world(), config.precision == "bfloat16", /*with_training=*/true,
-                    device, state_type(config.optimizer)),
-        transformer_(model, config, parameters_, grid) {
+        parameters_(ParameterLayout(model), grid.world(), storage_of(config, /*with_training=*/true), device),
+        transformer_(model, config, parameters_, grid),
+        optimizer_(parameters_, config.optimizer) {
     load_random_on_device(parameters_, model, config.seed);
     for (int64_t i = 0; i < config.train.gradient_accumulation_steps; ++i)
       batches_.push_back(slice_batch(
@@ -81,9 +88,12 @@ class TrainBench {
 
   TimedStep step() {
     Profile profile(parameters_.device());
-    result_ = train_step(batches_, kLearningRate, config_.optimizer, transformer_, parameters_, grid_, updates_);
+    result_ =
+        train_step(batches_, kLearningRate, config_.optimizer.max_grad_norm, transformer_, optimizer_, grid_, updates_);
     std::vector<RangeTime> ranges = profile.finish();
-    return {.seconds = ranges.front().seconds, .ranges = std::move(ranges)};
+    ExposedSeconds exposed = transformer_.take_exposed_seconds();
+    exposed.host_copies += optimizer_.take_exposed_seconds();
+    return {.seconds = ranges.front().seconds, .exposed = exposed, .ranges = std::move(ranges)};
   }
 
   const StepResult& result() const { return result_; }
@@ -95,6 +105,7 @@ class TrainBench {
   const ProcessGrid& grid_;
   ShardedParameters parameters_;
   Transformer transformer_;
+  ShardedAdamW optimizer_;
   std::vector<LocalBatch> batches_;
   StepResult result_{};
   int64_t updates_ = 0;
@@ -106,6 +117,42 @@ void print_parts(const Timings& timings) {
     rows.push_back({name, decimal(1e3 * seconds, 1), decimal(100 * seconds / timings.step_seconds, 1) + "%"});
   rows.push_back({"step", decimal(1e3 * timings.step_seconds, 1), "100.0%"});
   print_table(rows);
+  if (timings.exposed.waits.empty()) return;
+  std::cout << "exposed communication, the waits for weights, gradients and attention's exchanges: "
+            << decimal(1e3 * timings.exposed.communication, 1) << " ms, "
+            << decimal(100 * timings.exposed.communication / timings.step_seconds, 1) << "% of the step\n";
+}
+
+struct Comparison {
+  std::string name;
+  double predicted, measured;
+};
+
+// Of the plan for lists as long as those of the bench.
+std::vector<Comparison> compare(const StepPlan& plan, double step_seconds, at::Device device) {
+  constexpr double kGiB = 1 << 30;
+  const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };
+  std::vector<Comparison> rows{{"host memory, GiB", gib(plan.memory.host_total), gib(peak_memory_bytes(at::kCPU))}};
+  if (device.is_cpu()) return rows;
+  rows.push_back({"GPU memory of tensors, GiB", gib(plan.memory.gpu_peak), gib(peak_memory_bytes(device))});
+  rows.push_back({"step, s", plan.time.seconds, step_seconds});
+  return rows;
+}
+
+void print_comparison(const std::vector<Comparison>& comparisons) {
+  std::vector<std::vector<std::string>> rows{{"plan", "predicted", "measured", "off by"}};
+  for (const Comparison& row : comparisons)
+    rows.push_back({row.name, decimal(row.predicted, 3), decimal(row.measured, 3),
+                    decimal(100 * (row.predicted / row.measured - 1), 1) + "%"});
+  print_table(rows);
+}
+
+// By name: predicted and measured.
+nlohmann::ordered_json json_of(const std::vector<Comparison>& comparisons) {
+  nlohmann::ordered_json object;
+  for (const Comparison& row : comparisons)
+    object[row.name] = {{"predicted", row.predicted}, {"measured", row.measured}};
+  return object;
 }
 
 }  // namespace
@@ -118,6 +165,12 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  PlanInputs plan_for = plan_inputs(config, grid, mpi, device);
+  const MachineRates rates = command.rates.empty() ? h200_rates() : read_machine_rates(command.rates);
+  const StepPlan first_plan = plan_run(config, model, plan_for, rates);
+  if (mpi.rank() == 0)
+    for (const std::string& line : run_plan_lines(first_plan, rates)) std::cout << line << std::endl;
+  config = with_choice(std::move(config), first_plan.memory.choice);
   TrainBench bench(config, model, grid, device);
   for (int64_t i = 0; i < command.warm_up; ++i) bench.step();
   bench.take_statistics();
@@ -129,6 +182,10 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   const SelectionStatistics selection = bench.take_statistics();
   const double entries =
       selection.tiles > 0 ? static_cast<double>(selection.entries) / static_cast<double>(selection.tiles) : 0;
+  plan_for.list_entries = entries;
+  const StepPlan plan =
+      StepPlanner(model, config, memory_wishes(config), rates).plan_of(plan_for, first_plan.memory.choice);
+  const std::vector<Comparison> comparisons = compare(plan, timings.step_seconds, device);
   const double tokens =
       static_cast<double>(command.tokens * config.train.gradient_accumulation_steps * grid.data().size());
   const double rate = tokens / timings.step_seconds, rank_rate = rate / static_cast<double>(grid.world().size());
@@ -147,6 +204,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
             << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
             << decimal(1e-9 * flops_per_token, 2) << " GFLOP a token), memory " << bytes_text(peak_memory_bytes(device))
             << std::endl;
+  print_comparison(comparisons);
   if (!command.profile.empty()) write_chrome_trace(command.profile, timings.ranges);
   write_report(command.json, {{"model", command.model_config.filename().string()},
                               {"parameters", bench.parameters().layout().num_parameters()},
@@ -161,7 +219,12 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
                               {"flops_per_token", flops_per_token},
                               {"mean_list_entries", entries},
                               {"memory_peak_bytes", peak_memory_bytes(device)},
-                              {"part_seconds", timings.parts}});
+                              {"exposed_host_copy_seconds", timings.exposed.host_copies},
+                              {"exposed_communication_seconds", timings.exposed.communication},
+                              {"wait_seconds", timings.exposed.waits},
+                              {"part_seconds", timings.parts},
+                              {"comparison", json_of(comparisons)},
+                              {"plan", plan_json(plan)}});
   return kSuccess;
 }
 

@@ -2,8 +2,8 @@
 //
 //   manifest.json                state of the run; every file's size and XXH3-64 checksum; every tensor's shape and
 //                                pieces; last the checksum of all these values
-//   rank_00000.safetensors ...   1-D pieces, of the type of optimizer.state: "NAME", "NAME:exp_avg", "NAME:exp_avg_sq",
-//                                NAME as in the Hugging Face folder
+//   rank_00000.safetensors ...   1-D pieces: "NAME", the master weights or the only ones, NAME as in the Hugging Face
+//                                folder; "NAME:exp_avg", "NAME:exp_avg_sq" of optimizer.state_dtype
 //   config.resolved.yaml         the run's config
 #pragma once
 

@@ -172,6 +172,7 @@ TrainingState CheckpointStore::load(const std::filesystem::path& checkpoint, Sha
         read(kSecondMomentSuffix, shard.second_moment);
       }
     }
+    parameters.round_masters();
     state = manifest.state;
   });
   return state;

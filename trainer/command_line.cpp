@@ -12,6 +12,7 @@ constexpr const char* kFooter =
     "  mpirun -np 2 --bind-to none hiptrain train run.yaml\n"
     "  hiptrain evaluate --model DIR --data tokens/held_out --set attention.window=512\n"
     "  hiptrain export runs/x/checkpoints/step_00000100 OUT\n"
+    "  hiptrain plan run.yaml --gpus 8 --max-tokens\n"
     "  hiptrain bench train --model-config configs/models/llama-3.2-1b.json --tokens 131072\n"
     "  hiptrain config --help-fields\n"
     "exit codes: 0 success, 2 a mistake in the command, config or model folder, 3 data or checkpoint, 4 memory,\n"
@@ -93,6 +94,8 @@ void add_bench_train(CLI::App& bench, BenchTrainCommand& command) {
   add_overrides(*app, command.overrides);
   app->add_option("--steps", command.steps, "that are timed")->check(CLI::PositiveNumber)->type_name("N");
   app->add_option("--warm-up", command.warm_up, "steps before")->check(CLI::NonNegativeNumber)->type_name("N");
+  app->add_option("--rates", command.rates, "a file of `hiptrain bench rates` to predict by, instead of one H200's")
+      ->type_name("FILE");
   app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
   app->add_option("--profile", command.profile, "write a trace of the median step here (chrome://tracing)")
       ->type_name("FILE");
@@ -117,6 +120,75 @@ void add_bench_attention(CLI::App& bench, BenchAttentionCommand& command) {
       ->check(CLI::NonNegativeNumber)
       ->type_name("S");
   app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
+void add_bench_kernels(CLI::App& bench, BenchKernelsCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "kernels", "every kernel outside attention at models' shapes, beside a copy; the loss beside its products");
+  app->add_option(
+         "group", command.groups,
+         "norm, rope, swiglu, embedding, cross-entropy, loss, adamw, sum-of-squares, index, lists; all without")
+      ->type_name("NAME");
+  add_overrides(*app, command.overrides);
+  app->add_option("--repeats", command.repeats, "of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
+void add_bench_communication(CLI::App& bench, BenchCommunicationCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "communication", "all-gather, reduce-scatter, all-to-all, all-reduce between the ranks it is started on");
+  app->add_option("--size", command.bytes, "bytes of the whole, over all ranks, such as 1MB 256MB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber)
+      ->default_str("1MB 16MB 256MB")
+      ->type_name("SIZE...");
+  add_overrides(*app, command.overrides);
+  app->add_option("--repeats", command.repeats, "of which the median counts")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--json", command.json, "write the figures here")->type_name("FILE");
+}
+
+void add_bench_rates(CLI::App& bench, BenchRatesCommand& command) {
+  CLI::App* app = bench.add_subcommand(
+      "rates", "how fast this machine does what a training step is made of, for hiptrain plan --rates");
+  app->add_option("--tokens", command.tokens, "lengths that attention and search are measured at, ascending")
+      ->check(CLI::Range(2048, 1 << 30))
+      ->type_name("N");
+  add_overrides(*app, command.overrides);
+  app->add_option("--save-rates", command.rates, "write them here as JSON")->type_name("FILE");
+}
+
+void add_plan(CLI::App& program, PlanCommand& command) {
+  CLI::App* app = program.add_subcommand(
+      "plan", "what a run would take of memory and time, part by part; needs neither a GPU nor weights");
+  app->add_option("config", command.configs, "YAML files; later ones win")->type_name("FILE");
+  add_overrides(*app, command.overrides);
+  app->add_option("--model-config", command.model_config, "a config.json, instead of model.path")->type_name("FILE");
+  app->add_option("--gpus", command.gpus, "ranks, one a GPU")->check(CLI::Range(1, 1 << 20))->type_name("N");
+  app->add_option("--nodes", command.nodes, "hosts that these are on")->check(CLI::Range(1, 1 << 20))->type_name("N");
+  const auto add_size = [&](const char* name, int64_t& bytes, const char* help) {
+    app->add_option(name, bytes, help)->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))->type_name("SIZE");
+  };
+  add_size("--gpu-memory", command.gpu_memory, "of a GPU, such as 80GB or 139GiB, instead of that of the rates");
+  add_size("--host-memory", command.host_memory, "of a host, which its ranks share, instead of that of the rates");
+  CLI::Option* tokens = app->add_option("--tokens", command.tokens, "of a sequence, instead of data.sequence_length")
+                            ->check(CLI::Range(int64_t{2}, int64_t{1} << 31))
+                            ->type_name("N");
+  app->add_flag("--max-tokens", command.max_tokens, "find the longest sequence that fits")->excludes(tokens);
+  app->add_option("--rates", command.rates, "a file of `hiptrain bench rates`, instead of one H200's")
+      ->type_name("FILE");
+  const auto add_rate = [&](const char* name, double& rate, const char* help) {
+    app->add_option(name, rate, help)->check(CLI::PositiveNumber)->type_name("BYTES/S");
+  };
+  add_rate("--link", command.link, "what a rank sends in collectives inside a host, instead of that of the rates");
+  add_rate("--node-link", command.node_link, "the same between hosts, of one rank");
+  app->add_option("--list-entries", command.list_entries, "picked blocks a tile, instead of 17 a pick")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app->add_option("--json", command.json, "write the plan here")->type_name("FILE");
 }
 
 void add_config(CLI::App& program, ConfigCommand& command) {
@@ -151,15 +223,24 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   AttentionCommand attention;
   BenchTrainCommand bench_train;
   BenchAttentionCommand bench_attention;
+  BenchKernelsCommand bench_kernels;
+  BenchRatesCommand bench_rates;
+  PlanCommand plan;
+  BenchCommunicationCommand bench_communication;
   ConfigCommand config;
   add_train(program, train);
   add_evaluate(program, evaluate);
   add_export(program, exporting);
   add_attention(program, attention);
-  CLI::App* bench = program.add_subcommand("bench", "speed on random data: train, attention");
+  CLI::App* bench =
+      program.add_subcommand("bench", "speed on random data: train, attention, communication, kernels, rates");
   bench->require_subcommand(1);
   add_bench_train(*bench, bench_train);
   add_bench_attention(*bench, bench_attention);
+  add_bench_communication(*bench, bench_communication);
+  add_bench_kernels(*bench, bench_kernels);
+  add_bench_rates(*bench, bench_rates);
+  add_plan(program, plan);
   program.add_subcommand("doctor", "versions, devices, ranks, disk; a product and an all-reduce; what is missing");
   add_config(program, config);
   CommandLine line;
@@ -176,8 +257,13 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   if (name == "evaluate") line.command = evaluate;
   if (name == "export") line.command = exporting;
   if (name == "attention") line.command = attention;
-  if (name == "bench" && bench->get_subcommands().front()->get_name() == "train") line.command = bench_train;
-  if (name == "bench" && bench->get_subcommands().front()->get_name() == "attention") line.command = bench_attention;
+  const std::string kind = name == "bench" ? bench->get_subcommands().front()->get_name() : "";
+  if (kind == "train") line.command = bench_train;
+  if (kind == "attention") line.command = bench_attention;
+  if (kind == "communication") line.command = bench_communication;
+  if (kind == "kernels") line.command = bench_kernels;
+  if (kind == "rates") line.command = bench_rates;
+  if (name == "plan") line.command = plan;
   if (name == "doctor") line.command = DoctorCommand{};
   if (name == "config") line.command = config;
   line.ready = true;

@@ -55,6 +55,7 @@ struct BenchTrainCommand {
   int64_t tokens = 131072;             // of a sequence
   std::vector<std::string> overrides;
   int64_t steps = 3, warm_up = 2;
+  std::filesystem::path rates;          // of `bench rates`, for the prediction; empty: those of one H200
   std::filesystem::path json, profile;  // where to write the figures, and a trace; empty: nowhere
 };
 
@@ -69,6 +70,44 @@ struct BenchAttentionCommand {
   std::filesystem::path json;  // where to write the figures; empty: nowhere
 };
 
+// Every kernel outside attention on random values.
+struct BenchKernelsCommand {
+  std::vector<std::string> groups;  // of kernels; empty: all
+  std::vector<std::string> overrides;
+  int64_t repeats = 11;
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
+// How fast this machine does what a training step is made of.
+struct BenchRatesCommand {
+  std::vector<int64_t> tokens;  // of the sequences that attention and search are measured at; empty: the device's
+  std::vector<std::string> overrides;
+  std::filesystem::path rates;  // where to write them; empty: nowhere
+};
+
+// What a run would take of memory and time.
+struct PlanCommand {
+  std::vector<std::filesystem::path> configs;
+  std::vector<std::string> overrides;
+  std::filesystem::path model_config;  // a config.json instead of model.path; empty: model.path
+  std::filesystem::path rates;         // of `bench rates`; empty: those of one H200
+  int64_t gpus = 1, nodes = 1;
+  int64_t gpu_memory = 0, host_memory = 0;  // bytes of a GPU and of a host; 0: those of the rates
+  int64_t tokens = 0;                       // of a sequence; 0: data.sequence_length
+  bool max_tokens = false;                  // the most that fit
+  double list_entries = 0;                  // picked blocks a tile; 0: what trained models have
+  double link = 0, node_link = 0;           // bytes/s; 0: those of the rates
+  std::filesystem::path json;               // where to write the figures; empty: nowhere
+};
+
+// The collectives between the ranks.
+struct BenchCommunicationCommand {
+  std::vector<int64_t> bytes{int64_t{1} << 20, int64_t{16} << 20, int64_t{256} << 20};  // of the whole
+  std::vector<std::string> overrides;
+  int64_t repeats = 10;
+  std::filesystem::path json;  // where to write the figures; empty: nowhere
+};
+
 struct DoctorCommand {};
 
 struct ConfigCommand {
@@ -78,7 +117,8 @@ struct ConfigCommand {
 };
 
 using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, AttentionCommand, BenchTrainCommand,
-                             BenchAttentionCommand, DoctorCommand, ConfigCommand>;
+                             BenchAttentionCommand, BenchCommunicationCommand, BenchKernelsCommand, BenchRatesCommand,
+                             PlanCommand, DoctorCommand, ConfigCommand>;
 
 // What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
 struct CommandLine {

@@ -27,6 +27,10 @@ struct Runner {
   int operator()(const AttentionCommand& command) const { return run_attention(command, mpi); }
   int operator()(const BenchTrainCommand& command) const { return run_bench_train(command, mpi); }
   int operator()(const BenchAttentionCommand& command) const { return run_bench_attention(command, mpi); }
+  int operator()(const BenchKernelsCommand& command) const { return run_bench_kernels(command, mpi); }
+  int operator()(const BenchRatesCommand& command) const { return run_bench_rates(command, mpi); }
+  int operator()(const PlanCommand& command) const { return run_plan(command, mpi); }
+  int operator()(const BenchCommunicationCommand& command) const { return run_bench_communication(command, mpi); }
   int operator()(const DoctorCommand&) const { return run_doctor(mpi); }
   int operator()(const ConfigCommand& command) const { return run_config(command, mpi); }
 };

@@ -14,6 +14,10 @@ int run_export(const ExportCommand& command, MpiRuntime& mpi);
 int run_attention(const AttentionCommand& command, MpiRuntime& mpi);
 int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi);
 int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi);
+int run_bench_kernels(const BenchKernelsCommand& command, MpiRuntime& mpi);
+int run_bench_rates(const BenchRatesCommand& command, MpiRuntime& mpi);
+int run_plan(const PlanCommand& command, MpiRuntime& mpi);
+int run_bench_communication(const BenchCommunicationCommand& command, MpiRuntime& mpi);
 int run_doctor(MpiRuntime& mpi);
 
 }  // namespace hiptrain

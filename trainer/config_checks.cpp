@@ -57,6 +57,18 @@ void add_attention_conflicts(const RunConfig& config, RunPurpose purpose, std::v
   }
 }
 
+// An all-to-all gives no rank the queries of its own tokens' trailing neighbours.
+void add_exchange_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  const auto published = [](const AttentionConfig& attention) {
+    return attention.type == "hip" && attention.selection != "picks";
+  };
+  bool any = published(config.attention);
+  for (const LayerAttention& entry : config.attention_layers) any = any || published(entry.attention);
+  if (any && config.parallel.exchange == "alltoall")
+    add(conflicts, {"parallel.exchange", "attention.selection", "attention.layers"},
+        "alltoall is not valid with a published selection; valid: auto, allgather");
+}
+
 // The lists of picked blocks number a sequence's blocks in 26 bits.
 void add_length_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
   int64_t block_size = config.attention.block_size;
@@ -78,6 +90,18 @@ void add_schedule_conflicts(const RunConfig& config, std::vector<ConfigConflict>
                                     std::pair{"evaluation.sequences", config.evaluation.sequences}})
     if (value > 0)
       add(conflicts, {name, "evaluation.path"}, number(value) + ", but evaluation.path is empty: nothing is evaluated");
+}
+
+// What is computed with is rounded from master weights where these are kept on the GPU: nothing is there to offload.
+void add_memory_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  if (!config.optimizer.master_weights && config.precision != "bfloat16")
+    add(conflicts, {"optimizer.master_weights", "precision"},
+        "false keeps bfloat16 weights alone, but precision is " + config.precision +
+            "; valid: true, or precision: bfloat16");
+  const bool has_masters = config.optimizer.master_weights && config.precision == "bfloat16";
+  if (has_masters && config.offload.weights == Choice::kYes && config.offload.optimizer == Choice::kNo)
+    add(conflicts, {"offload.weights", "offload.optimizer"},
+        "true, but the master weights stay on the GPU; set offload.optimizer: true or optimizer.master_weights: false");
 }
 
 void add_missing(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
@@ -119,6 +143,15 @@ void check_ranks(const RunConfig& config, int64_t num_ranks, std::vector<std::st
                      number(num_ranks) + "; valid: " + valid);
 }
 
+void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_ranks,
+                    std::vector<std::string>& messages) {
+  const int64_t sequence = config.parallel.sequence > 0 ? config.parallel.sequence : num_ranks;
+  if (config.parallel.exchange != "alltoall" || num_kv_heads % sequence == 0) return;
+  messages.push_back("error: parallel.exchange: alltoall, but the " + number(sequence) +
+                     " ranks of a sequence do not divide the model's " + number(num_kv_heads) +
+                     " KV heads; valid: auto, allgather");
+}
+
 void throw_if_any(std::vector<std::string> messages) {
   if (!messages.empty()) throw ConfigError(std::move(messages));
 }
@@ -132,22 +165,24 @@ std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose p
   std::vector<ConfigConflict> conflicts;
   if (purpose == RunPurpose::kTraining) add_missing(config, conflicts);
   add_attention_conflicts(config, purpose, conflicts);
+  add_exchange_conflicts(config, conflicts);
   add_length_conflicts(config, conflicts);
   add_schedule_conflicts(config, conflicts);
+  add_memory_conflicts(config, conflicts);
   return conflicts;
 }
 
-std::vector<std::string> check_against_model(const RunConfig& config, int64_t num_layers, int64_t head_dim,
-                                             int64_t num_ranks) {
+std::vector<std::string> check_against_model(const RunConfig& config, const ModelConfig& model, int64_t num_ranks) {
   std::vector<std::string> messages;
-  check_index_dims(config.attention, head_dim, "attention.index_dims", messages);
-  check_layers(config, num_layers, head_dim, messages);
+  check_index_dims(config.attention, model.head_dim, "attention.index_dims", messages);
+  check_layers(config, model.num_layers, model.head_dim, messages);
   check_ranks(config, num_ranks, messages);
+  check_exchange(config, model.num_kv_heads, num_ranks, messages);
   return messages;
 }
 
 void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks) {
-  throw_if_any(check_against_model(config, model.num_layers, model.head_dim, num_ranks));
+  throw_if_any(check_against_model(config, model, num_ranks));
 }
 
 void check_attention(const AttentionConfig& attention, int64_t head_dim) {

@@ -36,8 +36,7 @@ struct ConfigConflict {
 std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose purpose);
 
 // What can be said with it: "error: FIELD: ...", one a mistake. Empty: the config fits.
-std::vector<std::string> check_against_model(const RunConfig& config, int64_t num_layers, int64_t head_dim,
-                                             int64_t num_ranks);
+std::vector<std::string> check_against_model(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);
 // The same, thrown as ConfigError.
 void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);
 

@@ -24,6 +24,15 @@ FieldSlot slot(RunConfig& config) {
   return &(config.*Section.*Member);
 }
 
+template <auto Section, auto Member>
+FieldSlot auto_count(RunConfig& config) {
+  return AutoCount{&(config.*Section.*Member)};
+}
+template <auto Section, auto Member>
+FieldSlot auto_bytes(RunConfig& config) {
+  return AutoBytes{&(config.*Section.*Member)};
+}
+
 std::vector<ConfigField> top_level_fields() {
   return {
       {"output_dir",
@@ -72,8 +81,8 @@ std::vector<ConfigField> attention_fields() {
        "hip: sinks, window and picked blocks; dense: all earlier tokens"},
       {"attention.selection", slot<&RunConfig::attention, &AttentionConfig::selection>,
        one_of({"picks", "published", "published_own_tile"}),
-       "picks: every token picks; published: one list a tile, of the paper; published_own_tile sees the future: "
-       "for evaluation only"},
+       "picks: every token picks; published: one list a tile, of the paper, for comparison (slow: on the CPU); "
+       "published_own_tile sees the future: for evaluation only"},
       {"attention.window", slot<&RunConfig::attention, &AttentionConfig::window>, at_least(1),
        "latest tokens that are always attended"},
       {"attention.sink_tokens", slot<&RunConfig::attention, &AttentionConfig::sink_tokens>, at_least(0),
@@ -106,6 +115,10 @@ std::vector<ConfigField> attention_fields() {
        "published: every n-th query of a tile selects"},
       {"attention.scale", slot<&RunConfig::attention, &AttentionConfig::scale>, at_least(0),
        "of the scores; 0: 1 / sqrt(head_dim)"},
+      {"attention.deterministic",
+       slot<&RunConfig::attention, &AttentionConfig::deterministic>,
+       {},
+       "dense layers on a GPU by our own kernels: the last bits of cuDNN's gradients differ from run to run"},
       {"attention.layers",
        slot<&RunConfig::attention_layers>,
        {},
@@ -137,8 +150,13 @@ std::vector<ConfigField> optimizer_fields() {
        "steps of linear warm-up"},
       {"optimizer.min_lr_ratio", slot<&RunConfig::optimizer, &OptimizerSection::min_lr_ratio>, between(0, 1),
        "of optimizer.learning_rate, where linear and cosine end"},
-      {"optimizer.state", slot<&RunConfig::optimizer, &OptimizerSection::state>, one_of({"float32", "bfloat16"}),
-       "what weights and moments are kept in; bfloat16: rounded stochastically, 6 bytes a parameter instead of 12"},
+      {"optimizer.state_dtype", slot<&RunConfig::optimizer, &OptimizerSection::state_dtype>,
+       one_of({"float32", "bfloat16"}), "what the moments are kept in; bfloat16: rounded stochastically"},
+      {"optimizer.master_weights",
+       slot<&RunConfig::optimizer, &OptimizerSection::master_weights>,
+       {},
+       "float32 weights behind those of precision: bfloat16; false: these are the only ones, updated with stochastic "
+       "rounding"},
   };
 }
 
@@ -154,6 +172,10 @@ std::vector<ConfigField> train_fields() {
        between(1, 65536), "sequences that every data rank adds up for a step"},
       {"train.max_skipped_steps", slot<&RunConfig::train, &TrainSection::max_skipped_steps>, at_least(1),
        "steps in a row with a loss or gradient that is not finite, which end the run"},
+      {"train.on_signal", slot<&RunConfig::train, &TrainSection::on_signal>, one_of({"finish_step", "abandon_step"}),
+       "what SIGTERM, SIGINT and SIGUSR1 do before saving: finish_step; or abandon_step: within a layer, as of the "
+       "step "
+       "before"},
   };
 }
 
@@ -161,16 +183,46 @@ std::vector<ConfigField> machine_fields() {
   return {
       {"parallel.sequence", slot<&RunConfig::parallel, &ParallelSection::sequence>, between(0, 1048576),
        "ranks that share a sequence, a divisor of the number of ranks; 0: all"},
+      {"parallel.exchange", slot<&RunConfig::parallel, &ParallelSection::exchange>,
+       one_of({"auto", "allgather", "alltoall"}),
+       "allgather: every rank has all keys and values; alltoall: all tokens of some KV heads, which the ranks of a "
+       "sequence must divide"},
+      {"parallel.exchange_heads", slot<&RunConfig::parallel, &ParallelSection::exchange_heads>, between(0, 65536),
+       "KV heads whose keys and values are exchanged at a time, beside the attention of those before; 0: 256 MiB of "
+       "them"},
       {"parallel.timeout_seconds", slot<&RunConfig::parallel, &ParallelSection::timeout_seconds>, between(1, 31536000),
-       "a collective that takes longer ends the run"},
-      {"memory.query_tile", slot<&RunConfig::memory, &MemorySection::query_tile>, multiples(64),
+       "a collective that takes longer ends the run; within a step, 60 s more than the longest so far"},
+  };
+}
+
+std::vector<ConfigField> memory_fields() {
+  return {
+      {"memory.gpu", auto_bytes<&RunConfig::memory, &MemorySection::gpu>, at_least(1),
+       "GPU memory that a rank may take; auto: what is free at the start"},
+      {"memory.host", auto_bytes<&RunConfig::memory, &MemorySection::host>, at_least(0),
+       "host memory that a rank may take; auto: its part of what the machine and its limits leave"},
+      {"memory.query_tile", auto_count<&RunConfig::memory, &MemorySection::query_tile>, multiples(64),
        "tokens whose queries, attention outputs and their gradients exist at a time"},
-      {"memory.token_tile", slot<&RunConfig::memory, &MemorySection::token_tile>, at_least(1),
+      {"memory.token_tile", auto_count<&RunConfig::memory, &MemorySection::token_tile>, at_least(1),
        "tokens whose norm outputs and MLP activations exist at a time"},
-      {"memory.loss_tile", slot<&RunConfig::memory, &MemorySection::loss_tile>, at_least(1),
+      {"memory.loss_tile", auto_count<&RunConfig::memory, &MemorySection::loss_tile>, at_least(1),
        "tokens whose logits exist at a time"},
-      {"memory.recompute_interval", slot<&RunConfig::memory, &MemorySection::recompute_interval>, at_least(1),
-       "every n-th layer's input is kept; the layers between run again in backward"},
+      {"recompute.interval", auto_count<&RunConfig::recompute, &RecomputeSection::interval>, at_least(1),
+       "every n-th layer's input is kept, counted from the last; the layers between run again in backward"},
+      {"offload.layer_inputs", auto_count<&RunConfig::offload, &OffloadSection::layer_inputs>, at_least(0),
+       "how many of the kept inputs lie in host memory; the first layers' first"},
+      {"offload.optimizer",
+       slot<&RunConfig::offload, &OffloadSection::optimizer>,
+       {},
+       "moments, and master weights beside those that are computed with, in host memory"},
+      {"offload.gradients",
+       slot<&RunConfig::offload, &OffloadSection::gradients>,
+       {},
+       "gradients in host memory from when a layer's are complete to the update"},
+      {"offload.weights",
+       slot<&RunConfig::offload, &OffloadSection::weights>,
+       {},
+       "the weights that layers are computed with in host memory, copied in one layer ahead"},
   };
 }
 
@@ -198,7 +250,7 @@ std::vector<ConfigField> checkpoint_and_evaluation_fields() {
 std::vector<ConfigField> all_fields() {
   std::vector<ConfigField> fields;
   for (const auto& part : {top_level_fields(), model_fields(), data_fields(), attention_fields(), optimizer_fields(),
-                           train_fields(), machine_fields(), checkpoint_and_evaluation_fields()})
+                           train_fields(), machine_fields(), memory_fields(), checkpoint_and_evaluation_fields()})
     fields.insert(fields.end(), part.begin(), part.end());
   return fields;
 }

@@ -19,9 +19,19 @@ struct CountOrList {
   std::vector<int64_t>* list;
 };
 
+// A number or `auto` (kAuto).
+struct AutoCount {
+  int64_t* value;
+};
+
+// Bytes or `auto` (kAuto). Written as a number, or with a unit: 100 GiB.
+struct AutoBytes {
+  int64_t* value;
+};
+
 // Where a field's value lies in a RunConfig; the alternative is the field's type.
-using FieldSlot = std::variant<bool*, int64_t*, uint64_t*, double*, std::string*, std::vector<std::string>*,
-                               CountOrList, std::vector<LayerAttention>*>;
+using FieldSlot = std::variant<bool*, Choice*, int64_t*, AutoCount, AutoBytes, uint64_t*, double*, std::string*,
+                               std::vector<std::string>*, CountOrList, std::vector<LayerAttention>*>;
 
 // What a value may be, besides of its type. For a CountOrList: the count; for a list of text: every item.
 struct FieldLimits {

@@ -77,6 +77,22 @@ std::string list_text(const std::vector<std::string>& values) {
   return bracketed(parts);
 }
 
+// In the largest unit that divides it.
+std::string byte_count_text(int64_t bytes) {
+  int unit = 0;
+  while (unit < 4 && bytes > 0 && bytes % 1024 == 0) {
+    bytes /= 1024;
+    ++unit;
+  }
+  constexpr const char* kUnits[] = {"", " KiB", " MiB", " GiB", " TiB"};
+  return std::to_string(bytes) + kUnits[unit];
+}
+
+std::string choice_text(Choice choice) {
+  if (choice == Choice::kUndecided) return "auto";
+  return choice == Choice::kYes ? "true" : "false";
+}
+
 // One item of attention.layers: type always, the rest where it differs from attention.*.
 void write_layers(std::ostream& out, const RunConfig& config, const LayerAttention& entry) {
   RunConfig of_layer;
@@ -108,13 +124,15 @@ std::string default_text(const ConfigField& field) {
 
 std::string type_name(const ConfigField& field) {
   RunConfig config;
-  return std::visit(Overloaded{[](bool*) { return "true or false"; }, [](int64_t*) { return "an integer"; },
-                               [](uint64_t*) { return "an integer"; }, [](double*) { return "a number"; },
-                               [](std::string*) { return "text"; },
-                               [](std::vector<std::string>*) { return "text or a list of text"; },
-                               [](CountOrList) { return "an integer or a list of integers"; },
-                               [](std::vector<LayerAttention>*) { return "a list of settings"; }},
-                    field.slot(config));
+  return std::visit(
+      Overloaded{[](bool*) { return "true or false"; }, [](Choice*) { return "auto, true or false"; },
+                 [](AutoCount) { return "auto or an integer"; }, [](AutoBytes) { return "auto or bytes, as 100 GiB"; },
+                 [](int64_t*) { return "an integer"; }, [](uint64_t*) { return "an integer"; },
+                 [](double*) { return "a number"; }, [](std::string*) { return "text"; },
+                 [](std::vector<std::string>*) { return "text or a list of text"; },
+                 [](CountOrList) { return "an integer or a list of integers"; },
+                 [](std::vector<LayerAttention>*) { return "a list of settings"; }},
+      field.slot(config));
 }
 
 std::string limits_text(const FieldLimits& limits) {
@@ -138,6 +156,9 @@ std::string value_text(const ConfigField& field, const RunConfig& config) {
   return std::visit(
       Overloaded{
           [](bool* value) -> std::string { return *value ? "true" : "false"; },
+          [](Choice* value) { return choice_text(*value); },
+          [](AutoCount value) { return *value.value == kAuto ? "auto" : std::to_string(*value.value); },
+          [](AutoBytes value) { return *value.value == kAuto ? "auto" : byte_count_text(*value.value); },
           [](int64_t* value) { return std::to_string(*value); }, [](uint64_t* value) { return std::to_string(*value); },
           [](double* value) { return number_text(*value); }, [](std::string* value) { return yaml_text(*value); },
           [](std::vector<std::string>* value) { return list_text(*value); },

@@ -9,6 +9,7 @@ namespace hiptrain {
 namespace {
 
 constexpr int64_t kMaxLayerNumber = 9999;
+constexpr double kMostBytes = 0x1p53;  // 8 PiB: exact in a double
 
 // What was found, for messages.
 std::string describe(const YAML::Node& node) {
@@ -43,6 +44,32 @@ std::string read_number(const YAML::Node& node, const char* expected, Number& nu
   return "";
 }
 
+bool is_auto(const YAML::Node& node) { return is_plain_scalar(node) && node.Scalar() == "auto"; }
+
+// Bytes of one; 0 if there is no such unit.
+double unit_bytes(std::string unit) {
+  std::erase(unit, ' ');
+  if (unit.empty() || unit == "B") return 1;
+  const size_t power = std::string_view("KMGT").find(unit[0]);
+  const std::string rest = unit.substr(1);
+  if (power == std::string_view::npos || (rest != "iB" && rest != "B")) return 0;
+  return std::pow(rest == "iB" ? 1024.0 : 1000.0, static_cast<double>(power + 1));
+}
+
+// "100 GiB", "1.5TB" or a number of bytes.
+std::string read_bytes(const YAML::Node& node, int64_t& bytes) {
+  const std::string found = "expected auto or bytes, as 100 GiB, found " + describe(node);
+  if (!is_plain_scalar(node)) return found;
+  const std::string& text = node.Scalar();
+  double number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const double unit = unit_bytes(std::string(rest, text.data() + text.size()));
+  if (error != std::errc() || unit == 0 || !std::isfinite(number)) return found;
+  if (std::abs(number) * unit > kMostBytes) return "'" + text + "' is out of range";
+  bytes = std::llround(number * unit);
+  return "";
+}
+
 bool within(double value, const FieldLimits& limits) {
   if (value < limits.minimum || (limits.minimum_excluded && value == limits.minimum)) return false;
   return value < limits.maximum || (!limits.maximum_excluded && value == limits.maximum);
@@ -65,13 +92,33 @@ class ValueReader {
   std::vector<ValueError> errors() const { return errors_; }
 
   void operator()(bool* value) {
-    const std::string text = is_plain_scalar(node_) ? node_.Scalar() : "";
-    if (text == "true" || text == "True" || text == "TRUE")
-      *value = true;
-    else if (text == "false" || text == "False" || text == "FALSE")
-      *value = false;
+    if (!read_switch(*value)) add(node_, "expected true or false, found " + describe(node_));
+  }
+
+  void operator()(Choice* value) {
+    bool chosen = false;
+    if (is_auto(node_)) {
+      *value = Choice::kUndecided;
+    } else if (read_switch(chosen)) {
+      *value = chosen ? Choice::kYes : Choice::kNo;
+    } else {
+      add(node_, "expected auto, true or false, found " + describe(node_));
+    }
+  }
+
+  void operator()(AutoCount value) {
+    *value.value = is_auto(node_) ? kAuto : checked<int64_t>(node_, "auto or an integer", field_.limits, *value.value);
+  }
+
+  void operator()(AutoBytes value) {
+    int64_t bytes = kAuto;
+    std::string error;
+    if (!is_auto(node_)) error = read_bytes(node_, bytes);
+    if (error.empty() && !is_auto(node_)) error = check_limits(node_, bytes, field_.limits);
+    if (error.empty())
+      *value.value = bytes;
     else
-      add(node_, "expected true or false, found " + describe(node_));
+      add(node_, error);
   }
 
   void operator()(int64_t* value) { *value = checked<int64_t>(node_, "an integer", field_.limits, *value); }
@@ -100,6 +147,15 @@ class ValueReader {
 
  private:
   void add(const YAML::Node& node, const std::string& what) { errors_.emplace_back(node.Mark(), what); }
+
+  // false if it is no switch.
+  bool read_switch(bool& value) const {
+    const std::string text = is_plain_scalar(node_) ? node_.Scalar() : "";
+    const bool is_true = text == "true" || text == "True" || text == "TRUE";
+    const bool is_false = text == "false" || text == "False" || text == "FALSE";
+    if (is_true || is_false) value = is_true;
+    return is_true || is_false;
+  }
 
   // `otherwise` is kept where there is an error.
   template <typename Number>

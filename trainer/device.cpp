@@ -5,8 +5,13 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <cuda_runtime_api.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
@@ -19,11 +24,13 @@ namespace {
 
 constexpr int kComputeCapability = 9;  // Hopper: what kernels/ is compiled for
 
-bool runs_kernels(int device) {
+cudaDeviceProp properties_of(int device) {
   cudaDeviceProp properties{};
   HIPTRAIN_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
-  return properties.major == kComputeCapability;
+  return properties;
 }
+
+bool runs_kernels(int device) { return properties_of(device).major == kComputeCapability; }
 
 // Why the GPU of this rank cannot be used; empty if it can.
 std::string obstacle(const MpiRuntime& mpi) {
@@ -102,6 +109,20 @@ int64_t peak_memory_bytes(at::Device device) {
   getrusage(RUSAGE_SELF, &usage);
   return int64_t{usage.ru_maxrss} * 1024;
 }
+
+int64_t total_memory_bytes(at::Device device) {
+  if (device.is_cuda()) return properties_of(device.index()).totalGlobalMem;
+  struct sysinfo info {};
+  if (sysinfo(&info) != 0) throw std::runtime_error(std::string("sysinfo: ") + std::strerror(errno));
+  int64_t bytes = static_cast<int64_t>(info.totalram) * info.mem_unit;
+  for (const char* limit_file : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    int64_t limit = 0;
+    if (std::ifstream(limit_file) >> limit) bytes = std::min(bytes, limit);  // "max" is no number
+  }
+  return bytes;
+}
+
+std::string device_name(at::Device device) { return device.is_cuda() ? properties_of(device.index()).name : "CPU"; }
 
 void reset_peak_memory(at::Device device) {
   if (device.is_cuda()) c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());

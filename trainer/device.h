@@ -30,4 +30,9 @@ void synchronize(at::Device device);
 int64_t peak_memory_bytes(at::Device device);
 void reset_peak_memory(at::Device device);
 
+// All the memory there is: of a GPU, or of this host within the limits of the process's control group.
+int64_t total_memory_bytes(at::Device device);
+// "NVIDIA H200", or "CPU"
+std::string device_name(at::Device device);
+
 }  // namespace hiptrain

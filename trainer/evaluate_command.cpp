@@ -6,12 +6,14 @@
 #include <iostream>
 #include <memory>
 
+#include "distributed/sequence_rows.h"
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/evaluation.h"
 #include "trainer/initial_weights.h"
+#include "trainer/resolve_memory.h"
 #include "trainer/safetensors.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
@@ -39,14 +41,14 @@ void print_selection(const SelectionStatistics& selection) {
 }
 
 // Logits of the stream's first sequence, (tokens, vocabulary) float32, cut to the tokens of its documents.
-void write_logits(Transformer& transformer, const ProcessGrid& grid, const TokenBatch& batch, int64_t vocabulary,
+void write_logits(Transformer& transformer, const ProcessGrid& grid, const BatchStream& stream, int64_t vocabulary,
                   const std::filesystem::path& path) {
-  const int64_t tokens = static_cast<int64_t>(batch.tokens.size());
+  const int64_t tokens = stream.sequence_length();
   if (tokens * vocabulary > kMaxLogits)
     throw std::invalid_argument("--logits: " + std::to_string(tokens) + " tokens x vocabulary " +
                                 std::to_string(vocabulary) + " is more than " + std::to_string(kMaxLogits) +
                                 " numbers; set a smaller data.sequence_length");
-  const LocalBatch local = slice_batch(batch, grid.sequence(), transformer.device());
+  const LocalBatch local = read_batch(stream, 0, grid.sequence(), transformer.device());
   const at::Tensor logits = transformer.logits(local);
   const at::Tensor all = gather_sequence(logits.unsqueeze(0), local.shard, grid.sequence()).squeeze(0);
   if (grid.world().rank() == 0) write_safetensors(path, {{"logits", all.to(at::kCPU, at::kFloat)}});
@@ -69,8 +71,9 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), config.precision == "bfloat16",
-                               /*with_training=*/false, device);
+  config = resolve_memory(std::move(config));
+  ShardedParameters parameters(ParameterLayout(model), grid.world(), storage_of(config, /*with_training=*/false),
+                               device);
   if (config.model.init == "random")
     load_random(parameters, model, config.seed);
   else
@@ -88,7 +91,7 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
     std::vector<TokenFile> files;
     files.emplace_back(command.data);
     const BatchStream stream(std::move(files), stream_options(config, model, /*shuffle=*/false));
-    if (!command.logits.empty()) write_logits(transformer, grid, stream.at(0), model.vocabulary_size, command.logits);
+    if (!command.logits.empty()) write_logits(transformer, grid, stream, model.vocabulary_size, command.logits);
     const LossReport report = evaluate_stream(transformer, grid, stream, command.sequences);
     if (!prints) return 0;
     print_loss(report);

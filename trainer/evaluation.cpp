@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 
+#include "distributed/sequence_rows.h"
 #include "trainer/safetensors.h"
 
 namespace hiptrain {
@@ -53,11 +54,11 @@ LossReport report_of(const at::Tensor& sums) {
 // Runs the model over sequences [0, count), shared out over the data ranks, and hands each local result to `use`. All
 // data ranks take part in every forward pass; those without a sequence of their own repeat the last one unheard.
 void for_each_sequence(Transformer& transformer, const ProcessGrid& grid, int64_t count,
-                       const std::function<TokenBatch(int64_t)>& batch_at,
+                       const std::function<LocalBatch(int64_t)>& batch_at,
                        const std::function<void(int64_t, const LocalBatch&, const TokenLosses&)>& use) {
   for (int64_t first = 0; first < count; first += grid.data().size()) {
     const int64_t mine = first + grid.data().rank();
-    const LocalBatch batch = slice_batch(batch_at(std::min(mine, count - 1)), grid.sequence(), transformer.device());
+    const LocalBatch batch = batch_at(std::min(mine, count - 1));
     const TokenLosses losses = transformer.forward(batch);
     if (mine < count) use(mine, batch, losses);
   }
@@ -114,7 +115,7 @@ LossReport evaluate_stream(Transformer& transformer, const ProcessGrid& grid, co
   const int64_t count = num_sequences > 0 ? std::min(num_sequences, epoch) : epoch;
   at::Tensor sums = at::zeros({2, kMaxBuckets}, at::kDouble);
   for_each_sequence(
-      transformer, grid, count, [&](int64_t i) { return stream.at(i); },
+      transformer, grid, count, [&](int64_t i) { return read_batch(stream, i, grid.sequence(), transformer.device()); },
       [&](int64_t, const LocalBatch& batch, const TokenLosses& losses) { add_losses(sums, losses, batch); });
   grid.control().all_reduce_sum(sums);
   return report_of(sums);
@@ -133,7 +134,10 @@ RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& 
   at::Tensor sums = at::zeros({2, kMaxBuckets}, at::kDouble);
   at::Tensor facts = at::zeros({2}, at::kLong);
   for_each_sequence(
-      transformer, grid, count, [&](int64_t i) { return batch_of_sequence(file.tokens[i].contiguous()); },
+      transformer, grid, count,
+      [&](int64_t i) {
+        return slice_batch(batch_of_sequence(file.tokens[i].contiguous()), grid.sequence(), transformer.device());
+      },
       [&](int64_t i, const LocalBatch& batch, const TokenLosses& losses) {
         add_losses(sums, losses, batch);
         const at::Tensor predictions =

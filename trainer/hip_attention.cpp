@@ -3,21 +3,38 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/dense_attention.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {
 namespace {
 
 kernels::AttentionGeometry geometry_of(const AttentionConfig& config, int64_t num_tokens,
-                                       const at::Tensor& document_starts) {
+                                       const DocumentStarts& document_starts) {
   const bool dense = config.type == "dense";
   return {.num_tokens = num_tokens,
-          .document_starts = document_starts.const_data_ptr<int64_t>(),
-          .num_documents = document_starts.size(0),
+          .document_starts = document_starts.on_device.const_data_ptr<int64_t>(),
+          .num_documents = static_cast<int64_t>(document_starts.on_host.size()),
           .block_size = config.block_size,
           .sink_tokens = dense ? 0 : config.sink_tokens,
           .window = dense ? std::max<int64_t>(num_tokens, 1) : config.window};
 }
+
+BlockLists of_heads(const BlockLists& lists, HeadRange heads) {
+  if (!lists.offsets.defined()) return {};
+  return {.offsets = lists.offsets.narrow(0, heads.begin, heads.count), .entries = lists.entries};
+}
+
+// Of (parts, capacity, query heads, ...): consecutive tokens' rows, of the query heads of some KV heads.
+struct PartRows {
+  int64_t first, size;
+  HeadRange heads;
+  int64_t group_size;
+
+  at::Tensor operator()(const at::Tensor& all) const {
+    return all.flatten(0, 1).narrow(0, first, size).narrow(1, heads.begin * group_size, heads.count * group_size);
+  }
+};
 
 }  // namespace
 
@@ -42,17 +59,33 @@ at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens,
   return narrow ? at::kFloat8_e4m3fn : compute;
 }
 
-HipAttention::HipAttention(const AttentionConfig& config, const SequenceShard& shard, const at::Tensor& document_starts,
-                           Communicator& sequence, RunningCounts& counts)
+std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_tile) {
+  std::vector<QueryTile> tiles;
+  for (int64_t begin = 0; begin < shard.capacity(); begin += query_tile) {
+    const int64_t capacity = std::min(query_tile, shard.capacity() - begin);
+    tiles.push_back({.begin = begin,
+                     .size = std::clamp<int64_t>(shard.size() - begin, 0, capacity),
+                     .capacity = capacity,
+                     .last = begin + capacity == shard.capacity()});
+  }
+  return tiles;
+}
+
+HipAttention::HipAttention(const AttentionConfig& config, int64_t num_kv_heads, const SequenceShard& shard,
+                           const DocumentStarts& document_starts, AttentionExchange& exchange, RunningCounts& counts)
     : config_(config),
+      num_kv_heads_(num_kv_heads),
       shard_(shard),
+      document_starts_(document_starts),
       geometry_(geometry_of(config, shard.num_tokens(), document_starts)),
-      sequence_(sequence),
+      exchange_(exchange),
+      kind_(exchange.kind(config, num_kv_heads)),
       counts_(counts) {}
 
-at::Tensor HipAttention::search_tokens(const at::Tensor& index_query, const at::Tensor& index_key, int64_t begin,
-                                       int64_t end) const {
-  return search(index_query, index_key, geometry_, begin, end,
+bool HipAttention::by_heads() const { return kind_ == ExchangeKind::kAllToAll && exchange_.sequence().size() > 1; }
+
+at::Tensor HipAttention::search_tokens(const SequenceIndex& index, int64_t begin, int64_t end) const {
+  return search(index.query(), index.key(), geometry_, begin, end,
                 {.picks = config_.picks,
                  .scan_tokens = config_.scan_tokens,
                  .beam = config_.beam,
@@ -60,56 +93,57 @@ at::Tensor HipAttention::search_tokens(const at::Tensor& index_query, const at::
                 counts_);
 }
 
-at::Tensor HipAttention::pick_chunk(const at::Tensor& index_query, const at::Tensor& index_key, int64_t chunk,
-                                    int64_t chunk_tokens) const {
-  const int64_t begin = std::min(chunk * chunk_tokens, shard_.num_tokens());
-  const int64_t end = std::min(begin + chunk_tokens, shard_.num_tokens());
-  at::Tensor picks =
-      at::full({index_query.size(0), chunk_tokens, config_.picks}, -1, index_query.options().dtype(at::kInt));
-  if (begin < end) picks.narrow(1, 0, end - begin).copy_(search_tokens(index_query, index_key, begin, end));
-  return picks;
+at::Tensor HipAttention::pick(SequenceIndex& index) const {
+  const ProfiledRange range(part::kSearch);
+  index.wait();
+  if (exchange_.sequence().size() == 1 || by_heads()) return search_tokens(index, 0, shard_.num_tokens());
+  kernels::AttentionGeometry on_host = geometry_;
+  on_host.document_starts = document_starts_.on_host.data();
+  const ScanShares shares = share_scan(on_host, config_.scan_tokens, exchange_.sequence().size());
+  const std::vector<int64_t>& chunks = shares.chunks[exchange_.sequence().rank()];
+  at::Tensor mine = at::empty({static_cast<int64_t>(chunks.size()), num_kv_heads_, shares.chunk_tokens, config_.picks},
+                              index.query().options().dtype(at::kInt));
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const int64_t begin = std::min(chunks[i] * shares.chunk_tokens, shard_.num_tokens());
+    const int64_t end = std::min(begin + shares.chunk_tokens, shard_.num_tokens());
+    if (begin < end) mine[static_cast<int64_t>(i)].narrow(1, 0, end - begin).copy_(search_tokens(index, begin, end));
+  }
+  return gather_picks(mine, shares);
 }
 
-at::Tensor HipAttention::pick(const at::Tensor& index_query, const at::Tensor& index_key) const {
-  const ProfiledRange range(part::kSearch);
-  if (sequence_.size() == 1) return search_tokens(index_query, index_key, 0, shard_.num_tokens());
-  const at::Tensor whole_query = gather_sequence(index_query, shard_, sequence_);
-  const at::Tensor whole_key =  // as bytes: collectives know no float8
-      gather_sequence(index_key.view(at::kByte), shard_, sequence_).view(index_key.scalar_type());
-  // The scan's work grows with the position: of 2 P chunks, rank r takes chunk r and chunk 2 P - 1 - r.
-  const int64_t num_chunks = 2 * sequence_.size(), rank = sequence_.rank();
-  const int64_t tiles = kernels::num_tiles(shard_.num_tokens());
-  const int64_t chunk_tokens = (tiles + num_chunks - 1) / num_chunks * kernels::kQueryTile;
-  const at::Tensor mine = at::stack({pick_chunk(whole_query, whole_key, rank, chunk_tokens),
-                                     pick_chunk(whole_query, whole_key, num_chunks - 1 - rank, chunk_tokens)});
-  at::Tensor all = at::empty({sequence_.size(), 2, mine.size(1), chunk_tokens, config_.picks}, mine.options());
-  sequence_.all_gather(mine, all);
-  std::vector<at::Tensor> in_order;
-  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
-    const bool early = chunk < sequence_.size();
-    in_order.push_back(all[early ? chunk : num_chunks - 1 - chunk][early ? 0 : 1]);
-  }
-  return at::cat(in_order, 1).narrow(1, 0, shard_.num_tokens()).contiguous();
+// (chunks of a rank, kv heads, tokens of a chunk, picks) of every rank -> (kv heads, tokens, picks).
+at::Tensor HipAttention::gather_picks(const at::Tensor& mine, const ScanShares& shares) const {
+  const int64_t ranks = exchange_.sequence().size(), chunks = mine.size(0), chunk_tokens = shares.chunk_tokens;
+  at::Tensor all = at::empty({ranks, chunks, mine.size(1), chunk_tokens, mine.size(3)}, mine.options());
+  SideStream::Ticket ticket = exchange_.index.run([&] { exchange_.sequence().all_gather(mine, all); }, {mine, all});
+  exchange_.index.wait(ticket);
+  at::Tensor picks = at::empty({mine.size(1), ranks * chunks * chunk_tokens, mine.size(3)}, mine.options());
+  for (int64_t rank = 0; rank < ranks; ++rank)
+    for (int64_t i = 0; i < chunks; ++i)
+      picks.narrow(1, shares.chunks[rank][i] * chunk_tokens, chunk_tokens).copy_(all[rank][i]);
+  return picks.narrow(1, 0, shard_.num_tokens());
 }
 
 BlockLists HipAttention::unite(const at::Tensor& picks) const {
   const ProfiledRange range(part::kSearch);
-  return sliding_union(picks, geometry_, shard_.begin(), shard_.end(), config_.max_blocks, counts_);
+  return sliding_union(picks, geometry_, lists_begin(), by_heads() ? shard_.num_tokens() : shard_.end(),
+                       config_.max_blocks, counts_);
 }
 
-BlockLists HipAttention::select_as_published(const at::Tensor& query, const at::Tensor& key) const {
+BlockLists HipAttention::select_as_published(const at::Tensor& query, ExchangedKeys& keys) const {
   const ProfiledRange range(part::kSearch);
+  Communicator& sequence = exchange_.sequence();
   // Trailing queries of the first tile lie in the last tile of the rank before, which is always a whole tile.
   const int64_t halo = kernels::kQueryTile;
   at::Tensor last_tile = at::zeros({halo, query.size(1), query.size(2)}, query.options());
   if (query.size(0) >= halo) last_tile.copy_(query.narrow(0, query.size(0) - halo, halo));
-  at::Tensor last_tiles = at::empty({sequence_.size() * halo, query.size(1), query.size(2)}, query.options());
-  sequence_.all_gather(last_tile, last_tiles);
+  at::Tensor last_tiles = at::empty({sequence.size() * halo, query.size(1), query.size(2)}, query.options());
+  sequence.all_gather(last_tile, last_tiles);
   const bool first = shard_.begin() == 0;
   const at::Tensor with_halo =
-      first ? query : at::cat({last_tiles.narrow(0, (sequence_.rank() - 1) * halo, halo), query});
-  return published_search(with_halo.contiguous(), shard_.begin() - (first ? 0 : halo), key, geometry_, shard_.begin(),
-                          shard_.end(),
+      first ? query : at::cat({last_tiles.narrow(0, (sequence.rank() - 1) * halo, halo), query});
+  return published_search(with_halo.contiguous(), shard_.begin() - (first ? 0 : halo), keys.wait().key, geometry_,
+                          shard_.begin(), shard_.end(),
                           {.blocks = config_.blocks,
                            .beam = config_.beam,
                            .query_stride = config_.query_stride,
@@ -117,23 +151,117 @@ BlockLists HipAttention::select_as_published(const at::Tensor& query, const at::
                           counts_);
 }
 
-double HipAttention::scale(const at::Tensor& query) const {
-  return config_.scale > 0 ? config_.scale : 1 / std::sqrt(static_cast<double>(query.size(2)));
+// (tile.size, query heads, head_dim) -> (parts, tile.capacity, held query heads, head_dim).
+at::Tensor HipAttention::to_parts(const at::Tensor& local, const QueryTile& tile) const {
+  if (!by_heads()) return local.unsqueeze(0);
+  const int64_t ranks = exchange_.sequence().size(), held = num_kv_heads_ / ranks, dim = local.size(2);
+  const int64_t group = local.size(1) / num_kv_heads_;
+  at::Tensor sent = at::empty({ranks, tile.capacity, held, group, dim}, local.options());
+  sent.narrow(1, 0, tile.size).copy_(local.view({tile.size, held, ranks, group, dim}).permute({2, 0, 1, 3, 4}));
+  at::Tensor parts = at::empty({ranks, tile.capacity, held * group, dim}, local.options());
+  exchange_queries(sent, parts);
+  return parts;
 }
 
-AttentionOutput HipAttention::forward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
-                                      int64_t begin) const {
+// The transpose.
+at::Tensor HipAttention::to_local(const at::Tensor& parts, const QueryTile& tile) const {
+  if (!by_heads()) return parts.squeeze(0);
+  const int64_t ranks = exchange_.sequence().size(), held = num_kv_heads_ / ranks, dim = parts.size(3);
+  const int64_t group = parts.size(2) / held;
+  at::Tensor received = at::empty({ranks, tile.capacity, held, group, dim}, parts.options());
+  exchange_queries(parts, received);
+  return received.narrow(1, 0, tile.size).permute({1, 2, 0, 3, 4}).reshape({tile.size, num_kv_heads_ * group, dim});
+}
+
+void HipAttention::exchange_queries(const at::Tensor& sent, at::Tensor& received) const {
+  SideStream::Ticket ticket =
+      exchange_.queries.run([&] { exchange_.sequence().all_to_all(sent, received); }, {sent, received});
+  exchange_.queries.wait(ticket);
+}
+
+int64_t HipAttention::lists_begin() const { return by_heads() ? 0 : shard_.begin(); }
+
+float HipAttention::scale(int64_t head_dim) const {
+  return static_cast<float>(config_.scale > 0 ? config_.scale : 1 / std::sqrt(static_cast<double>(head_dim)));
+}
+
+// Calls body(rows, position of the first) for every part of the tile that has tokens; once where all parts together are
+// the whole sequence.
+template <typename Body>
+void HipAttention::for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Body& body) const {
+  const auto call = [&](int64_t first, int64_t size, int64_t begin) {
+    if (size > 0) body(PartRows{.first = first, .size = size, .heads = heads, .group_size = group_size}, begin);
+  };
+  if (!by_heads()) return call(0, tile.size, shard_.begin() + tile.begin);
+  if (tile.capacity == shard_.capacity()) return call(0, shard_.num_tokens(), 0);
+  const int ranks = exchange_.sequence().size();
+  for (int part = 0; part < ranks; ++part) {
+    const SequenceShard shard(shard_.num_tokens(), kernels::kQueryTile, part, ranks);
+    call(part * tile.capacity, std::clamp<int64_t>(shard.size() - tile.begin, 0, tile.capacity),
+         shard.begin() + tile.begin);
+  }
+}
+
+bool HipAttention::by_cudnn(const at::Tensor& query) const {
+  return config_.type == "dense" && !config_.deterministic && cudnn_takes(query, geometry_);
+}
+
+void HipAttention::attend(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
+                          AttentionOutput output) const {
+  const float scale = this->scale(query.size(2));
+  if (!by_cudnn(query))
+    return sparse_attention(query, keys.key, keys.value, lists, lists_begin(), geometry_, begin, scale, output);
+  const AttentionOutput dense = dense_attention(query.contiguous(), keys.key, keys.value, scale);
+  output.output.copy_(dense.output);
+  output.log_sum_exp.copy_(dense.log_sum_exp);
+}
+
+void HipAttention::attend_backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
+                                   int64_t begin, const AttentionOutput& output, const at::Tensor& d_output,
+                                   at::Tensor d_query, KeysAndValues d_keys) const {
+  const float scale = this->scale(query.size(2));
+  if (by_cudnn(query))
+    d_query.copy_(
+        dense_attention_backward(query.contiguous(), keys.key, keys.value, scale,
+                                 {.output = output.output.contiguous(), .log_sum_exp = output.log_sum_exp.contiguous()},
+                                 d_output.contiguous(), d_keys.key, d_keys.value));
+  else
+    sparse_attention_backward(query, keys.key, keys.value, lists, lists_begin(), geometry_, begin, scale, output,
+                              d_output, d_query, d_keys.key, d_keys.value);
+}
+
+HipAttention::Pass HipAttention::forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists,
+                                         const QueryTile& tile) const {
   const ProfiledRange range(part::kAttentionForward);
-  return sparse_attention(query, keys.key, keys.value, lists, shard_.begin(), geometry_, shard_.begin() + begin,
-                          scale(query));
+  Pass pass{.output = {}, .query = to_parts(query, tile), .attended = {}};
+  pass.attended = {.output = at::empty_like(pass.query),
+                   .log_sum_exp = at::empty(pass.query.sizes().slice(0, 3), query.options().dtype(at::kFloat))};
+  for (const HeadRange heads : keys.groups()) {
+    const KeysAndValues held = keys.wait(heads);
+    for_each_part(tile, heads, query.size(1) / num_kv_heads_, [&](const PartRows& rows, int64_t begin) {
+      attend(rows(pass.query), held, of_heads(lists, heads), begin,
+             {.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)});
+    });
+  }
+  pass.output = to_local(pass.attended.output, tile);
+  return pass;
 }
 
-at::Tensor HipAttention::backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
-                                  int64_t begin, const AttentionOutput& output, const at::Tensor& d_output,
-                                  KeysAndValues& d_keys) const {
+at::Tensor HipAttention::backward(const Pass& pass, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile,
+                                  const at::Tensor& d_output, KeyGradients& d_keys) const {
   const ProfiledRange range(part::kAttentionBackward);
-  return sparse_attention_backward(query, keys.key, keys.value, lists, shard_.begin(), geometry_,
-                                   shard_.begin() + begin, scale(query), output, d_output, d_keys.key, d_keys.value);
+  const at::Tensor d_parts = to_parts(d_output, tile);
+  at::Tensor d_query = at::empty_like(pass.query);
+  for (const HeadRange heads : tile.last ? d_keys.groups() : keys.groups()) {
+    const KeysAndValues held = keys.wait(heads);
+    for_each_part(tile, heads, d_output.size(1) / num_kv_heads_, [&](const PartRows& rows, int64_t begin) {
+      attend_backward(rows(pass.query), held, of_heads(lists, heads), begin,
+                      {.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)},
+                      rows(d_parts), rows(d_query), d_keys.whole(heads));
+    });
+    if (tile.last) d_keys.send_home(heads);
+  }
+  return to_local(d_query, tile);
 }
 
 }  // namespace hiptrain

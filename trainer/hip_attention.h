@@ -1,15 +1,21 @@
 // Selection and attention of one layer over a sequence that is sharded over ranks.
+//
+// A rank attends for all heads of its own tokens (all-gather), or for the heads that it holds of all tokens, which it
+// does for the query tiles of all ranks in turn (all-to-all). Callers see their own tokens and all heads in both.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
-#include "distributed/communicator.h"
 #include "distributed/sequence_shard.h"
 #include "kernels/attention_geometry.h"
+#include "trainer/attention_exchange.h"
+#include "trainer/document_starts.h"
 #include "trainer/kernel_ops.h"
 #include "trainer/run_config.h"
+#include "trainer/scan_shares.h"
 
 namespace hiptrain {
 
@@ -21,50 +27,79 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
 // (compute) beyond.
 at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute);
 
-// Keys and values of the whole sequence, rotated, as every rank of the sequence holds them during a layer.
-struct KeysAndValues {
-  at::Tensor key, value;  // (kv heads, tokens, head_dim)
+// Local tokens [begin, begin + size) whose queries are computed at a time. All ranks go through the same tiles; of
+// those beyond its shard a rank has fewer tokens than `capacity`, or none.
+struct QueryTile {
+  int64_t begin, size, capacity;
+  bool last;  // of the sequence
+
+  // Tiles of query_tile tokens, a multiple of kernels::kQueryTile.
+  static std::vector<QueryTile> of(const SequenceShard& shard, int64_t query_tile);
 };
 
-// One layer's attention on one sequence. document_starts (documents) int64, on the device of all tensors. Cheap to
-// make; holds references to its arguments.
+// One layer's attention on one sequence. Cheap to make; holds references to its arguments. document_starts: on the
+// device of all tensors. num_kv_heads: of the layer.
 class HipAttention {
  public:
-  HipAttention(const AttentionConfig& config, const SequenceShard& shard, const at::Tensor& document_starts,
-               Communicator& sequence, RunningCounts& counts);
+  HipAttention(const AttentionConfig& config, int64_t num_kv_heads, const SequenceShard& shard,
+               const DocumentStarts& document_starts, AttentionExchange& exchange, RunningCounts& counts);
+
+  ExchangeKind exchange_kind() const { return kind_; }
 
   // dense: everything is in the window, nothing is searched.
   bool selects() const { return config_.type == "hip" && config_.selection == "picks" && config_.picks > 0; }
   bool selects_as_published() const { return config_.type == "hip" && config_.selection != "picks"; }
 
-  // Collective. From this rank's index queries and keys (kv heads, local tokens, index dims): the picks of the whole
-  // sequence (kv heads, tokens, picks) int32. Queries are dealt out so that every rank scans equally many keys.
-  at::Tensor pick(const at::Tensor& index_query, const at::Tensor& index_key) const;
-  // The lists of this rank's tiles.
+  // Collective; index.exchange() was called. The picks of the whole sequence (held heads, tokens, picks) int32. Where a
+  // rank holds all heads, queries are dealt out so that every rank scans equally many keys.
+  at::Tensor pick(SequenceIndex& index) const;
+  // The lists of the tiles that this rank attends for.
   BlockLists unite(const at::Tensor& picks) const;
 
-  // Collective. The paper's selection, for comparison: query (local tokens, query heads, head_dim), key of the whole
-  // sequence. Holds the local queries at once.
-  BlockLists select_as_published(const at::Tensor& query, const at::Tensor& key) const;
+  // Collective. The paper's selection, for comparison: query (local tokens, query heads, head_dim). Holds the local
+  // queries at once; all-gather only.
+  BlockLists select_as_published(const at::Tensor& query, ExchangedKeys& keys) const;
 
-  // query (queries, query heads, head_dim) of the tokens from local token `begin` on, a multiple of a query tile.
-  AttentionOutput forward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists,
-                          int64_t begin) const;
-  // Returns d_query; adds to d_keys (float32, whole sequence).
-  at::Tensor backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
-                      const AttentionOutput& output, const at::Tensor& d_output, KeysAndValues& d_keys) const;
+  // What the backward pass needs of a forward pass, of the part tiles (one, or one a rank) that this rank attends for.
+  struct Pass {
+    at::Tensor output;         // (tile.size, query heads, head_dim): of the own tokens
+    at::Tensor query;          // (parts, tile.capacity, held query heads, head_dim)
+    AttentionOutput attended;  // output as query, log_sum_exp (parts, tile.capacity, held query heads)
+  };
+  // Collective. query (tile.size, query heads, head_dim).
+  Pass forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile) const;
+
+  // Collective. Returns d_query, as query; adds to d_keys, and after the last tile sends them home. d_output
+  // (tile.size, query heads, head_dim).
+  at::Tensor backward(const Pass& pass, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile,
+                      const at::Tensor& d_output, KeyGradients& d_keys) const;
 
  private:
-  double scale(const at::Tensor& query) const;
-  at::Tensor search_tokens(const at::Tensor& index_query, const at::Tensor& index_key, int64_t begin,
-                           int64_t end) const;
-  at::Tensor pick_chunk(const at::Tensor& index_query, const at::Tensor& index_key, int64_t chunk,
-                        int64_t chunk_tokens) const;
+  // Dense layers are cuDNN's where it takes them, unless they are to be deterministic.
+  bool by_cudnn(const at::Tensor& query) const;
+  bool by_heads() const;
+  int64_t lists_begin() const;
+  float scale(int64_t head_dim) const;
+  at::Tensor search_tokens(const SequenceIndex& index, int64_t begin, int64_t end) const;
+  at::Tensor gather_picks(const at::Tensor& mine, const ScanShares& shares) const;
+  at::Tensor to_parts(const at::Tensor& local, const QueryTile& tile) const;
+  at::Tensor to_local(const at::Tensor& parts, const QueryTile& tile) const;
+  void exchange_queries(const at::Tensor& sent, at::Tensor& received) const;
+  template <typename Body>
+  void for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Body& body) const;
+  void attend(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
+              AttentionOutput output) const;
+  void attend_backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
+                       const AttentionOutput& output, const at::Tensor& d_output, at::Tensor d_query,
+                       KeysAndValues d_keys) const;
 
   const AttentionConfig& config_;
+  int64_t num_kv_heads_;
   const SequenceShard& shard_;
+  const DocumentStarts& document_starts_;
   kernels::AttentionGeometry geometry_;
-  Communicator& sequence_;
+  AttentionExchange& exchange_;
+  ExchangeKind kind_;
   RunningCounts& counts_;
 };
 

@@ -82,7 +82,11 @@ void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, co
 void load_random_on_device(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed) {
   at::manual_seed(seed);
   parameters.load([&](const Parameter& parameter, int64_t, at::Tensor out) {
-    if (!fill_vector(parameter, out)) out.normal_(0, model.initializer_range);
+    if (fill_vector(parameter, out)) return;
+    const bool here = out.device() == parameters.device();  // or in host memory, where drawing numbers takes long
+    at::Tensor values = here ? out : at::empty(out.sizes(), out.options().device(parameters.device()));
+    values.normal_(0, model.initializer_range);
+    if (!here) out.copy_(values);
   });
 }
 

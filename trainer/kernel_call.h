@@ -40,16 +40,22 @@ T* mutable_data_of(const at::Tensor& tensor, const at::Tensor& beside) {
   return tensor.mutable_data_ptr<T>();
 }
 
-// The data of a contiguous tensor of any type, on the same device as `beside`.
-inline const void* data_beside(const at::Tensor& tensor, const at::Tensor& beside) {
-  REQUIRE_OF(tensor, tensor.is_contiguous() && tensor.device() == beside.device());
-  return tensor.const_data_ptr();
-}
-
 // The data of a contiguous tensor of the same type and on the same device as `like`.
 inline const void* values_of(const at::Tensor& tensor, const at::Tensor& like) {
+  REQUIRE_OF(tensor, tensor.is_contiguous());
+  REQUIRE_OF(tensor, tensor.device() == like.device() && tensor.scalar_type() == like.scalar_type());
+  return tensor.const_data_ptr();
+}
+// The data of (heads, tokens, dim) values of any type, on the same device as `beside`, each head contiguous.
+inline const void* head_rows_beside(const at::Tensor& tensor, const at::Tensor& beside) {
+  REQUIRE_OF(tensor, tensor.dim() == 3 && tensor.stride(2) == 1 && tensor.stride(1) == tensor.size(2));
+  REQUIRE_OF(tensor, tensor.device() == beside.device());
+  return tensor.const_data_ptr();
+}
+// The same of values of the same type as `like`.
+inline const void* head_rows_of(const at::Tensor& tensor, const at::Tensor& like) {
   REQUIRE_OF(tensor, tensor.scalar_type() == like.scalar_type());
-  return data_beside(tensor, like);
+  return head_rows_beside(tensor, like);
 }
 inline void* mutable_values_of(const at::Tensor& tensor, const at::Tensor& like) {
   return const_cast<void*>(values_of(tensor, like));

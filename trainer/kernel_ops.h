@@ -20,6 +20,7 @@ class RunningCounts {
   int64_t* nan_scores() { return values_.mutable_data_ptr<int64_t>(); }           // that counted as -infinity
   int64_t* dropped_entries() { return values_.mutable_data_ptr<int64_t>() + 1; }  // beyond attention.max_blocks
   void observe_list_length(const at::Tensor& longest);                            // (1) int64
+  void add_nan_scores(int64_t count);                                             // that were counted elsewhere
 
   struct Values {
     int64_t nan_scores, dropped_entries, longest_list;
@@ -67,10 +68,11 @@ struct CrossEntropyResult {
 CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, double gradient_scale,
                                  bool with_gradient);
 
-// (count) each; all but gradient are updated. gradient is float32; the others are float32 or bfloat16, which is rounded
-// stochastically: first_index, of the first element among all of the model, decides how.
+// (count) each; all but gradient are updated. gradient is float32; weights and moments are float32 or bfloat16, which
+// is rounded stochastically: first_index, of the first element among all of the model, decides how.
 struct AdamWState {
   at::Tensor weight, gradient, first_moment, second_moment;
+  at::Tensor rounded_weight;  // bfloat16, out: float32 weights rounded to nearest; may be undefined
   int64_t first_index;
 };
 struct AdamWSettings {
@@ -105,8 +107,8 @@ struct PublishedSettings {
   int64_t blocks, beam, query_stride;
   bool own_tile;
 };
-// Lists of the paper's selection for tokens [begin, end), on the CPU only. query: (tokens from queries_begin on, query
-// heads, head_dim); key: (kv heads, all tokens, head_dim).
+// Lists of the paper's selection for tokens [begin, end). query: (tokens from queries_begin on, query heads, head_dim);
+// key: (kv heads, all tokens, head_dim). Computed on the CPU, from copies where these are on a GPU: slow.
 BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
                             const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                             const PublishedSettings& settings, RunningCounts& counts);
@@ -116,15 +118,15 @@ struct AttentionOutput {
   at::Tensor log_sum_exp;  // (queries, query heads) float32
 };
 // query (queries, query heads, head_dim) of tokens [begin, begin + queries); key, value (kv heads, all tokens,
-// head_dim); lists are those of tiles from token lists_begin on (offsets undefined: sinks and window only).
-AttentionOutput sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                 const BlockLists& lists, int64_t lists_begin,
-                                 const kernels::AttentionGeometry& geometry, int64_t begin, double scale);
-// Returns d_query, as query; adds to d_key, d_value (kv heads, all tokens, head_dim) float32.
-at::Tensor sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                     const BlockLists& lists, int64_t lists_begin,
-                                     const kernels::AttentionGeometry& geometry, int64_t begin, double scale,
-                                     const AttentionOutput& forward, const at::Tensor& d_output, at::Tensor& d_key,
-                                     at::Tensor& d_value);
+// head_dim), each head contiguous; lists are those of tiles from token lists_begin on (offsets undefined: sinks and
+// window only). Queries, outputs and their gradients may be some heads of wider tensors, all of the same width.
+void sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const BlockLists& lists,
+                      int64_t lists_begin, const kernels::AttentionGeometry& geometry, int64_t begin, float scale,
+                      AttentionOutput& output);
+// Writes d_query, as query; adds to d_key, d_value (kv heads, all tokens, head_dim) float32, strided as key.
+void sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                               const BlockLists& lists, int64_t lists_begin, const kernels::AttentionGeometry& geometry,
+                               int64_t begin, float scale, const AttentionOutput& forward, const at::Tensor& d_output,
+                               at::Tensor& d_query, at::Tensor& d_key, at::Tensor& d_value);
 
 }  // namespace hiptrain

@@ -48,6 +48,10 @@ Json json_of(const StepMetrics& metrics) {
   put(object, "mfu", metrics.mfu);
   object["memory_peak_bytes"] = metrics.memory_peak_bytes;
   put(object, "communication_seconds", metrics.communication_seconds);
+  put(object, "exposed_host_copy_seconds", metrics.exposed_host_copy_seconds);
+  put(object, "exposed_communication_seconds", metrics.exposed_communication_seconds);
+  object["wait_seconds"] = Json::object();
+  for (const auto& [name, seconds] : metrics.wait_seconds) put(object["wait_seconds"], name.c_str(), seconds);
   put(object, "mean_list_entries", metrics.mean_list_entries);
   object["max_list_entries"] = metrics.max_list_entries;
   object["dropped_entries"] = metrics.dropped_entries;

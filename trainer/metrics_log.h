@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,12 @@ struct StepMetrics {
   double step_seconds = 0;
   double tokens_per_second = 0, tokens_per_second_per_rank = 0;
   double mfu = 0;  // model FLOP/s over the matrix product rate of the same ranks, measured at the start (model_flops.h)
-  int64_t memory_peak_bytes = 0;     // of the rank that needs most
-  double communication_seconds = 0;  // spent in collectives, waiting included, by this rank
-  double mean_list_entries = 0;      // picked blocks a tile
+  int64_t memory_peak_bytes = 0;               // of the rank that needs most
+  double communication_seconds = 0;            // spent in collectives, waiting included, by this rank
+  double exposed_host_copy_seconds = 0;        // in which this rank's device waited for copies from or to host memory
+  double exposed_communication_seconds = 0;    // in which it waited for other ranks
+  std::map<std::string, double> wait_seconds;  // what these are made of: weights, gradients, attention's exchanges
+  double mean_list_entries = 0;                // picked blocks a tile
   int64_t max_list_entries = 0;
   int64_t dropped_entries = 0;  // beyond attention.max_blocks
   int64_t nan_scores = 0;

@@ -142,17 +142,28 @@ CrossEntropyResult cross_entropy(at::Tensor& logits, const at::Tensor& targets, 
   return result;
 }
 
+namespace {
+
+uint16_t* bits_of(const at::Tensor& tensor, const at::Tensor& beside) {
+  return reinterpret_cast<uint16_t*>(mutable_data_of<c10::BFloat16>(tensor, beside));
+}
+
+}  // namespace
+
 void adamw(const AdamWState& state, const AdamWSettings& settings) {
   const at::Tensor& weight = state.weight;
   REQUIRE_OF(weight, weight.sizes() == state.gradient.sizes() && weight.sizes() == state.first_moment.sizes() &&
                          weight.sizes() == state.second_moment.sizes());
+  const at::Tensor &moment = state.first_moment, &rounded = state.rounded_weight;
+  REQUIRE_OF(moment, moment.is_contiguous() && moment.device() == weight.device());
+  if (rounded.defined()) REQUIRE_OF(rounded, rounded.sizes() == weight.sizes());
   const kernels::AdamWParams params{.weight = mutable_values_of(weight, weight),
                                     .gradient = data_of<float>(state.gradient, weight),
-                                    .first_moment = mutable_values_of(state.first_moment, weight),
-                                    .second_moment = mutable_values_of(state.second_moment, weight),
-                                    .bfloat16_weight = nullptr,
+                                    .first_moment = moment.mutable_data_ptr(),
+                                    .second_moment = mutable_values_of(state.second_moment, moment),
+                                    .bfloat16_weight = rounded.defined() ? bits_of(rounded, weight) : nullptr,
                                     .weight_element = element_of(weight),
-                                    .moment_element = element_of(weight),
+                                    .moment_element = element_of(moment),
                                     .count = weight.numel(),
                                     .learning_rate = static_cast<float>(settings.learning_rate),
                                     .beta1 = static_cast<float>(settings.beta1),

@@ -19,7 +19,9 @@ inline constexpr const char* kPointwise = "norms, rotary, SwiGLU";
 inline constexpr const char* kSearch = "search";
 inline constexpr const char* kAttentionForward = "attention forward";
 inline constexpr const char* kAttentionBackward = "attention backward";
-inline constexpr const char* kExchange = "exchange";
+inline constexpr const char* kHostCopies = "waiting for host copies";
+inline constexpr const char* kWeights = "waiting for weights";
+inline constexpr const char* kGradients = "waiting for gradients";
 inline constexpr const char* kLoss = "loss";
 inline constexpr const char* kOptimizer = "optimizer";
 }  // namespace part

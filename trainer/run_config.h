@@ -8,6 +8,12 @@
 
 namespace hiptrain {
 
+// A number that is written `auto`: the memory plan decides it before the run.
+inline constexpr int64_t kAuto = -1;
+
+// A switch that may be written `auto` (kUndecided) likewise.
+enum class Choice { kUndecided, kNo, kYes };
+
 struct ModelSection {
   std::string path;                 // Hugging Face folder; for init random a config.json is enough
   std::string init = "pretrained";  // pretrained | random
@@ -38,6 +44,7 @@ struct AttentionConfig {
   int64_t blocks = 16;                  // published: blocks of a tile's list
   int64_t query_stride = 8;             // published: every n-th query selects
   double scale = 0;                     // 0: 1 / sqrt(head_dim)
+  bool deterministic = false;           // dense layers on a GPU by our kernels: cuDNN's gradients are not
 };
 
 struct LayerAttention {
@@ -53,27 +60,43 @@ struct OptimizerSection {
   double max_grad_norm = 1.0;                // 0: no clipping
   std::string lr_scheduler_type = "cosine";  // constant | linear | cosine
   int64_t warmup_steps = 0;
-  double min_lr_ratio = 0.1;      // of learning_rate, at the end
-  std::string state = "float32";  // of master weights and moments: float32 | bfloat16
+  double min_lr_ratio = 0.1;            // of learning_rate, at the end
+  std::string state_dtype = "float32";  // of the moments: float32 | bfloat16
+  bool master_weights = true;           // float32 weights behind the bfloat16 ones; false: these are the only ones
 };
 
 struct TrainSection {
   int64_t max_steps = 0;  // 0: as many as num_epochs gives
   double num_epochs = 1;
   int64_t gradient_accumulation_steps = 1;
-  int64_t max_skipped_steps = 3;  // non-finite steps in a row that end the run
+  int64_t max_skipped_steps = 3;          // non-finite steps in a row that end the run
+  std::string on_signal = "finish_step";  // finish_step | abandon_step
 };
 
 struct ParallelSection {
   int64_t sequence = 0;           // ranks that share a sequence; 0: all
-  int64_t timeout_seconds = 600;  // of one collective
+  std::string exchange = "auto";  // auto | allgather | alltoall
+  int64_t exchange_heads = 0;     // KV heads exchanged at a time; 0: by bytes
+  int64_t timeout_seconds = 600;  // of one collective, where no step's length is known
 };
 
 struct MemorySection {
-  int64_t query_tile = 65536;      // tokens whose queries, outputs and their gradients exist at a time
-  int64_t token_tile = 4096;       // tokens whose MLP activations exist at a time
-  int64_t loss_tile = 1024;        // tokens whose logits exist at a time
-  int64_t recompute_interval = 1;  // every n-th layer's input is kept
+  int64_t gpu = kAuto, host = kAuto;  // bytes that a rank may take; auto: what the machine has
+  int64_t query_tile = kAuto;         // tokens whose queries, outputs and their gradients exist at a time
+  int64_t token_tile = kAuto;         // tokens whose MLP activations exist at a time
+  int64_t loss_tile = kAuto;          // tokens whose logits exist at a time
+};
+
+struct RecomputeSection {
+  int64_t interval = kAuto;  // every n-th layer's input is kept
+};
+
+// What lies in host memory instead of the GPU's.
+struct OffloadSection {
+  int64_t layer_inputs = kAuto;           // how many of the kept ones
+  Choice optimizer = Choice::kUndecided;  // master weights and moments
+  Choice gradients = Choice::kUndecided;  // between their computation and the update
+  Choice weights = Choice::kUndecided;    // that layers are computed with
 };
 
 struct CheckpointSection {
@@ -101,6 +124,8 @@ struct RunConfig {
   TrainSection train;
   ParallelSection parallel;
   MemorySection memory;
+  RecomputeSection recompute;
+  OffloadSection offload;
   CheckpointSection checkpoint;
   EvaluationSection evaluation;
 

@@ -1,7 +1,6 @@
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
-
-#include <stdexcept>
 
 #include "kernels/hip_selection.h"
 #include "trainer/kernel_call.h"
@@ -40,6 +39,8 @@ void RunningCounts::observe_list_length(const at::Tensor& longest) {
   at::maximum_out(mine, mine, longest.view({1}));
 }
 
+void RunningCounts::add_nan_scores(int64_t count) { values_.narrow(0, 0, 1).add_(count); }
+
 RunningCounts::Values RunningCounts::take() {
   const at::Tensor host = values_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
   values_.zero_();
@@ -72,7 +73,7 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::S
   const int num_kv_heads = static_cast<int>(key.size(0));
   at::Tensor index = empty_beside(key, {num_kv_heads, key.size(1), index_dims.size(0)}, type);
   const kernels::IndexParams params{.query = nullptr,
-                                    .key = values_of(key, key),
+                                    .key = head_rows_of(key, key),
                                     .key_head_stride = key.stride(0),
                                     .index_query = nullptr,
                                     .index_key = index.mutable_data_ptr(),
@@ -94,8 +95,8 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                   const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                   const SearchSettings& settings, RunningCounts& counts) {
   at::Tensor picks = empty_beside(index_query, {index_query.size(0), end - begin, settings.picks}, at::kInt);
-  const kernels::SearchParams params{.index_query = values_of(index_query, index_query),
-                                     .index_key = data_beside(index_key, index_query),
+  const kernels::SearchParams params{.index_query = head_rows_of(index_query, index_query),
+                                     .index_key = head_rows_beside(index_key, index_query),
                                      .index_query_head_stride = index_query.stride(0),
                                      .index_key_head_stride = index_key.stride(0),
                                      .query_element = element_of(index_query),
@@ -120,7 +121,8 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
 BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
                          int64_t end, int64_t max_blocks, RunningCounts& counts) {
   at::Tensor tile_counts = empty_beside(picks, {picks.size(0), kernels::num_tiles(end - begin)}, at::kLong);
-  kernels::UnionParams params{.picks = data_of<int32_t>(picks, picks),
+  REQUIRE_OF(picks, picks.scalar_type() == at::kInt);
+  kernels::UnionParams params{.picks = static_cast<const int32_t*>(head_rows_of(picks, picks)),
                               .picks_head_stride = picks.stride(0),
                               .picks_begin = 0,
                               .counts = tile_counts.mutable_data_ptr<int64_t>(),
@@ -141,17 +143,34 @@ BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeomet
   return lists;
 }
 
+namespace {
+
+// The host waits for the copies.
+BlockLists search_from_copies(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
+                              const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                              const PublishedSettings& settings, RunningCounts& counts) {
+  const at::Tensor starts = at::from_blob(const_cast<int64_t*>(geometry.document_starts), {geometry.num_documents},
+                                          query.options().dtype(at::kLong))
+                                .cpu();
+  kernels::AttentionGeometry host_geometry = geometry;
+  host_geometry.document_starts = starts.const_data_ptr<int64_t>();
+  RunningCounts host_counts(at::kCPU);
+  const BlockLists lists =
+      published_search(query.cpu(), queries_begin, key.cpu(), host_geometry, begin, end, settings, host_counts);
+  counts.add_nan_scores(host_counts.take().nan_scores);
+  return {.offsets = lists.offsets.to(query.device()), .entries = lists.entries.to(query.device())};
+}
+
+}  // namespace
+
 BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
                             const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                             const PublishedSettings& settings, RunningCounts& counts) {
-  if (query.is_cuda())
-    throw std::invalid_argument(
-        "attention.selection: published and published_own_tile are computed on the CPU only; set device: cpu, or "
-        "attention.selection: picks");
+  if (query.is_cuda()) return search_from_copies(query, queries_begin, key, geometry, begin, end, settings, counts);
   at::Tensor tile_counts = at::empty({key.size(0), kernels::num_tiles(end - begin)}, at::kLong);
   kernels::PublishedSearchParams params{.query = values_of(query, query),
                                         .queries_begin = queries_begin,
-                                        .key = values_of(key, query),
+                                        .key = head_rows_of(key, query),
                                         .key_head_stride = key.stride(0),
                                         .counts = tile_counts.mutable_data_ptr<int64_t>(),
                                         .offsets = nullptr,

@@ -1,8 +1,11 @@
 #include "trainer/sharded_parameters.h"
 
-#include <algorithm>
+#include <ATen/ops/zeros.h>
 
-#include "trainer/kernel_ops.h"
+#include <algorithm>
+#include <stdexcept>
+
+#include "trainer/host_memory.h"
 
 namespace hiptrain {
 namespace {
@@ -10,31 +13,59 @@ namespace {
 // Shards are whole cache lines of bfloat16.
 constexpr int64_t kShardAlignment = 32;
 
-int64_t shard_size(int64_t numel, int num_ranks) {
+}  // namespace
+
+int64_t padded_shard_size(int64_t numel, int num_ranks) {
   const int64_t piece = (numel + num_ranks - 1) / num_ranks;
   return (piece + kShardAlignment - 1) / kShardAlignment * kShardAlignment;
 }
 
-}  // namespace
+ParameterStorage storage_of(const RunConfig& config, bool with_training) {
+  return {.round_to_bfloat16 = config.precision == "bfloat16",
+          .with_training = with_training,
+          .master_weights = with_training && config.optimizer.master_weights,
+          .moment_type = config.optimizer.state_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
+          .offload_optimizer = config.offload.optimizer == Choice::kYes,
+          .offload_gradients = config.offload.gradients == Choice::kYes,
+          .offload_weights = config.offload.weights == Choice::kYes};
+}
 
-ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world, bool round_to_bfloat16,
-                                     bool with_training, at::Device device, at::ScalarType state_type)
-    : layout_(std::move(layout)), world_(world), round_to_bfloat16_(round_to_bfloat16), device_(device) {
-  const auto state = at::TensorOptions(state_type).device(device_);
-  for (const ParameterUnit& unit : layout_.units()) {
-    const int64_t padded = shard_size(unit.numel, world_.size());
-    Shard shard{.master = at::zeros({padded}, state), .gradient = {}, .first_moment = {}, .second_moment = {}};
-    if (with_training) {
-      shard.gradient = at::zeros({padded}, state.dtype(at::kFloat));
-      shard.first_moment = at::zeros({padded}, state);
-      shard.second_moment = at::zeros({padded}, state);
-    }
-    shards_.push_back(std::move(shard));
-  }
+ShardedParameters::ShardedParameters(ParameterLayout layout, Communicator& world, const ParameterStorage& storage,
+                                     at::Device device)
+    : layout_(std::move(layout)), world_(world), storage_(storage), device_(device) {
+  if (has_masters() && storage_.offload_weights && !storage_.offload_optimizer)
+    throw std::logic_error("ShardedParameters: weights are offloaded, but not the master weights");
+  for (const ParameterUnit& unit : layout_.units())
+    shards_.push_back(make_shard(padded_shard_size(unit.numel, world_.size())));
+}
+
+ShardedParameters::Shard ShardedParameters::make_shard(int64_t size) const {
+  Shard shard;
+  const auto add = [&](at::Tensor Shard::*tensor, at::ScalarType type) {
+    shard.*tensor = in_host_memory(tensor) ? host_tensor({size}, type, device_)
+                                           : at::zeros({size}, at::TensorOptions(type).device(device_));
+  };
+  add(&Shard::master, has_masters() ? at::kFloat : gathered_type());
+  if (has_masters() && storage_.offload_optimizer) add(&Shard::rounded, at::kBFloat16);
+  if (!storage_.with_training) return shard;
+  add(&Shard::gradient, at::kFloat);
+  add(&Shard::first_moment, storage_.moment_type);
+  add(&Shard::second_moment, storage_.moment_type);
+  return shard;
+}
+
+bool ShardedParameters::in_host_memory(at::Tensor Shard::*tensor) const {
+  if (tensor == &Shard::gradient) return storage_.offload_gradients;
+  const bool is_computed_with = tensor == &Shard::rounded || (tensor == &Shard::master && !has_masters());
+  return is_computed_with ? storage_.offload_weights : storage_.offload_optimizer;
+}
+
+const at::Tensor& ShardedParameters::weights(int unit) const {
+  return shards_[unit].rounded.defined() ? shards_[unit].rounded : shards_[unit].master;
 }
 
 std::vector<ShardedParameters::Piece> ShardedParameters::pieces(int unit, int rank) const {
-  const int64_t size = shards_[unit].master.numel(), begin = size * rank, end = begin + size;
+  const int64_t size = shard_size(unit), begin = size * rank, end = begin + size;
   std::vector<Piece> found;
   for (const Parameter& parameter : layout_.units()[unit].parameters) {
     const int64_t first = std::max(parameter.offset, begin);
@@ -50,43 +81,19 @@ void ShardedParameters::load(const Source& source) {
   for (size_t unit = 0; unit < shards_.size(); ++unit)
     for (const Piece& piece : pieces(static_cast<int>(unit)))
       source(*piece.parameter, piece.begin, shards_[unit].master.narrow(0, piece.offset, piece.count));
+  round_masters();
 }
 
-at::Tensor ShardedParameters::gather(int unit) const {
-  const at::Tensor part = round_to_bfloat16_ ? shards_[unit].master.to(at::kBFloat16) : shards_[unit].master;
-  if (world_.size() == 1) return part.to(compute_type());
-  at::Tensor whole = at::empty({part.numel() * world_.size()}, part.options());
-  world_.all_gather(part, whole);
-  return whole.to(compute_type());
-}
-
-at::Tensor ShardedParameters::gradient_buffer(int unit) const {
-  const at::Tensor& own = shards_[unit].gradient;
-  return world_.size() == 1 ? own : at::zeros({own.numel() * world_.size()}, own.options());
-}
-
-void ShardedParameters::reduce_gradient(int unit, const at::Tensor& whole) {
-  if (world_.size() == 1) return;  // added where it belongs already
-  at::Tensor part = at::empty_like(shards_[unit].gradient);
-  world_.reduce_scatter_sum(whole, part);
-  shards_[unit].gradient.add_(part);
-}
-
-void ShardedParameters::zero_gradients() {
-  for (Shard& shard : shards_) shard.gradient.zero_();
-}
-
-at::Tensor ShardedParameters::gradient_norm() const {
-  at::Tensor sum = at::zeros({1}, at::TensorOptions(at::kDouble).device(device_));
-  for (const Shard& shard : shards_) sum.add_(sum_of_squares(shard.gradient));
-  world_.all_reduce_sum(sum);
-  return sum.sqrt_();
+void ShardedParameters::round_masters() {
+  for (Shard& shard : shards_)
+    if (shard.rounded.defined()) shard.rounded.copy_(shard.master);
 }
 
 int64_t ShardedParameters::bytes() const {
   int64_t total = 0;
   for (const Shard& shard : shards_)
-    for (const at::Tensor& tensor : {shard.master, shard.gradient, shard.first_moment, shard.second_moment})
+    for (const at::Tensor& tensor :
+         {shard.master, shard.rounded, shard.gradient, shard.first_moment, shard.second_moment})
       if (tensor.defined()) total += static_cast<int64_t>(tensor.nbytes());
   return total;
 }

@@ -1,4 +1,4 @@
-// SIGTERM, SIGINT and SIGUSR1 ask a run to finish its step, save and stop.
+// SIGTERM, SIGINT and SIGUSR1 ask a run to finish its step (or to give it up: train.on_signal), save and stop.
 #pragma once
 
 #include "distributed/communicator.h"

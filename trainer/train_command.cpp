@@ -8,13 +8,14 @@
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/model_config.h"
+#include "trainer/run_plan.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
 
 namespace hiptrain {
 
 int run_train(const TrainCommand& command, MpiRuntime& mpi) {
-  const RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kTraining);
+  RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kTraining);
   const ModelConfig model = read_model_config(config.model.path);
   require_model_fits(config, model, mpi.size());
   if (command.check) {
@@ -24,6 +25,10 @@ int run_train(const TrainCommand& command, MpiRuntime& mpi) {
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
+  const StepPlan plan = plan_run(config, model, plan_inputs(config, grid, mpi, device), h200_rates());
+  if (mpi.rank() == 0)
+    for (const std::string& line : run_plan_lines(plan, h200_rates())) std::cout << line << std::endl;
+  config = with_choice(std::move(config), plan.memory.choice);
   Trainer trainer(config, grid, device);
   return trainer.run(command.profile) == RunEnd::kFinished ? 0 : kStoppedBySignal;
 }

@@ -36,6 +36,9 @@ StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, 
 
 namespace {
 
+// A signal asked for the end, and the step is given up.
+class StepAbandoned : public std::exception {};
+
 constexpr int64_t kWarmUpSteps = 2;  // before the one that is profiled
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -56,37 +59,63 @@ Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device de
       device_(device),
       model_(read_model_config(config.model.path)),
       stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
-      parameters_(ParameterLayout(model_), grid.world(), config.precision == "bfloat16", /*with_training=*/true, device,
-                  state_type(config.optimizer)),
+      parameters_(ParameterLayout(model_), grid.world(), storage_of(config, /*with_training=*/true), device),
       transformer_(model_, config, parameters_, grid),
+      optimizer_(parameters_, config.optimizer),
       checkpoints_(std::filesystem::path(config.output_dir) / "checkpoints", config.checkpoint.keep, grid.control()),
       log_(config.output_dir, grid.world().rank() == 0),
-      matmul_rate_(measured_matmul_rate(device, parameters_.compute_type())) {
+      matmul_rate_(measured_matmul_rate(device, parameters_.compute_type())),
+      progress_(model_.num_layers, ActivationStore::layers_again(store_plan(config, model_.num_layers))) {
   state_.stream = stream_.state();
+  transformer_.watch_passes([this](LayerPass pass) { between_passes(pass); });
 }
 
 RunEnd Trainer::run(const std::filesystem::path& profile) {
   start();
+  try {
+    return run_steps(profile);
+  } catch (const StepAbandoned&) {
+    return stop_by_signal();
+  }
+}
+
+RunEnd Trainer::run_steps(const std::filesystem::path& profile) {
   const int64_t profiled = std::min(state_.step + kWarmUpSteps, last_step() - 1);
   while (state_.step < last_step()) {
     log_.train(!profile.empty() && state_.step == profiled ? profiled_step(profile) : step());
     refuse_divergence();
     if (every(config_.evaluation.every)) evaluate();
-    const bool stop = stop_signal_.requested(grid_.control());
-    if (stop || every(config_.checkpoint.every)) save();
-    if (stop) return end(RunEnd::kStoppedBySignal);
+    if (stop_signal_.requested(grid_.control())) return stop_by_signal();
+    if (every(config_.checkpoint.every)) save();
   }
   if (last_saved_step_ != state_.step) save();
   if (!every(config_.evaluation.every)) evaluate();
   return end(RunEnd::kFinished);
 }
 
+// As of the last step that was finished.
+RunEnd Trainer::stop_by_signal() {
+  synchronize(device_);
+  if (last_saved_step_ != state_.step) save();
+  return end(RunEnd::kStoppedBySignal);
+}
+
+// While training, and while evaluating.
+void Trainer::between_passes(LayerPass pass) {
+  if (config_.train.on_signal == "abandon_step" && stop_signal_.requested(grid_.control())) throw StepAbandoned();
+  if (!step_start_) return;
+  if (const auto line = progress_.begin_pass(pass, seconds_since(*step_start_))) log_.note(*line);
+}
+
 StepMetrics Trainer::step() {
   const auto start = std::chrono::steady_clock::now();
+  step_start_ = start;
+  progress_.begin_step(config_.train.gradient_accumulation_steps);
   const double rate = learning_rate(config_.optimizer, state_.step, last_step());
-  const StepResult result =
-      train_step(next_batches(), rate, config_.optimizer, transformer_, parameters_, grid_, state_.optimizer_steps);
+  const StepResult result = train_step(next_batches(), rate, config_.optimizer.max_grad_norm, transformer_, optimizer_,
+                                       grid_, state_.optimizer_steps);
   synchronize(device_);
+  step_start_.reset();
   advance(result.finite);
   return metrics_of(result, rate, seconds_since(start));
 }
@@ -103,8 +132,7 @@ StepMetrics Trainer::profiled_step(const std::filesystem::path& trace) {
 std::vector<LocalBatch> Trainer::next_batches() {
   std::vector<LocalBatch> batches;
   for (int64_t i = 0; i < config_.train.gradient_accumulation_steps; ++i)
-    batches.push_back(
-        slice_batch(stream_.at(i * grid_.data().size() + grid_.data().rank()), grid_.sequence(), device_));
+    batches.push_back(read_batch(stream_, i * grid_.data().size() + grid_.data().rank(), grid_.sequence(), device_));
   return batches;
 }
 
@@ -135,6 +163,7 @@ int64_t Trainer::last_step() const {
 }
 
 StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double seconds) {
+  const ExposedSeconds exposed = transformer_.take_exposed_seconds();
   const SelectionStatistics selection = transformer_.take_statistics();
   const double tokens = static_cast<double>(config_.train.gradient_accumulation_steps * grid_.data().size() *
                                             config_.data.sequence_length);
@@ -160,6 +189,9 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
                  matmul_rate_,
           .memory_peak_bytes = peaks[0].item<int64_t>(),
           .communication_seconds = grid_.take_communication_seconds(),
+          .exposed_host_copy_seconds = exposed.host_copies + optimizer_.take_exposed_seconds(),
+          .exposed_communication_seconds = exposed.communication,
+          .wait_seconds = exposed.waits,
           .mean_list_entries = mean_list_entries,
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),
@@ -235,6 +267,7 @@ void Trainer::evaluate() {
   const BatchStream held_out(open_all(config_.evaluation.path), stream_options(config_, model_, /*shuffle=*/false));
   const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
   transformer_.take_statistics();
+  transformer_.take_exposed_seconds();
   log_.evaluation(state_.step, report, seconds_since(begin));
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@
 #include "trainer/metrics_log.h"
 #include "trainer/model_config.h"
 #include "trainer/run_config.h"
+#include "trainer/sharded_adamw.h"
 #include "trainer/sharded_parameters.h"
+#include "trainer/step_progress.h"
 #include "trainer/stop_signal.h"
 #include "trainer/training_step.h"
 #include "trainer/transformer.h"
@@ -39,6 +42,7 @@ enum class RunEnd { kFinished, kStoppedBySignal };
 
 class Trainer {
  public:
+  // config: resolved (trainer/resolve_memory.h).
   Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device device);
 
   // Trains from where the newest checkpoint left off (checkpoint.resume) to the last step. With a path for it, a trace
@@ -53,6 +57,9 @@ class Trainer {
   Transformer& transformer() { return transformer_; }
 
  private:
+  RunEnd run_steps(const std::filesystem::path& profile);
+  RunEnd stop_by_signal();
+  void between_passes(LayerPass pass);
   StepMetrics profiled_step(const std::filesystem::path& trace);
   std::vector<LocalBatch> next_batches();
   void advance(bool finite);
@@ -77,10 +84,13 @@ class Trainer {
   BatchStream stream_;
   ShardedParameters parameters_;
   Transformer transformer_;
+  ShardedAdamW optimizer_;
   CheckpointStore checkpoints_;
   MetricsLog log_;
   double matmul_rate_;  // FLOP/s of this rank: what MFU is measured against
   StopSignal stop_signal_;
+  StepProgress progress_;
+  std::optional<std::chrono::steady_clock::time_point> step_start_;  // of the step that is under way
   TrainingState state_;
   int64_t last_saved_step_ = -1;
   std::filesystem::path last_checkpoint_;

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "trainer/profiler.h"
-#include "trainer/sharded_adamw.h"
 
 namespace hiptrain {
 namespace {
@@ -26,27 +25,27 @@ double clipping(double gradient_norm, double limit) {
 
 }  // namespace
 
-StepResult train_step(const std::vector<LocalBatch>& batches, double learning_rate, const OptimizerSection& optimizer,
-                      Transformer& transformer, ShardedParameters& parameters, const ProcessGrid& grid,
+StepResult train_step(const std::vector<LocalBatch>& batches, double learning_rate, double max_grad_norm,
+                      Transformer& transformer, ShardedAdamW& optimizer, const ProcessGrid& grid,
                       int64_t& optimizer_steps) {
+  const StepTimeout timeout(grid);
   const ProfiledRange range("step");
   const int64_t num_targets = count_targets(batches, grid.control());  // known before: the only division
-  parameters.zero_gradients();
-  at::Tensor loss = at::zeros({1}, at::TensorOptions(at::kDouble).device(parameters.device()));
+  transformer.zero_gradients();
+  at::Tensor loss = at::zeros({1}, at::TensorOptions(at::kDouble).device(transformer.device()));
   for (const LocalBatch& batch : batches)
     loss.add_(transformer.forward_backward(batch, 1.0 / static_cast<double>(num_targets)));
-  grid.world().all_reduce_sum(loss);
 
   const ProfiledRange optimizer_range(part::kOptimizer);
-  const at::Tensor norm = parameters.gradient_norm();
+  const at::Tensor norm = transformer.gradient_norm();
+  grid.world().all_reduce_sum(loss);  // after the wait for slower ranks' gradients, which is counted as such
   // Here the host waits for the device: whether to update depends on both numbers.
   StepResult result{.loss = loss.item<double>() / static_cast<double>(num_targets),
                     .gradient_norm = norm.item<double>(),
                     .finite = false};
   result.finite = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
   if (!result.finite) return result;
-  adamw_step(parameters, optimizer, learning_rate, clipping(result.gradient_norm, optimizer.max_grad_norm),
-             ++optimizer_steps);
+  optimizer.step(learning_rate, clipping(result.gradient_norm, max_grad_norm), ++optimizer_steps);
   return result;
 }
 

@@ -6,8 +6,7 @@
 
 #include "distributed/process_grid.h"
 #include "trainer/local_batch.h"
-#include "trainer/run_config.h"
-#include "trainer/sharded_parameters.h"
+#include "trainer/sharded_adamw.h"
 #include "trainer/transformer.h"
 
 namespace hiptrain {
@@ -18,10 +17,10 @@ struct StepResult {
   bool finite;           // otherwise no update was made
 };
 
-// Forward and backward of every batch (this rank's part of a sequence each), clipping, AdamW. optimizer_steps: updates
-// made so far, counted up. Collective over the world.
-StepResult train_step(const std::vector<LocalBatch>& batches, double learning_rate, const OptimizerSection& optimizer,
-                      Transformer& transformer, ShardedParameters& parameters, const ProcessGrid& grid,
+// Forward and backward of every batch (this rank's part of a sequence each), clipping to max_grad_norm (0: none),
+// AdamW. optimizer_steps: updates made so far, counted up. Collective over the world.
+StepResult train_step(const std::vector<LocalBatch>& batches, double learning_rate, double max_grad_norm,
+                      Transformer& transformer, ShardedAdamW& optimizer, const ProcessGrid& grid,
                       int64_t& optimizer_steps);
 
 }  // namespace hiptrain

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "trainer/profiler.h"
+
 namespace hiptrain {
 namespace {
 
@@ -11,6 +13,13 @@ RotaryEmbedding rotary_embedding(const ModelConfig& model, int64_t sequence_toke
   at::Tensor turns = at::empty({static_cast<int64_t>(frequencies.turns_per_token.size())}, at::kLong);
   std::copy(frequencies.turns_per_token.begin(), frequencies.turns_per_token.end(), turns.mutable_data_ptr<int64_t>());
   return {.turns_per_token = turns.to(device), .attention_factor = frequencies.attention_factor};
+}
+
+// A number left as `auto` is a mistake of ours.
+void require_resolved(const RunConfig& run) {
+  for (const int64_t number : {run.memory.query_tile, run.memory.token_tile, run.memory.loss_tile,
+                               run.recompute.interval, run.offload.layer_inputs})
+    if (number == kAuto) throw std::logic_error("Transformer: the config has an `auto` that was not resolved");
 }
 
 void refuse_acting_sliding_window(const ModelConfig& model, int64_t sequence_length) {
@@ -23,120 +32,157 @@ void refuse_acting_sliding_window(const ModelConfig& model, int64_t sequence_len
 
 }  // namespace
 
+ActivationStore::Plan store_plan(const RunConfig& run, int64_t num_layers) {
+  return {.num_layers = num_layers, .interval = run.recompute.interval, .host_inputs = run.offload.layer_inputs};
+}
+
 Transformer::Transformer(const ModelConfig& model, const RunConfig& run, ShardedParameters& parameters,
                          const ProcessGrid& grid)
     : model_(model),
       parameters_(parameters),
       grid_(grid),
-      recompute_interval_(run.memory.recompute_interval),
+      exchange_(grid.sequence(), parameters.device(), run.parallel),
       types_{.storage = run.precision == "bfloat16" ? at::kBFloat16 : at::kFloat,
              .compute = parameters.compute_type(),
              .device = parameters.device()},
       loss_(model.rms_norm_epsilon, run.memory.loss_tile),
+      weights_(parameters),
       counts_(parameters.device()) {
   refuse_acting_sliding_window(model, run.data.sequence_length);
+  require_resolved(run);
   for (int64_t layer = 0; layer < model.num_layers; ++layer)
     layers_.emplace_back(model, run.attention_of(layer), run.memory, types_);
+  if (!parameters.storage().with_training) return;
+  gradients_.emplace(parameters);
+  const SequenceShard shard(run.data.sequence_length, kernels::kQueryTile, grid.sequence().rank(),
+                            grid.sequence().size());
+  store_.emplace(store_plan(run, model.num_layers), at::IntArrayRef{shard.size(), model.hidden_size}, types_.storage,
+                 types_.device);
 }
 
 at::Tensor Transformer::forward_backward(const LocalBatch& batch, double gradient_scale) {
   SequenceContext context = context_of(batch);
-  ActivationStore store(model_.num_layers, recompute_interval_);
-  const at::Tensor hidden = run_layers(context, &store);
-
-  const int head_unit = parameters_.layout().head_unit(), embedding_unit = parameters_.layout().embedding_unit();
-  at::Tensor d_head = parameters_.gradient_buffer(head_unit), d_embedding = parameters_.gradient_buffer(embedding_unit);
+  at::Tensor hidden = run_layers(context, &*store_);
   at::Tensor d_hidden = at::empty(hidden.sizes(), hidden.options().dtype(types_.compute));
-  HeadTensors gradients = head_tensors(d_head, d_embedding);
-  const TokenLosses losses =
-      loss_.forward_backward(head_tensors(parameters_.gather(head_unit), parameters_.gather(embedding_unit)), gradients,
-                             hidden, batch.targets, gradient_scale, d_hidden);
-  parameters_.reduce_gradient(head_unit, d_head);
-
-  run_layers_back(context, store, d_hidden);
-
-  at::Tensor d_table = parameter_view(parameters_.layout().units()[embedding_unit], d_embedding, ".weight");
-  embedding_backward(d_hidden, batch.tokens, d_table);
-  parameters_.reduce_gradient(embedding_unit, d_embedding);
+  const TokenLosses losses = run_head_back(batch, gradient_scale, hidden, d_hidden);
+  hidden.reset();  // its memory is for the backward pass
+  run_layers_back(context, d_hidden);
+  run_embedding_back(batch, d_hidden);
   return losses.losses.sum(at::kDouble).view({1});
 }
 
 TokenLosses Transformer::forward(const LocalBatch& batch) {
   SequenceContext context = context_of(batch);
   const at::Tensor hidden = run_layers(context, nullptr);
-  const ParameterLayout& layout = parameters_.layout();
-  return loss_.forward(
-      head_tensors(parameters_.gather(layout.head_unit()), parameters_.gather(layout.embedding_unit())), hidden,
-      batch.targets);
+  return loss_.forward(head_weights(), hidden, batch.targets);
 }
 
 at::Tensor Transformer::logits(const LocalBatch& batch) {
   SequenceContext context = context_of(batch);
   const at::Tensor hidden = run_layers(context, nullptr);
-  const ParameterLayout& layout = parameters_.layout();
-  return loss_.logits(head_tensors(parameters_.gather(layout.head_unit()), parameters_.gather(layout.embedding_unit())),
-                      hidden);
+  return loss_.logits(head_weights(), hidden);
 }
 
 SequenceContext Transformer::context_of(const LocalBatch& batch) {
   return {.batch = batch,
-          .sequence = grid_.sequence(),
+          .exchange = exchange_,
           .rope = rotary_embedding(model_, batch.max_position + 1, types_.device),
           .counts = counts_};
 }
 
 // (local tokens, hidden) in the storage type.
-at::Tensor Transformer::embed(const LocalBatch& batch) const {
+at::Tensor Transformer::embed(const LocalBatch& batch) {
   const int unit = parameters_.layout().embedding_unit();
-  const at::Tensor table = parameter_view(parameters_.layout().units()[unit], parameters_.gather(unit), ".weight");
+  weights_.forget();  // the optimizer may have changed them
+  const at::Tensor table = parameter_view(parameters_.layout().units()[unit], weights_.use(unit), ".weight");
+  weights_.prefetch(parameters_.layout().layer_unit(0));
   return embedding_lookup(table, batch.tokens).to(types_.storage);
 }
 
 // With a store: keeps what the backward pass needs.
 at::Tensor Transformer::run_layers(SequenceContext& context, ActivationStore* store) {
+  if (store) store->clear();
   at::Tensor hidden = embed(context.batch);
   for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
+    begin_pass(LayerPass::kForward);
     if (store && store->keeps_input(layer)) store->save_input(layer, hidden);
-    const int unit = parameters_.layout().layer_unit(layer);
-    const LayerTensors weights = layer_tensors(parameters_.layout().units()[unit], parameters_.gather(unit));
+    const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(layer) + 1);
     BlockLists lists = layers_[layer].forward(weights, hidden, context, nullptr);
     record(layer, lists);
     if (store) store->save_lists(layer, std::move(lists));
   }
-  if (store) peak_activation_bytes_ = std::max(peak_activation_bytes_, store->bytes());
   return hidden;
 }
 
-void Transformer::run_layers_back(SequenceContext& context, ActivationStore& store, at::Tensor& d_hidden) {
+// Writes d_hidden, the gradient of the last layer's output.
+TokenLosses Transformer::run_head_back(const LocalBatch& batch, double gradient_scale, const at::Tensor& hidden,
+                                       at::Tensor& d_hidden) {
+  const int unit = parameters_.layout().head_unit();
+  const HeadTensors weights = head_weights();
+  const at::Tensor d_embedding =
+      model_.tied_embeddings ? gradients_->buffer(parameters_.layout().embedding_unit()) : at::Tensor();
+  HeadTensors gradients = head_tensors(gradients_->buffer(unit), d_embedding);
+  weights_.prefetch(unit - 1);
+  TokenLosses losses = loss_.forward_backward(weights, gradients, hidden, batch.targets, gradient_scale, d_hidden);
+  gradients_->reduce(unit);
+  return losses;
+}
+
+// d_hidden: gradient of the last layer's output -> gradient of the first layer's input.
+void Transformer::run_layers_back(SequenceContext& context, at::Tensor& d_hidden) {
   for (int64_t end = model_.num_layers; end > 0;) {
-    const int64_t begin = store.segment_begin(end - 1);
-    std::vector<at::Tensor> inputs = inputs_of_segment(context, store, begin, end);
-    for (int64_t layer = end - 1; layer >= begin; --layer) {
-      const int unit = parameters_.layout().layer_unit(layer);
-      const ParameterUnit& layout = parameters_.layout().units()[unit];
-      const at::Tensor flat_gradient = parameters_.gradient_buffer(unit);
-      LayerTensors gradients = layer_tensors(layout, flat_gradient);
-      layers_[layer].backward(layer_tensors(layout, parameters_.gather(unit)), gradients, inputs[layer - begin],
-                              store.lists(layer), d_hidden, context);
-      parameters_.reduce_gradient(unit, flat_gradient);
-      inputs.pop_back();
-    }
+    const int64_t begin = store_->segment_begin(end - 1);
+    const int64_t next_begin = begin > 0 ? store_->segment_begin(begin - 1) : 0;
+    if (begin > 0) store_->prefetch_input(next_begin);
+    run_segment_again(context, begin, end);
+    for (int64_t layer = end - 1; layer >= begin; --layer)
+      run_layer_back(context, layer, layer > begin ? layer - 1 : next_begin, d_hidden);
     end = begin;
   }
 }
 
-// The inputs of layers [begin, end): the first was kept, the others come from running the layers before them again.
-std::vector<at::Tensor> Transformer::inputs_of_segment(SequenceContext& context, ActivationStore& store, int64_t begin,
-                                                       int64_t end) {
-  std::vector<at::Tensor> inputs{store.take_input(begin)};
+// Makes those inputs of layers [begin, end) that were not kept.
+void Transformer::run_segment_again(SequenceContext& context, int64_t begin, int64_t end) {
   for (int64_t layer = begin; layer + 1 < end; ++layer) {
-    const int unit = parameters_.layout().layer_unit(layer);
-    const LayerTensors weights = layer_tensors(parameters_.layout().units()[unit], parameters_.gather(unit));
-    at::Tensor hidden = inputs.back().clone();
-    layers_[layer].forward(weights, hidden, context, &store.lists(layer));
-    inputs.push_back(hidden);
+    if (store_->has_input(layer + 1)) continue;
+    begin_pass(LayerPass::kAgain);
+    const at::Tensor input = store_->input(layer);
+    at::Tensor hidden = store_->room_for_input(layer + 1).copy_(input);
+    const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(layer + 1));
+    layers_[layer].forward(weights, hidden, context, &store_->lists(layer));
   }
-  return inputs;
+}
+
+// next_layer: whose weights are needed then.
+void Transformer::run_layer_back(SequenceContext& context, int64_t layer, int64_t next_layer, at::Tensor& d_hidden) {
+  begin_pass(LayerPass::kBackward);
+  const int unit = parameters_.layout().layer_unit(layer);
+  const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(next_layer));
+  LayerTensors gradients = layer_tensors(parameters_.layout().units()[unit], gradients_->buffer(unit));
+  layers_[layer].backward(weights, gradients, store_->input(layer), store_->lists(layer), d_hidden, context);
+  gradients_->reduce(unit);
+  store_->release(layer);
+}
+
+void Transformer::run_embedding_back(const LocalBatch& batch, const at::Tensor& d_hidden) {
+  const int unit = parameters_.layout().embedding_unit();
+  at::Tensor d_table = parameter_view(parameters_.layout().units()[unit], gradients_->buffer(unit), ".weight");
+  embedding_backward(d_hidden, batch.tokens, d_table);
+  gradients_->reduce(unit);
+}
+
+// Of a layer whose computation comes next; the next unit's start to come meanwhile.
+LayerTensors Transformer::layer_weights(int64_t layer, int next_unit) {
+  const int unit = parameters_.layout().layer_unit(layer);
+  const at::Tensor flat = weights_.use(unit);
+  weights_.prefetch(next_unit);
+  return layer_tensors(parameters_.layout().units()[unit], flat);
+}
+
+HeadTensors Transformer::head_weights() {
+  const ParameterLayout& layout = parameters_.layout();
+  return head_tensors(weights_.use(layout.head_unit()),
+                      model_.tied_embeddings ? weights_.use(layout.embedding_unit()) : at::Tensor());
 }
 
 // A tied head is the embedding's table.
@@ -149,6 +195,10 @@ HeadTensors Transformer::head_tensors(const at::Tensor& head_flat, const at::Ten
                         : parameter_view(head, head_flat, "lm_head.weight")};
 }
 
+void Transformer::begin_pass(LayerPass pass) const {
+  if (watcher_) watcher_(pass);
+}
+
 void Transformer::record(int64_t layer, const BlockLists& lists) {
   if (observer_) observer_(layer, lists);
   if (!lists.offsets.defined()) return;
@@ -156,6 +206,23 @@ void Transformer::record(int64_t layer, const BlockLists& lists) {
   statistics_.tiles += lengths.numel();
   statistics_.entries += lists.entries.numel();
   if (lengths.numel() > 0) counts_.observe_list_length(lengths.max());
+}
+
+// Weights and gradients of one rank come from host memory, if from anywhere.
+ExposedSeconds Transformer::take_exposed_seconds() {
+  const double weights = weights_.take_exposed_seconds();
+  const double gradients = gradients_ ? gradients_->take_exposed_seconds() : 0;
+  ExposedSeconds exposed{.host_copies = store_ ? store_->take_exposed_seconds() : 0,
+                         .communication = 0,
+                         .waits = exchange_.take_wait_seconds()};
+  if (grid_.world().size() > 1) {
+    exposed.waits[part::kWeights] = weights;
+    exposed.waits[part::kGradients] = gradients;
+  } else {
+    exposed.host_copies += weights + gradients;
+  }
+  for (const auto& [name, seconds] : exposed.waits) exposed.communication += seconds;
+  return exposed;
 }
 
 SelectionStatistics Transformer::take_statistics() {

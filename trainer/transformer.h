@@ -5,15 +5,22 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "distributed/process_grid.h"
 #include "trainer/activation_store.h"
+#include "trainer/attention_exchange.h"
+#include "trainer/gathered_weights.h"
+#include "trainer/gradient_buffers.h"
 #include "trainer/local_batch.h"
 #include "trainer/loss.h"
 #include "trainer/model_config.h"
 #include "trainer/run_config.h"
 #include "trainer/sharded_parameters.h"
+#include "trainer/step_progress.h"
 #include "trainer/transformer_layer.h"
 
 namespace hiptrain {
@@ -27,15 +34,30 @@ struct SelectionStatistics {
   int64_t dropped_entries = 0;  // list entries beyond attention.max_blocks
 };
 
+// Seconds of a step in which the device waited for what goes on beside its computation.
+struct ExposedSeconds {
+  double host_copies = 0, communication = 0;
+  std::map<std::string, double> waits;  // what communication is made of, by the profiler's names; none with one rank
+};
+
+// Where a resolved run keeps layer inputs.
+ActivationStore::Plan store_plan(const RunConfig& run, int64_t num_layers);
+
 class Transformer {
  public:
-  // The parameters outlive the model. Throws std::invalid_argument when the model cannot be computed as configured (a
-  // sliding window that would act).
+  // run is resolved: no `auto` in memory, recompute and offload (trainer/resolve_memory.h). The parameters outlive the
+  // model; if they are for training, memory for the layer inputs of sequences of data.sequence_length is taken here.
+  // Throws std::invalid_argument when the model cannot be computed as configured (a sliding window that would act).
   Transformer(const ModelConfig& model, const RunConfig& run, ShardedParameters& parameters, const ProcessGrid& grid);
 
+  // All gradients are zero from here on.
+  void zero_gradients() { gradients_->begin_step(); }
   // Adds the gradient of gradient_scale * (sum of losses over all ranks) to the parameters' gradients. Returns the sum
   // of this rank's losses, (1) float64. Collective over the world.
   at::Tensor forward_backward(const LocalBatch& batch, double gradient_scale);
+  // (1) float64: of the gradients of the whole model, which are complete from here on. Collective; the same bits on
+  // every rank.
+  at::Tensor gradient_norm() { return gradients_->norm(); }
 
   // Losses of this rank's tokens. Collective over the world.
   TokenLosses forward(const LocalBatch& batch);
@@ -45,31 +67,45 @@ class Transformer {
   // Waits for the device.
   SelectionStatistics take_statistics();
   at::Device device() const { return types_.device; }
-  int64_t activation_bytes() const { return peak_activation_bytes_; }
+  // Since the last reading. Waits for the device.
+  ExposedSeconds take_exposed_seconds();
 
+  // Called before each layer's pass. What it throws ends the pass over the model: weights stay, gradients mean nothing
+  // until zero_gradients().
+  void watch_passes(std::function<void(LayerPass)> watcher) { watcher_ = std::move(watcher); }
   // Called with (layer, lists) after each layer's selection; for tests and tools.
   void observe_lists(std::function<void(int64_t, const BlockLists&)> observer) { observer_ = std::move(observer); }
 
  private:
   SequenceContext context_of(const LocalBatch& batch);
-  at::Tensor embed(const LocalBatch& batch) const;
+  at::Tensor embed(const LocalBatch& batch);
   at::Tensor run_layers(SequenceContext& context, ActivationStore* store);
-  void run_layers_back(SequenceContext& context, ActivationStore& store, at::Tensor& d_hidden);
-  std::vector<at::Tensor> inputs_of_segment(SequenceContext& context, ActivationStore& store, int64_t begin,
-                                            int64_t end);
+  TokenLosses run_head_back(const LocalBatch& batch, double gradient_scale, const at::Tensor& hidden,
+                            at::Tensor& d_hidden);
+  void run_layers_back(SequenceContext& context, at::Tensor& d_hidden);
+  void run_segment_again(SequenceContext& context, int64_t begin, int64_t end);
+  void run_layer_back(SequenceContext& context, int64_t layer, int64_t next_layer, at::Tensor& d_hidden);
+  void run_embedding_back(const LocalBatch& batch, const at::Tensor& d_hidden);
+
+  LayerTensors layer_weights(int64_t layer, int next_unit);
+  HeadTensors head_weights();
   HeadTensors head_tensors(const at::Tensor& head_flat, const at::Tensor& embedding_flat) const;
+  void begin_pass(LayerPass pass) const;
   void record(int64_t layer, const BlockLists& lists);
 
   const ModelConfig& model_;
   ShardedParameters& parameters_;
   const ProcessGrid& grid_;
-  int64_t recompute_interval_;
+  AttentionExchange exchange_;
   LayerTypes types_;
   std::vector<TransformerLayer> layers_;
   ChunkedLoss loss_;
-  SelectionStatistics statistics_;  // but for what counts_ has
+  GatheredWeights weights_;
+  std::optional<GradientBuffers> gradients_;  // for training
+  std::optional<ActivationStore> store_;      // likewise
+  SelectionStatistics statistics_;            // but for what counts_ has
   RunningCounts counts_;
-  int64_t peak_activation_bytes_ = 0;
+  std::function<void(LayerPass)> watcher_;
   std::function<void(int64_t, const BlockLists&)> observer_;
 };
 

@@ -17,16 +17,19 @@ TransformerLayer::TransformerLayer(const ModelConfig& model, const AttentionConf
       types_(types),
       index_dims_(index_dim_tensor(attention, model.head_dim, model.rotary_dims(), types.device)) {}
 
+HipAttention TransformerLayer::attention(SequenceContext& context) const {
+  return HipAttention(attention_, model_.num_kv_heads, context.batch.shard, context.batch.document_starts,
+                      context.exchange, context.counts);
+}
+
 BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
                                      const BlockLists* saved) const {
-  const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
-                               context.counts);
-  FirstPass pass = first_pass(weights, hidden, context, /*with_index=*/!saved && attention.selects());
+  const HipAttention attention = this->attention(context);
+  FirstPass pass = first_pass(weights, hidden, context, attention, /*with_index=*/!saved && attention.selects());
   const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
-  pass.index = {};  // its memory is for the tiles
-  for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
+  for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
     const at::Tensor query = pass.queries.defined() ? pass.queries : queries(weights, hidden, context, tile);
-    const at::Tensor output = attention.forward(query, pass.keys, lists, tile.begin).output;
+    const at::Tensor output = attention.forward(query, pass.keys, lists, tile).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
   }
@@ -35,26 +38,26 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
 
 void TransformerLayer::backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                                 const BlockLists& lists, at::Tensor& d_hidden, SequenceContext& context) const {
-  const HipAttention attention(attention_, context.batch.shard, context.batch.document_starts, context.sequence,
-                               context.counts);
-  const KeysAndValues keys = first_pass(weights, hidden, context, /*with_index=*/false).keys;
-  KeysAndValues d_keys{.key = at::zeros_like(keys.key, at::kFloat), .value = at::zeros_like(keys.value, at::kFloat)};
-  for (const Tile tile : tiles(0, hidden.size(0), memory_.query_tile)) {
+  const HipAttention attention = this->attention(context);
+  ExchangedKeys keys = first_pass(weights, hidden, context, attention, /*with_index=*/false).keys;
+  KeyGradients d_keys(context.exchange, attention.exchange_kind(), model_.num_kv_heads, model_.head_dim,
+                      context.batch.shard, hidden.options());
+  for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
     const at::Tensor query = queries(weights, hidden, context, tile);
-    const AttentionOutput output = attention.forward(query, keys, lists, tile.begin);
+    const HipAttention::Pass pass = attention.forward(query, keys, lists, tile);
     at::Tensor d_output = at::empty_like(query);
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile)) {
       const int64_t row = part.begin - tile.begin;
       d_output.narrow(0, row, part.size)
-          .copy_(after_attention_backward(weights, gradients, hidden, output.output.narrow(0, row, part.size), d_hidden,
+          .copy_(after_attention_backward(weights, gradients, hidden, pass.output.narrow(0, row, part.size), d_hidden,
                                           part));
     }
-    const at::Tensor d_query = attention.backward(query, keys, lists, tile.begin, output, d_output, d_keys);
+    const at::Tensor d_query = attention.backward(pass, keys, lists, tile, d_output, d_keys);
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       queries_backward(weights, gradients, hidden, d_query.narrow(0, part.begin - tile.begin, part.size), d_hidden,
                        context, part);
   }
-  keys_backward(weights, gradients, hidden, d_keys, d_hidden, context);
+  keys_backward(weights, gradients, hidden, d_keys.own(), d_hidden, context);
 }
 
 std::vector<TransformerLayer::Tile> TransformerLayer::tiles(int64_t begin, int64_t size, int64_t tile_size) {
@@ -113,47 +116,55 @@ at::Tensor TransformerLayer::project_backward(const HeadProjection& projection, 
   return linear_backward(input, projection.weight, d_flat, gradient.weight, gradient.bias);
 }
 
-// Projects the local tokens to keys and values, and exchanges these with the sequence's ranks. The index is of the
-// local tokens.
+// Projects the local tokens to keys and values, and starts to exchange these, and before them the index, with the
+// sequence's ranks.
 TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& weights, const at::Tensor& hidden,
-                                                         const SequenceContext& context, bool with_index) const {
+                                                         SequenceContext& context, const HipAttention& attention,
+                                                         bool with_index) const {
   const ProfiledRange range(part::kProjections);
-  const int64_t tokens = hidden.size(0), heads = model_.num_kv_heads, head_dim = model_.head_dim;
+  const int64_t tokens = hidden.size(0), heads = model_.num_kv_heads;
+  const SequenceShard& shard = context.batch.shard;
   const auto options = hidden.options().dtype(types_.storage);
-  KeysAndValues local{.key = at::empty({heads, tokens, head_dim}, options),
-                      .value = at::empty({heads, tokens, head_dim}, options)};
-  FirstPass pass;
-  if (with_index) pass.index.query = at::empty({heads, tokens, index_dims_.size(0)}, options.dtype(types_.compute));
-  if (with_index && tokens <= memory_.query_tile)
-    pass.queries = at::empty({tokens, model_.num_query_heads, head_dim}, options);
+  FirstPass pass{
+      .keys = ExchangedKeys(context.exchange, attention.exchange_kind(), heads, model_.head_dim, shard, options),
+      .index = std::nullopt,
+      .queries = {}};
+  if (with_index) {
+    pass.index.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
+                       options.dtype(types_.compute), index_key_type(attention_, shard.num_tokens(), types_.compute));
+    if (shard.capacity() <= memory_.query_tile)  // there is one tile
+      pass.queries = at::empty({tokens, model_.num_query_heads, model_.head_dim}, options);
+  }
+  const KeysAndValues own = pass.keys.own();
   for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
-    local.key.narrow(1, tile.begin, tile.size)
+    own.key.narrow(1, tile.begin, tile.size)
         .copy_(project(key_projection(weights), input, context, tile).transpose(0, 1));
-    local.value.narrow(1, tile.begin, tile.size)
+    own.value.narrow(1, tile.begin, tile.size)
         .copy_(project(value_projection(weights), input, context, tile).transpose(0, 1));
     if (with_index) index_tile(project(query_projection(weights), input, context, tile), tile, pass);
   }
-  if (with_index)
-    pass.index.key = index_keys(local.key, index_dims_,
-                                index_key_type(attention_, context.batch.shard.num_tokens(), types_.compute));
-  const ProfiledRange exchange_range(part::kExchange);
-  pass.keys = {.key = gather_sequence(local.key, context.batch.shard, context.sequence),
-               .value = gather_sequence(local.value, context.batch.shard, context.sequence)};
+  if (with_index) {
+    pass.index->own_key().copy_(
+        index_keys(own.key, index_dims_, index_key_type(attention_, shard.num_tokens(), types_.compute)));
+    pass.index->exchange();
+  }
+  pass.keys.exchange();
   return pass;
 }
 
 // query (tile, query heads, head_dim): its index, and itself where all queries are kept.
 void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const {
   const ProfiledRange range(part::kSearch);
-  pass.index.query.narrow(1, tile.begin, tile.size)
+  pass.index->own_query()
+      .narrow(1, tile.begin, tile.size)
       .copy_(index_queries(query.to(types_.storage), model_.num_kv_heads, index_dims_, types_.compute));
   if (pass.queries.defined()) pass.queries.narrow(0, tile.begin, tile.size).copy_(query);
 }
 
 // (tile, query heads, head_dim) in the storage type.
 at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tensor& hidden,
-                                     const SequenceContext& context, Tile tile) const {
+                                     const SequenceContext& context, const QueryTile& tile) const {
   const ProfiledRange range(part::kProjections);
   at::Tensor query =
       at::empty({tile.size, model_.num_query_heads, model_.head_dim}, hidden.options().dtype(types_.storage));
@@ -163,13 +174,18 @@ at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tens
   return query;
 }
 
-BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden,
-                                    const SequenceContext& context, const HipAttention& attention,
-                                    const FirstPass& pass) const {
-  if (attention.selects()) return attention.unite(attention.pick(pass.index.query, pass.index.key));
+// The index is let go: its memory is for the tiles.
+BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
+                                    const HipAttention& attention, FirstPass& pass) const {
+  if (attention.selects()) {
+    const at::Tensor picks = attention.pick(*pass.index);
+    pass.index.reset();
+    return attention.unite(picks);
+  }
   if (!attention.selects_as_published()) return {};
-  const at::Tensor query = queries(weights, hidden, context, {.begin = 0, .size = hidden.size(0)});
-  return attention.select_as_published(query, pass.keys.key);
+  const at::Tensor query =
+      queries(weights, hidden, context, {.begin = 0, .size = hidden.size(0), .capacity = hidden.size(0), .last = true});
+  return attention.select_as_published(query, pass.keys);
 }
 
 // Output projection, residual, norm, MLP, residual: writes the layer's output over the tile of hidden.
@@ -224,18 +240,10 @@ void TransformerLayer::queries_backward(const LayerTensors& weights, LayerTensor
                     model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);
 }
 
-// The sums over ranks of the gradients of this rank's keys and values.
-KeysAndValues TransformerLayer::send_home(const KeysAndValues& d_keys, const SequenceContext& context) const {
-  const ProfiledRange range(part::kExchange);
-  return {.key = reduce_scatter_sequence(d_keys.key, context.batch.shard, context.sequence),
-          .value = reduce_scatter_sequence(d_keys.value, context.batch.shard, context.sequence)};
-}
-
-// Adds the part of keys and values to d_hidden.
+// Adds the part of keys and values to d_hidden; d_keys (kv heads, local tokens, head_dim).
 void TransformerLayer::keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                                      const KeysAndValues& d_keys, at::Tensor& d_hidden,
                                      const SequenceContext& context) const {
-  const KeysAndValues d_local = send_home(d_keys, context);
   const ProfiledRange range(part::kProjections);
   // (kv heads, local tokens, head_dim) -> (tile, kv heads, head_dim), a copy.
   const auto tile_of = [this](const at::Tensor& gradient, Tile tile) {
@@ -246,9 +254,9 @@ void TransformerLayer::keys_backward(const LayerTensors& weights, LayerTensors& 
   for (const Tile tile : tiles(0, hidden.size(0), memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
     const at::Tensor d_input = project_backward(key_projection(weights), key_projection(gradients), input,
-                                                tile_of(d_local.key, tile), context, tile) +
+                                                tile_of(d_keys.key, tile), context, tile) +
                                project_backward(value_projection(weights), value_projection(gradients), input,
-                                                tile_of(d_local.value, tile), context, tile);
+                                                tile_of(d_keys.value, tile), context, tile);
     at::Tensor d_here = d_hidden.narrow(0, tile.begin, tile.size);
     rms_norm_backward(hidden.narrow(0, tile.begin, tile.size).to(types_.compute), weights.attention_norm,
                       model_.rms_norm_epsilon, d_input, d_here, gradients.attention_norm);

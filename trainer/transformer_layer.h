@@ -1,14 +1,15 @@
 // One decoder layer on this rank's part of a sequence, forward and backward, tile by tile.
 //
-// Of the whole local sequence a layer holds x, dx, and (gathered over the sequence's ranks) k, v, dk, dv and the block
+// Of the whole local sequence a layer holds x, dx, and (exchanged over the sequence's ranks) k, v, dk, dv and the block
 // lists. Queries, attention outputs and their gradients exist for a query tile, everything else for a token tile.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 
-#include "distributed/communicator.h"
+#include "trainer/attention_exchange.h"
 #include "trainer/hip_attention.h"
 #include "trainer/kernel_ops.h"
 #include "trainer/local_batch.h"
@@ -21,7 +22,7 @@ namespace hiptrain {
 // What all layers share while one sequence is computed.
 struct SequenceContext {
   const LocalBatch& batch;
-  Communicator& sequence;
+  AttentionExchange& exchange;
   RotaryEmbedding rope;
   RunningCounts& counts;
 };
@@ -52,13 +53,10 @@ class TransformerLayer {
   struct Tile {
     int64_t begin, size;  // local tokens
   };
-  struct IndexTensors {
-    at::Tensor query, key;  // (kv heads, local tokens, index dims); undefined if nothing is searched
-  };
   // What the first pass over the local tokens makes.
   struct FirstPass {
-    KeysAndValues keys;  // of the whole sequence
-    IndexTensors index;
+    ExchangedKeys keys;                  // under way
+    std::optional<SequenceIndex> index;  // under way; none if nothing is searched
     at::Tensor queries;  // (local tokens, query heads, head_dim), if they were needed and fit into one query tile
   };
   // One of the three head projections and what follows it.
@@ -79,13 +77,14 @@ class TransformerLayer {
   at::Tensor project_backward(const HeadProjection& projection, const HeadProjection& gradient, const at::Tensor& input,
                               at::Tensor d_heads, const SequenceContext& context, Tile tile) const;
 
-  FirstPass first_pass(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                       bool with_index) const;
+  HipAttention attention(SequenceContext& context) const;
+  FirstPass first_pass(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
+                       const HipAttention& attention, bool with_index) const;
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                     Tile tile) const;
+                     const QueryTile& tile) const;
   void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
-  BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                    const HipAttention& attention, const FirstPass& pass) const;
+  BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
+                    const HipAttention& attention, FirstPass& pass) const;
 
   void after_attention(const LayerTensors& weights, at::Tensor& hidden, const at::Tensor& attention_output,
                        Tile tile) const;
@@ -94,7 +93,6 @@ class TransformerLayer {
   void queries_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                         const at::Tensor& d_query, at::Tensor& d_hidden, const SequenceContext& context,
                         Tile tile) const;
-  KeysAndValues send_home(const KeysAndValues& d_keys, const SequenceContext& context) const;
   void keys_backward(const LayerTensors& weights, LayerTensors& gradients, const at::Tensor& hidden,
                      const KeysAndValues& d_keys, at::Tensor& d_hidden, const SequenceContext& context) const;
 

@@ -253,8 +253,7 @@ class Multiplier {
     release(at_.stage);
   }
 
-  // A warp is done with a buffer.
-  __device__ void release(int stage) { arrive_as_warp(shared_.queries.empty[stage]); }
+  __device__ void release(int stage) { shared_.queries.empty[stage].arrive(); }
 
   template <class Scores>
   __device__ void exponentiate(Scores& scores) const {
@@ -332,7 +331,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     shared.item = atomicAdd(plan.next_item, 1);
     shared.keys_full.init(1);
-    shared.queries.init(kWarpgroupThreads / 32);
+    shared.queries.init(kWarpgroupThreads);
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
@@ -410,7 +409,7 @@ template <int kHeadDim>
 void launch(const SparseAttentionBackwardParams& params, const BackwardRow* rows, const Plan& plan, Stream stream) {
   const SparseAttentionParams& forward = params.forward;
   const int64_t num_tokens = forward.geometry.num_tokens, stride = forward.key_head_stride;
-  const int64_t token_stride = int64_t{forward.num_query_heads} * kHeadDim;
+  const int64_t token_stride = int64_t{forward.token_heads} * kHeadDim;
   const auto queries = [&](const void* base) {
     return tensor_map(base, kHeadDim, forward.num_queries, forward.num_query_heads, token_stride, kHeadDim);
   };

@@ -176,7 +176,7 @@ class Multiplier {
   }
 
   __device__ int64_t element(int64_t token, int head) const {
-    return (token * params_.forward.num_query_heads + head) * kHeadDim;
+    return (token * params_.forward.token_heads + head) * kHeadDim;
   }
 
   // scores become the gradients of the scores.
@@ -195,7 +195,7 @@ class Multiplier {
       if (!view.sees(lane_.row(AccumulatorLane::half(i)), lane_.column(i))) scores(i) = 0;
   }
 
-  __device__ void release(int stage) { arrive_as_warp(shared_.blocks.empty[stage]); }
+  __device__ void release(int stage) { shared_.blocks.empty[stage].arrive(); }
 
   template <class Gradient>
   __device__ void store(int64_t tile, int head, const Gradient& d_query) const {
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
-    shared.blocks.init(kPairHeads * kWarpgroupThreads / 32);
+    shared.blocks.init(kPairHeads * kWarpgroupThreads);
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();

@@ -250,7 +250,7 @@ class Multiplier {
       rows.rescale_output(output);
       round_to_operand(scores, weights);
     }
-    arrive_as_warp(shared_.query_empty);
+    shared_.query_empty.arrive();
     shared_.values.wait_full(values_at_);
     start_product<true>(value_product, weights, values(values_at_.stage), output);
     rows.finish();
@@ -283,9 +283,8 @@ class Multiplier {
     }
   }
 
-  // A warp is done with a buffer.
   __device__ static void release(RingBarriers<kStages>& ring, RingPosition<kStages>& at) {
-    arrive_as_warp(ring.empty[at.stage]);
+    ring.empty[at.stage].arrive();
     at.advance();
   }
 
@@ -297,7 +296,7 @@ class Multiplier {
     for (int half = 0; half < 2; ++half) {
       const int64_t token = item.tile * kQueryTile + lane_.row(half);
       if (token >= params_.num_queries) continue;
-      const int64_t row = token * params_.num_query_heads + head;
+      const int64_t row = token * params_.token_heads + head;
       const bool empty = rows.sum[half] == 0;  // no key, or only scores of -infinity
       const float inverse = empty ? 0.0f : 1 / rows.sum[half];
       if (threadIdx.x % 4 == 0)
@@ -324,7 +323,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
-    constexpr int kReaders = kPairHeads * kWarpgroupThreads / 32;
+    constexpr int kReaders = kPairHeads * kWarpgroupThreads;
     shared.query_full.init(1);
     shared.query_empty.init(kReaders);
     shared.keys.init(kReaders);
@@ -345,9 +344,9 @@ __global__ void __launch_bounds__(kPairThreads, 1)
 template <int kHeadDim>
 void launch(const SparseAttentionParams& params, Stream stream) {
   const AttentionGeometry& geometry = params.geometry;
-  const int64_t head_dim = kHeadDim, query_heads = params.num_query_heads;
+  const int64_t head_dim = kHeadDim, token_elements = params.token_heads * head_dim;
   const Maps maps{
-      tensor_map(params.query, head_dim, params.num_queries, query_heads, query_heads * head_dim, head_dim),
+      tensor_map(params.query, head_dim, params.num_queries, params.num_query_heads, token_elements, head_dim),
       tensor_map(params.key, head_dim, geometry.num_tokens, params.num_kv_heads, head_dim, params.key_head_stride),
       tensor_map(params.value, head_dim, geometry.num_tokens, params.num_kv_heads, head_dim, params.key_head_stride)};
   const QueryItems items(params);

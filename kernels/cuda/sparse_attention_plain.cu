@@ -80,7 +80,7 @@ struct View {
 
   __device__ int group_size() const { return params.num_query_heads / params.num_kv_heads; }
   __device__ int64_t query_row(int64_t token, int head) const {
-    return (token * params.num_query_heads + head) * params.head_dim;
+    return (token * params.token_heads + head) * params.head_dim;
   }
   __device__ const Element* key_row(const void* tensor, int kv_head, int64_t token) const {
     return static_cast<const Element*>(tensor) + kv_head * params.key_head_stride + token * params.head_dim;
@@ -137,7 +137,7 @@ __device__ void forward_row(const SparseAttentionParams& params, int64_t tile, i
   });
   const bool empty = sum == 0;  // no key, or only scores of -infinity
   output.store(empty ? 0.0f : 1 / sum, static_cast<Element*>(params.output) + view.query_row(token, head), head_dim);
-  if (lane() == 0) params.log_sum_exp[token * params.num_query_heads + head] = empty ? -INFINITY : maximum + logf(sum);
+  if (lane() == 0) params.log_sum_exp[token * params.token_heads + head] = empty ? -INFINITY : maximum + logf(sum);
 }
 
 template <class Element>
@@ -206,7 +206,7 @@ struct KeyGradient {
     const View<Element> view{forward};
     const auto* query = static_cast<const Element*>(forward.query) + view.query_row(tile * kQueryTile, head);
     const auto* d_output = static_cast<const Element*>(params.d_output) + view.query_row(tile * kQueryTile, head);
-    const int64_t stride = int64_t{forward.num_query_heads} * forward.head_dim;
+    const int64_t stride = int64_t{forward.token_heads} * forward.head_dim;
     const int row = begin + lane(), count = min(end - begin, 32);
     float weight = 0, d_score = 0;
     if (row < end) {
@@ -266,7 +266,7 @@ __global__ void __launch_bounds__(kThreads)
         prepared.delta += widen(static_cast<const Element*>(forward.output)[element + i]) *
                           widen(static_cast<const Element*>(params.d_output)[element + i]);
       prepared.delta = sum_over_lanes(prepared.delta);
-      const float log_sum_exp = forward.log_sum_exp[token * forward.num_query_heads + head];
+      const float log_sum_exp = forward.log_sum_exp[token * forward.token_heads + head];
       if (log_sum_exp != -INFINITY) prepared.log_sum_exp_log2 = log_sum_exp * 1.4426950408889634f;
     }
     if (lane() == 0) rows[(int64_t{head} * gridDim.x + blockIdx.x) * kQueryTile + row] = prepared;

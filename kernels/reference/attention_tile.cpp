@@ -24,7 +24,7 @@ void check_list(const QueryTile& tile) {
 template <class Copy>
 void for_each_token(const SparseAttentionParams& params, const QueryTile& tile, const Copy& copy) {
   const int64_t row_elements = int64_t{group_size(params)} * params.head_dim;
-  const int64_t token_elements = int64_t{params.num_query_heads} * params.head_dim;
+  const int64_t token_elements = int64_t{params.token_heads} * params.head_dim;
   for (int64_t token = 0; token < tile.num_tokens; ++token)
     copy(tile.element_offset + token * token_elements, token * row_elements, row_elements);
 }
@@ -39,7 +39,7 @@ QueryTile query_tile(const SparseAttentionParams& params, int64_t index, int kv_
   const int64_t end = std::min(tile.ranges.end, params.query_begin + params.num_queries);
   tile.num_tokens = static_cast<int>(end - tile.ranges.begin);
   tile.num_rows = tile.num_tokens * group_size(params);
-  tile.row_offset = index * kQueryTile * params.num_query_heads + int64_t{kv_head} * group_size(params);
+  tile.row_offset = index * kQueryTile * params.token_heads + int64_t{kv_head} * group_size(params);
   tile.element_offset = tile.row_offset * params.head_dim;
   if (params.list_offsets) {
     const int64_t* offsets = params.list_offsets + kv_head * params.list_offsets_stride + index;

@@ -107,7 +107,7 @@ class TileBackward {
   void load_row_sums(int row) {
     const int heads = group_size(params_);
     const float log_sum_exp =
-        params_.log_sum_exp[tile_.row_offset + int64_t{row / heads} * params_.num_query_heads + row % heads];
+        params_.log_sum_exp[tile_.row_offset + int64_t{row / heads} * params_.token_heads + row % heads];
     // An empty row's probabilities are 0: exp(s - infinity).
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
     scratch_.log_sum_exp.data()[row] = log_sum_exp == -kInfinity ? kInfinity : log_sum_exp;

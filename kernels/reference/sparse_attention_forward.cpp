@@ -104,7 +104,7 @@ class TileForward {
     const float sum = scratch_.sum.data()[row];
     const bool empty = sum == 0;  // no key, or only scores of -infinity
     const int heads = group_size(params_);
-    const int64_t row_in_memory = tile_.row_offset + int64_t{row / heads} * params_.num_query_heads + row % heads;
+    const int64_t row_in_memory = tile_.row_offset + int64_t{row / heads} * params_.token_heads + row % heads;
     params_.log_sum_exp[row_in_memory] = empty ? -kInfinity : scratch_.maximum.data()[row] + std::log(sum);
     for (int i = 0; i < params_.head_dim; ++i) output[i] = empty ? 0.0f : output[i] / sum;
   }

@@ -169,6 +169,7 @@ void bench(const Options& options, int64_t tokens) {
                     options.query_heads,
                     options.kv_heads,
                     options.head_dim,
+                    options.query_heads,
                     1 / std::sqrt(static_cast<float>(options.head_dim))};
   params.d_output = d_output.data();
   params.d_query = d_query.data();

@@ -106,6 +106,30 @@ class EveryPacking : public BatchStreamTest, public ::testing::WithParamInterfac
   Documents documents_;
 };
 
+// What ranks read of their own shards is the whole sequence.
+TEST_P(EveryPacking, PartsAreCutFromTheSequence) {
+  const BatchStream stream = open(documents_, options());
+  const int64_t length = GetParam().sequence_length;
+  for (int64_t sequence = 0; sequence < std::min<int64_t>(stream.sequences_per_epoch(), 20); ++sequence) {
+    const TokenBatch whole = stream.at(sequence);
+    int64_t num_targets = 0;
+    for (int64_t begin = 0; begin < length;) {
+      const int64_t end = std::min(length, begin + 1 + begin / 2);  // parts of all sizes
+      const TokenBatch part = stream.at(sequence, begin, end);
+      const auto cut = [&](const auto& values) { return std::vector(values.begin() + begin, values.begin() + end); };
+      EXPECT_EQ(part.tokens, cut(whole.tokens));
+      EXPECT_EQ(part.targets, cut(whole.targets));
+      EXPECT_EQ(part.positions, cut(whole.positions));
+      EXPECT_EQ(part.document_starts, whole.document_starts);
+      num_targets += part.num_targets;
+      begin = end;
+    }
+    EXPECT_EQ(num_targets, whole.num_targets);
+    EXPECT_TRUE(stream.at(sequence, length, length).tokens.empty());
+  }
+  EXPECT_THROW(stream.at(0, 1, length + 1), std::logic_error);
+}
+
 TEST_P(EveryPacking, EveryTokenOnceAnEpochSaveTheReportedOnes) {
   const BatchStream stream = open(documents_, options());
   const int64_t total = std::accumulate(lengths_.begin(), lengths_.end(), int64_t{0});

@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "tests/support/mpi_test.h"
@@ -35,6 +37,29 @@ TEST(ProcessGrid, RanksOfASequenceAreNeighbours) {
     }
     EXPECT_EQ(world_ranks_of(grid.sequence(), rank), neighbours);
     EXPECT_EQ(world_ranks_of(grid.data(), rank), peers);
+  }
+}
+
+TEST(ProcessGrid, StepsBoundTheTimeoutOnceTheirLengthIsKnown) {
+  using namespace std::chrono_literals;
+  const ProcessGrid grid(test_runtime().world(600s), 1);
+  {
+    const StepTimeout first(grid);
+    EXPECT_EQ(grid.timeout(), 600s);
+    std::this_thread::sleep_for(20ms);
+  }
+  EXPECT_EQ(grid.timeout(), 600s);
+  {
+    const StepTimeout second(grid);
+    EXPECT_GE(grid.timeout(), kRankFailureTimeout + 20ms);
+    EXPECT_LT(grid.timeout(), 600s);
+    EXPECT_EQ(grid.data().timeout(), grid.timeout());
+    EXPECT_EQ(grid.sequence().timeout(), grid.timeout());
+  }
+  const ProcessGrid strict(test_runtime().world(5s), 1);
+  for (int i = 0; i < 2; ++i) {
+    const StepTimeout step(strict);
+    EXPECT_EQ(strict.timeout(), 5s);
   }
 }
 

@@ -1,15 +1,19 @@
 # Tests of distributed/.
-foreach(name communicator_test process_grid_test sequence_shard_test)
+hiptrain_add_test(sequence_shard_test SOURCES distributed/sequence_shard_test.cpp LIBS hiptrain_distributed)
+foreach(name communicator_test process_grid_test sequence_rows_test)
   hiptrain_add_mpi_test(${name} RANKS 1 2 3 4 SOURCES distributed/${name}.cpp LIBS hiptrain_distributed)
 endforeach()
 
-add_executable(missing_rank distributed/missing_rank.cpp)
-target_link_libraries(missing_rank PRIVATE hiptrain_warnings hiptrain_distributed)
-set_target_properties(missing_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-add_test(NAME missing_rank_test
-  COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/distributed/missing_rank_test.sh
-          ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:missing_rank>)
-set_tests_properties(missing_rank_test PROPERTIES TIMEOUT 60)
+# Ranks that stay away, and ranks that are stopped: programs that must end in a message and exit code 6.
+foreach(name missing_rank stopped_rank)
+  add_executable(${name} distributed/${name}.cpp)
+  target_link_libraries(${name} PRIVATE hiptrain_warnings hiptrain_distributed)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name}_test
+    COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/distributed/${name}_test.sh
+            ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:${name}>)
+  set_tests_properties(${name}_test PROPERTIES TIMEOUT 60)
+endforeach()
 
 # A process that another MPI's launcher started must say so.
 add_test(NAME foreign_launcher_test COMMAND process_grid_test)

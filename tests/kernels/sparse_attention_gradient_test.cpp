@@ -251,6 +251,26 @@ TEST_P(SparseAttentionGradientOnBackend, CallsOverPartsAgree) {
   }
 }
 
+TEST_P(SparseAttentionGradientOnBackend, CallsOverHeadsGiveTheSameBits) {
+  for (const auto& [head_dim, element] :
+       {std::pair{24, kernels::ElementType::kFloat32}, std::pair{64, kernels::ElementType::kBfloat16}}) {
+    const AttentionShape shape{.num_tokens = 500,
+                               .group_size = 3,
+                               .num_kv_heads = 4,
+                               .head_dim = head_dim,
+                               .key_padding = 5,
+                               .element = element};
+    AttentionCase whole(shape, 42, GetParam()), parts(shape, 42, GetParam());
+    whole.forward();
+    whole.backward();
+    for (const AttentionCase::HeadRange heads : {AttentionCase::HeadRange{1, 2}, {0, 1}, {3, 1}}) {
+      parts.forward(heads);
+      parts.backward(heads);
+    }
+    expect_same_gradients(whole, parts);
+  }
+}
+
 TEST_P(SparseAttentionGradientOnBackend, AddsToKeyGradients) {
   const AttentionShape shape{.num_tokens = 200, .head_dim = 8, .num_picks = 0};
   AttentionCase fresh(shape, 38, GetParam()), added(shape, 38, GetParam());

@@ -213,6 +213,23 @@ TEST_P(SparseAttentionOnBackend, CallsOverPartsGiveTheSameBits) {
   expect_same_rows(whole, parts, shape.num_tokens);
 }
 
+TEST_P(SparseAttentionOnBackend, CallsOverHeadsGiveTheSameBits) {
+  for (const auto& [head_dim, element] :
+       {std::pair{24, ElementType::kFloat32}, std::pair{64, ElementType::kBfloat16}}) {
+    const AttentionShape shape{.num_tokens = 500,
+                               .group_size = 3,
+                               .num_kv_heads = 4,
+                               .head_dim = head_dim,
+                               .key_padding = 5,
+                               .element = element};
+    AttentionCase whole(shape, 27, GetParam()), parts(shape, 27, GetParam());
+    whole.forward();
+    parts.poison();
+    for (const AttentionCase::HeadRange heads : {AttentionCase::HeadRange{1, 2}, {0, 1}, {3, 1}}) parts.forward(heads);
+    expect_same_rows(whole, parts, shape.num_tokens);
+  }
+}
+
 TEST(SparseAttention, ThreadsGiveTheSameBits) {
   const AttentionShape shape{.num_tokens = 700, .head_dim = 40};
   AttentionCase one(shape, 20);

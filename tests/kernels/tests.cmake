@@ -40,8 +40,3 @@ target_link_libraries(attention_bench PRIVATE hiptrain_warnings hiptrain_kernels
 set_target_properties(attention_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
   CUDA_ARCHITECTURES 90a)
 hiptrain_add_test(stochastic_rounding_test SOURCES kernels/stochastic_rounding_test.cpp LIBS hiptrain_kernels)
-# GB/s of the pointwise kernels on a GPU: built, run by hand.
-add_executable(pointwise_bench EXCLUDE_FROM_ALL bench/pointwise_bench.cpp)
-target_link_libraries(pointwise_bench PRIVATE hiptrain_warnings hiptrain_kernels CUDA::cudart_static)
-target_include_directories(pointwise_bench PRIVATE ${PROJECT_SOURCE_DIR})
-set_target_properties(pointwise_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

@@ -164,44 +164,48 @@ int64_t AttentionCase::query_row(int64_t token, int head) const {
   return (token * shape.num_query_heads() + head) * shape.head_dim;
 }
 
-kernels::SparseAttentionParams AttentionCase::forward_params(KernelCall& call, int64_t query_begin,
-                                                             int64_t num_queries) {
-  const int64_t row = query_begin * shape.num_query_heads();
-  const int64_t bytes = row * shape.head_dim * kernels::element_bytes(shape.element);
+kernels::SparseAttentionParams AttentionCase::forward_params(KernelCall& call, int64_t query_begin, int64_t num_queries,
+                                                             HeadRange kv_heads) {
+  const int64_t stride = kernels::num_tiles(shape.num_tokens) + 1;
+  const int64_t row = query_begin * shape.num_query_heads() + kv_heads.begin * shape.group_size;
+  const int64_t bytes = kernels::element_bytes(shape.element), row_bytes = row * shape.head_dim * bytes;
+  const int64_t key_bytes = key_row(kv_heads.begin, 0) * bytes;
   kernels::AttentionGeometry device_geometry = geometry();
   device_geometry.document_starts = call.in(shape.document_starts);
-  return {.query = static_cast<const char*>(query.in(call)) + bytes,
-          .key = key.in(call),
-          .value = value.in(call),
-          .key_head_stride = shape.key_head_stride(),
-          .output = static_cast<char*>(output.in_out(call)) + bytes,
-          .log_sum_exp = call.in_out(lse) + row,
-          .list_offsets = shape.num_picks ? call.in(offsets) + query_begin / kQueryTile : nullptr,
-          .list_offsets_stride = kernels::num_tiles(shape.num_tokens) + 1,
-          .list_entries = call.in(entries),
-          .geometry = device_geometry,
-          .query_begin = query_begin,
-          .num_queries = num_queries,
-          .element = shape.element,
-          .num_query_heads = shape.num_query_heads(),
-          .num_kv_heads = shape.num_kv_heads,
-          .head_dim = shape.head_dim,
-          .scale = scale()};
+  return {
+      .query = static_cast<const char*>(query.in(call)) + row_bytes,
+      .key = static_cast<const char*>(key.in(call)) + key_bytes,
+      .value = static_cast<const char*>(value.in(call)) + key_bytes,
+      .key_head_stride = shape.key_head_stride(),
+      .output = static_cast<char*>(output.in_out(call)) + row_bytes,
+      .log_sum_exp = call.in_out(lse) + row,
+      .list_offsets = shape.num_picks ? call.in(offsets) + kv_heads.begin * stride + query_begin / kQueryTile : nullptr,
+      .list_offsets_stride = stride,
+      .list_entries = call.in(entries),
+      .geometry = device_geometry,
+      .query_begin = query_begin,
+      .num_queries = num_queries,
+      .element = shape.element,
+      .num_query_heads = kv_heads.count * shape.group_size,
+      .num_kv_heads = kv_heads.count,
+      .head_dim = shape.head_dim,
+      .token_heads = shape.num_query_heads(),
+      .scale = scale()};
 }
 
-void AttentionCase::forward(int64_t query_begin, int64_t num_queries) {
+void AttentionCase::forward(int64_t query_begin, int64_t num_queries, HeadRange kv_heads) {
   KernelCall call(backend_);
-  call.run(forward_params(call, query_begin, num_queries), kernels::sparse_attention_forward_reference,
+  call.run(forward_params(call, query_begin, num_queries, kv_heads), kernels::sparse_attention_forward_reference,
            kernels::sparse_attention_forward_cuda);
 }
 
-void AttentionCase::invert_lists(int64_t query_begin, int64_t num_queries) {
+void AttentionCase::invert_lists(int64_t query_begin, int64_t num_queries, HeadRange kv_heads) {
   const int64_t first = query_begin / kQueryTile, end = first + kernels::num_tiles(num_queries);
   const int64_t stride = kernels::num_tiles(shape.num_tokens) + 1;
   const int64_t num_blocks = (shape.num_tokens + shape.block_size - 1) / shape.block_size;
   inverted_offsets_.clear();
   inverted_entries_.clear();
-  for (int head = 0; head < shape.num_kv_heads; ++head) {
+  for (int head = kv_heads.begin; head < kv_heads.begin + kv_heads.count; ++head) {
     std::vector<std::vector<uint32_t>> tiles(num_blocks);
     for (int64_t tile = first; tile < end; ++tile)
       for (int64_t i = offsets[head * stride + tile]; i < offsets[head * stride + tile + 1]; ++i)
@@ -215,16 +219,17 @@ void AttentionCase::invert_lists(int64_t query_begin, int64_t num_queries) {
   }
 }
 
-void AttentionCase::backward(int64_t query_begin, int64_t num_queries) {
-  const int64_t bytes = query_begin * shape.num_query_heads() * shape.head_dim * kernels::element_bytes(shape.element);
+void AttentionCase::backward(int64_t query_begin, int64_t num_queries, HeadRange kv_heads) {
+  const int64_t row = query_begin * shape.num_query_heads() + kv_heads.begin * shape.group_size;
+  const int64_t bytes = row * shape.head_dim * kernels::element_bytes(shape.element);
   KernelCall call(backend_);
-  kernels::SparseAttentionBackwardParams params{.forward = forward_params(call, query_begin, num_queries),
+  kernels::SparseAttentionBackwardParams params{.forward = forward_params(call, query_begin, num_queries, kv_heads),
                                                 .d_output = static_cast<const char*>(d_output.in(call)) + bytes,
                                                 .d_query = static_cast<char*>(d_query.in_out(call)) + bytes,
-                                                .d_key = call.in_out(d_key),
-                                                .d_value = call.in_out(d_value)};
+                                                .d_key = call.in_out(d_key) + key_row(kv_heads.begin, 0),
+                                                .d_value = call.in_out(d_value) + key_row(kv_heads.begin, 0)};
   if (backend_ == Backend::kCuda && shape.num_picks) {
-    invert_lists(query_begin, num_queries);
+    invert_lists(query_begin, num_queries, kv_heads);
     params.inverted_offsets = call.in(inverted_offsets_);
     params.inverted_entries = call.in(inverted_entries_);
     params.num_entries = static_cast<int64_t>(inverted_entries_.size());

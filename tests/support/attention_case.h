@@ -50,9 +50,15 @@ struct AttentionCase {
 
   // Over all queries, or over [query_begin, query_begin + num_queries).
   void forward() { forward(0, shape.num_tokens); }
-  void forward(int64_t query_begin, int64_t num_queries);
+  void forward(int64_t query_begin, int64_t num_queries) { forward(query_begin, num_queries, all_heads()); }
   void backward() { backward(0, shape.num_tokens); }
-  void backward(int64_t query_begin, int64_t num_queries);
+  void backward(int64_t query_begin, int64_t num_queries) { backward(query_begin, num_queries, all_heads()); }
+  // Over all queries, of some KV heads and their query heads.
+  struct HeadRange {
+    int begin, count;
+  };
+  void forward(HeadRange kv_heads) { forward(0, shape.num_tokens, kv_heads); }
+  void backward(HeadRange kv_heads) { backward(0, shape.num_tokens, kv_heads); }
 
   // What kernels write is NaN, what they add to is 0.
   void poison();
@@ -78,8 +84,12 @@ struct AttentionCase {
   std::vector<uint32_t> entries;
 
  private:
-  kernels::SparseAttentionParams forward_params(KernelCall& call, int64_t query_begin, int64_t num_queries);
-  void invert_lists(int64_t query_begin, int64_t num_queries);
+  HeadRange all_heads() const { return {0, shape.num_kv_heads}; }
+  void forward(int64_t query_begin, int64_t num_queries, HeadRange kv_heads);
+  void backward(int64_t query_begin, int64_t num_queries, HeadRange kv_heads);
+  kernels::SparseAttentionParams forward_params(KernelCall& call, int64_t query_begin, int64_t num_queries,
+                                                HeadRange kv_heads);
+  void invert_lists(int64_t query_begin, int64_t num_queries, HeadRange kv_heads);
 
   Backend backend_;
   std::vector<int64_t> inverted_offsets_;  // (kv heads, blocks + 1)

@@ -136,6 +136,26 @@ def test_cuda_equals_the_reference(name, tmp_path):
         assert (found[tensor].double() - values.double()).abs().max() < tolerance, tensor
 
 
+@needs_gpu
+@pytest.mark.parametrize("settings", [{"type": "dense"}, {"type": "dense", "deterministic": "true"},
+                                      {"selection": "published", "blocks": 4, "query_stride": 4}],
+                         ids=["dense", "dense by our kernels", "published"])
+@pytest.mark.parametrize("type", [torch.float32, torch.bfloat16])
+def test_cuda_equals_the_reference_without_picks(settings, type, tmp_path):
+    shape = Shape(tokens=1100, dim=64, type=type)
+    generator = torch.Generator().manual_seed(4)
+    tensors = {name: torch.randn(shape.tokens, heads, shape.dim, generator=generator).to(type)
+               for name, heads in (("q", 4), ("k", 2), ("v", 2), ("do", 4))}
+    expected = run(tmp_path, tensors, {**shape.settings(), **settings})
+    found = run(tmp_path, tensors, {**shape.settings(), **settings}, backend="cuda")
+    for tensor, values in expected.items():
+        if not values.is_floating_point():
+            assert torch.equal(found[tensor], values), tensor
+            continue
+        tolerance = (2e-2 if type == torch.bfloat16 else 2e-5) * max(1.0, values.abs().max().item())
+        assert (found[tensor].double() - values.double()).abs().max() < tolerance, tensor
+
+
 def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     message = run(tmp_path, make_input(Shape()), Shape().settings(), backend="cuda", expect=2)

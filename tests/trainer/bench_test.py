@@ -46,6 +46,7 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
         assert parts[part] > 0 and part in out
     assert figures["tokens_per_s"] == pytest.approx(3000 / figures["step_seconds"])
     assert figures["mean_list_entries"] > 0
+    assert figures["wait_seconds"] == {} and figures["exposed_communication_seconds"] == 0
     assert figures["mfu"] == pytest.approx(
         figures["tokens_per_s"] * figures["flops_per_token"] / figures["matmul_flops"])
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
@@ -53,6 +54,47 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
     assert step["name"] == "step" and step["dur"] == pytest.approx(1e6 * figures["step_seconds"])
     assert all(step["ts"] <= event["ts"] and event["ts"] + event["dur"] <= step["ts"] + step["dur"] + 1
                for event in events)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_communication(ranks, tmp_path):
+    result = subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), str(PROGRAM),
+         "bench", "communication", "--size", "3KB", "3MB", "--repeats", "2", "--set", "device=cpu", "--json",
+         str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["ranks"] == ranks and figures["groups"] == 1
+    names = ["all-gather", "reduce-scatter", "all-to-all", "all-reduce", "copy on the device"]
+    assert [(line["name"], line["bytes"]) for line in figures["results"]] == [
+        (name, size) for size in (3 << 10, 3 << 20) for name in names]
+    for line in figures["results"]:
+        share = {"copy on the device": 1, "all-reduce": 2 * (ranks - 1) / ranks}.get(line["name"], (ranks - 1) / ranks)
+        assert line["seconds"] > 0
+        assert line["link_bytes_per_s"] == pytest.approx(share * line["bytes"] / line["seconds"])
+        assert line["name"] in result.stdout
+
+
+@pytest.mark.parametrize("exchange", ["allgather", "alltoall"])
+def test_waits_for_other_ranks_are_parts_of_the_step(exchange, small_model, tmp_path):
+    result = subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", str(PROGRAM), "bench",
+         "train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "1", "--json",
+         str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200",
+         "--set", f"parallel.exchange={exchange}"],
+        capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    waits = {name: seconds for name, seconds in figures["wait_seconds"].items() if seconds > 0}
+    names = {"weights", "gradients", "index and picks", "keys and values", "gradients of keys"}
+    if exchange == "alltoall":
+        names.add("queries and outputs")
+    assert waits.keys() == {f"waiting for {name}" for name in names}
+    for name, seconds in waits.items():
+        assert figures["part_seconds"][name] == pytest.approx(seconds, rel=0.05, abs=1e-4)
+        assert name in result.stdout
+    assert figures["exposed_communication_seconds"] == pytest.approx(sum(waits.values()))
+    assert f"{1e3 * sum(waits.values()):.1f} ms" in result.stdout
 
 
 def test_shipped_shapes_are_the_models():
@@ -85,6 +127,34 @@ def test_attention(tmp_path):
         names = [entry["name"] for entry in length["measurements"]]
         assert "own search: picks" in names and "dense cuDNN: backward" in names
         assert all(entry["seconds"] > 0 for entry in length["measurements"])
+
+
+def test_kernels(tmp_path):
+    out = bench("kernels", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json"))
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    entries = figures["measurements"]
+    assert entries[0]["kernel"] == "copy" and entries[0]["of_copy"] == 1
+    for entry in entries:
+        assert entry["bytes_per_s"] == pytest.approx(entry["bytes"] / entry["seconds"])
+        assert entry["of_copy"] == pytest.approx(entry["bytes_per_s"] / entries[0]["bytes_per_s"])
+        assert entry["kernel"] in out and entry["shape"] in out
+    assert {entry["kernel"] for entry in entries} == {
+        "copy", "RMSNorm", "RMSNorm, residual added", "RMSNorm backward", "RMSNorm backward, added", "RoPE", "SwiGLU",
+        "SwiGLU backward", "embedding", "embedding backward", "cross entropy, loss only", "cross entropy", "AdamW",
+        "sum of squares", "index", "sliding union", "inversion of lists"}
+    assert sum(entry["kernel"] == "AdamW" for entry in entries) == 4
+    assert 0 < figures["loss"]["products_seconds"] and 0 < figures["loss"]["seconds"]
+    # 256 rows of 256: input and output, 2 bytes an element; and the lists' length, drawn as a trained model's.
+    assert next(entry for entry in entries if entry["kernel"] == "RMSNorm")["bytes"] == 2 * 2 * 256 * 256
+    length = next(entry for entry in entries if entry["kernel"] == "sliding union")["shape"].split()[-4]
+    assert 10 < int(length) < 34
+
+
+def test_kernels_of_one_group(tmp_path):
+    bench("kernels", "rope", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json"))
+    entries = json.loads((tmp_path / "figures.json").read_text())["measurements"]
+    assert {entry["kernel"] for entry in entries} == {"copy", "RoPE"}
+    assert "'ropes' is no group of kernels; valid: norm, rope" in bench("kernels", "ropes", expect=2)
 
 
 def test_wrong_shapes_are_refused():

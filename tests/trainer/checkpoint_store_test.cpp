@@ -2,13 +2,14 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 
 #include "distributed/mpi_runtime.h"
 #include "tests/support/mpi_test.h"
+#include "tests/support/shared_folder.h"
 #include "trainer/checkpoint_store.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
@@ -32,23 +33,12 @@ ModelConfig small_model() {
   return model;
 }
 
-// A folder of all ranks, removed at the end.
 class CheckpointStoreTest : public testing::Test {
  protected:
   void SetUp() override {
     world_ = test_world();
-    at::Tensor name = at::zeros({64}, at::kByte);
-    if (world_->rank() == 0) {
-      char pattern[] = "/tmp/hiptrain_checkpoint_XXXXXX";
-      ASSERT_NE(mkdtemp(pattern), nullptr);
-      std::copy(pattern, pattern + sizeof(pattern), name.mutable_data_ptr<uint8_t>());
-    }
-    world_->broadcast(name, 0);
-    folder_ = reinterpret_cast<const char*>(name.const_data_ptr<uint8_t>());
-  }
-  void TearDown() override {
-    world_->barrier();
-    if (world_->rank() == 0) fs::remove_all(folder_);
+    shared_folder_.emplace(*world_);
+    folder_ = shared_folder_->path();
   }
   // Lets rank 0 change files while the others wait.
   template <typename Work>
@@ -58,7 +48,7 @@ class CheckpointStoreTest : public testing::Test {
     world_->barrier();
   }
   fs::path save(int64_t step, uint64_t seed, int64_t keep = 0) {
-    ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+    ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
     fill(parameters, seed);
     CheckpointStore store(folder_, keep, *world_);
     return store.save(parameters, state(step), "some/model", "seed: 1\n");
@@ -79,11 +69,12 @@ class CheckpointStoreTest : public testing::Test {
   }
 
   std::unique_ptr<Communicator> world_;
+  std::optional<SharedFolder> shared_folder_;
   fs::path folder_;
 };
 
 void expect_equal_to_seed(const ShardedParameters& found, Communicator& group, uint64_t seed) {
-  ShardedParameters expected(ParameterLayout(small_model()), group, false, true, at::kCPU);
+  ShardedParameters expected(ParameterLayout(small_model()), group, ParameterStorage{}, at::kCPU);
   load_random(expected, small_model(), seed);
   for (size_t unit = 0; unit < found.shards().size(); ++unit) {
     const at::Tensor& master = expected.shards()[unit].master;
@@ -97,7 +88,7 @@ TEST_F(CheckpointStoreTest, LoadsOnAnyNumberOfRanks) {
   const fs::path saved = save(12, 9);
   for (int ranks = 1; ranks <= world_->size(); ++ranks) {
     std::unique_ptr<Communicator> group = world_->split(world_->rank() < ranks ? 0 : 1, world_->rank());
-    ShardedParameters parameters(ParameterLayout(small_model()), *group, false, true, at::kCPU);
+    ShardedParameters parameters(ParameterLayout(small_model()), *group, ParameterStorage{}, at::kCPU);
     const TrainingState found = CheckpointStore(folder_, 0, *group).load(saved, parameters);
     EXPECT_EQ(found.step, 12);
     EXPECT_EQ(found.optimizer_steps, 11);
@@ -112,11 +103,11 @@ TEST_F(CheckpointStoreTest, LoadsOnAnyNumberOfRanks) {
 TEST_F(CheckpointStoreTest, DevicesReadEachOthers) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
   const at::Device gpu = choose_device("cuda", test_runtime());
-  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, gpu);
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, gpu);
   CheckpointStore store(folder_, 0, *world_);
   store.load(save(3, 8), parameters);
   const fs::path of_gpu = store.save(parameters, state(4), "some/model", "seed: 1\n");
-  ShardedParameters on_cpu(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+  ShardedParameters on_cpu(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
   EXPECT_EQ(store.load(of_gpu, on_cpu).step, 4);
   expect_equal_to_seed(on_cpu, *world_, 8);
 }
@@ -141,7 +132,7 @@ TEST_F(CheckpointStoreTest, AnInterruptedSaveIsNotACheckpoint) {
 TEST_F(CheckpointStoreTest, SavingTheSameStepAgainReplacesIt) {
   save(5, 1);
   const fs::path saved = save(5, 2);
-  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
   CheckpointStore(folder_, 0, *world_).load(saved, parameters);
   expect_equal_to_seed(parameters, *world_, 2);
 }
@@ -168,7 +159,7 @@ TEST_F(CheckpointStoreTest, DamageIsFoundAndTheOneBeforeIsTaken) {
         damage(newest / name);
       });
       int warnings = 0;
-      ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+      ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
       const auto loaded = CheckpointStore(folder_, 0, *world_).load_newest(parameters, [&](const std::string& text) {
         EXPECT_NE(text.find("trying the checkpoint before it"), std::string::npos) << text;
         ++warnings;
@@ -185,7 +176,7 @@ TEST_F(CheckpointStoreTest, DamageIsFoundAndTheOneBeforeIsTaken) {
 }
 
 TEST_F(CheckpointStoreTest, NothingThereIsNoError) {
-  ShardedParameters parameters(ParameterLayout(small_model()), *world_, false, true, at::kCPU);
+  ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
   EXPECT_FALSE(CheckpointStore(folder_ / "none", 0, *world_).load_newest(parameters, [](const std::string&) {}));
 }
 
@@ -193,7 +184,7 @@ TEST_F(CheckpointStoreTest, AnotherModelIsRefusedByNameAndShape) {
   const fs::path saved = save(5, 1);
   ModelConfig other = small_model();
   other.intermediate_size = 48;
-  ShardedParameters parameters(ParameterLayout(other), *world_, false, true, at::kCPU);
+  ShardedParameters parameters(ParameterLayout(other), *world_, ParameterStorage{}, at::kCPU);
   try {
     CheckpointStore(folder_, 0, *world_).load(saved, parameters);
     FAIL() << "loaded";

@@ -47,8 +47,42 @@ TEST(CommandLine, Benches) {
   EXPECT_EQ(layer.query_heads, 28);
   EXPECT_EQ(layer.kv_heads, 4);
   EXPECT_EQ(layer.dense_seconds, 0);
+  const CommandLine kernels = read({"bench", "kernels", "norm", "adamw", "--repeats", "3", "--json", "j"});
+  ASSERT_TRUE(kernels.ready) << kernels.message;
+  const auto& pass = std::get<BenchKernelsCommand>(kernels.command);
+  EXPECT_THAT(pass.groups, ElementsAre("norm", "adamw"));
+  EXPECT_EQ(pass.repeats, 3);
+  EXPECT_EQ(pass.json, "j");
+  const CommandLine communication =
+      read({"bench", "communication", "--size", "4KB", "2MB", "--repeats", "3", "--set", "device=cpu"});
+  ASSERT_TRUE(communication.ready) << communication.message;
+  EXPECT_THAT(std::get<BenchCommunicationCommand>(communication.command).bytes, ElementsAre(4096, 2 << 20));
+  EXPECT_EQ(std::get<BenchCommunicationCommand>(communication.command).repeats, 3);
+
   EXPECT_EQ(read({"bench"}).exit_code, kUserMistake);
   EXPECT_EQ(read({"bench", "train"}).exit_code, kUserMistake);
+}
+
+TEST(CommandLine, Plan) {
+  const CommandLine line = read({"plan", "run.yaml", "--gpus", "16", "--nodes", "2", "--gpu-memory", "80GB",
+                                 "--host-memory", "2 GiB", "--max-tokens", "--node-link", "2.5e10", "--rates", "r"});
+  ASSERT_TRUE(line.ready) << line.message;
+  const auto& command = std::get<PlanCommand>(line.command);
+  EXPECT_THAT(command.configs, ElementsAre("run.yaml"));
+  EXPECT_EQ(command.gpus, 16);
+  EXPECT_EQ(command.nodes, 2);
+  EXPECT_EQ(command.gpu_memory, 80'000'000'000);
+  EXPECT_EQ(command.host_memory, int64_t{2} << 30);
+  EXPECT_TRUE(command.max_tokens);
+  EXPECT_EQ(command.node_link, 2.5e10);
+  EXPECT_EQ(command.link, 0);
+  EXPECT_EQ(command.rates, "r");
+  EXPECT_EQ(read({"plan", "--tokens", "1024", "--max-tokens"}).exit_code, kUserMistake);
+  EXPECT_EQ(read({"plan", "--gpus", "0"}).exit_code, kUserMistake);
+  const CommandLine rates = read({"bench", "rates", "--save-rates", "r.json", "--tokens", "4096", "8192"});
+  ASSERT_TRUE(rates.ready) << rates.message;
+  EXPECT_EQ(std::get<BenchRatesCommand>(rates.command).rates, "r.json");
+  EXPECT_THAT(std::get<BenchRatesCommand>(rates.command).tokens, ElementsAre(4096, 8192));
 }
 
 TEST(CommandLine, AnOverrideThatIsAListStaysWhole) {
@@ -101,8 +135,9 @@ TEST(CommandLine, MistakesAreOfTheUser) {
 }
 
 TEST(CommandLine, AnUnknownCommandIsNamed) {
-  EXPECT_THAT(read({"trian", "x.yaml"}).message,
-              HasSubstr("'trian' is no command; valid: train, evaluate, export, attention, bench, doctor, config"));
+  EXPECT_THAT(
+      read({"trian", "x.yaml"}).message,
+      HasSubstr("'trian' is no command; valid: train, evaluate, export, attention, bench, plan, doctor, config"));
   EXPECT_THAT(read({"train"}).message, ::testing::Not(HasSubstr("is no command")));
 }
 

@@ -95,6 +95,7 @@ attention:
   blocks: 20
   query_stride: 4
   scale: 0.125
+  deterministic: true
   layers:
     - {layers: "0-3, 7", type: hip}
     - {layers: [2, 3], window: 2048}
@@ -109,20 +110,31 @@ optimizer:
   lr_scheduler_type: linear
   warmup_steps: 7
   min_lr_ratio: 0
-  state: bfloat16
+  state_dtype: bfloat16
 train:
   max_steps: 100
   num_epochs: 0.5
   gradient_accumulation_steps: 3
   max_skipped_steps: 5
+  on_signal: abandon_step
 parallel:
   sequence: 4
+  exchange: allgather
+  exchange_heads: 3
   timeout_seconds: 30
 memory:
+  gpu: 60 GiB
+  host: 1500000
   query_tile: 128
   token_tile: 100
   loss_tile: 10
-  recompute_interval: 2
+recompute:
+  interval: 2
+offload:
+  layer_inputs: 3
+  optimizer: true
+  gradients: false
+  weights: true
 checkpoint:
   every: 50
   keep: 0
@@ -136,9 +148,11 @@ evaluation:
 TEST_F(ConfigReaderTest, EveryFieldIsRead) {
   const RunConfig config = read(kEveryField);
   for (const ConfigField& field : config_fields()) {
-    if (field.name == "attention.layers") continue;
+    if (field.name == "attention.layers" || field.name == "optimizer.master_weights") continue;
     EXPECT_NE(value_text(field, config), value_text(field, RunConfig{})) << field.name << " was not set by the test";
   }
+  // Only with the other precision.
+  EXPECT_FALSE(read(kEveryField, {"precision=bfloat16", "optimizer.master_weights=false"}).optimizer.master_weights);
   EXPECT_EQ(config.output_dir, "runs/a b: #1");
   EXPECT_EQ(config.seed, 18446744073709551615u);
   EXPECT_THAT(config.data.path, ElementsAre("tokens/a", "null", "quote\"d \\ back"));
@@ -148,6 +162,32 @@ TEST_F(ConfigReaderTest, EveryFieldIsRead) {
   EXPECT_EQ(config.optimizer.learning_rate, 1e-4);
   EXPECT_EQ(config.train.num_epochs, 0.5);
   EXPECT_THAT(config.evaluation.path, ElementsAre("held/out"));
+  EXPECT_EQ(config.memory.gpu, int64_t{60} << 30);
+  EXPECT_EQ(config.memory.host, 1500000);
+  EXPECT_EQ(config.offload.layer_inputs, 3);
+  EXPECT_EQ(config.offload.optimizer, Choice::kYes);
+  EXPECT_EQ(config.offload.gradients, Choice::kNo);
+}
+
+TEST_F(ConfigReaderTest, BytesAndAuto) {
+  const auto bytes = [&](const std::string& text) { return read("memory: {gpu: " + text + "}\n").memory.gpu; };
+  EXPECT_EQ(bytes("auto"), kAuto);
+  EXPECT_EQ(bytes("1024"), 1024);
+  EXPECT_EQ(bytes("1.5KiB"), 1536);
+  EXPECT_EQ(bytes("2 GB"), 2000000000);
+  EXPECT_EQ(bytes("3 TiB"), int64_t{3} << 40);
+  EXPECT_EQ(read("memory: {query_tile: auto}\nrecompute: {interval: 3}\n").recompute.interval, 3);
+  EXPECT_EQ(read("offload: {weights: auto}\n").offload.weights, Choice::kUndecided);
+  EXPECT_THAT(errors("memory: {gpu: 0, host: -1 GiB, query_tile: 100, token_tile: off}\noffload: {optimizer: maybe}\n"),
+              ElementsAre("run.yaml:1:15: error: memory.gpu: 0 is not valid; valid: 1 or more",
+                          "run.yaml:1:24: error: memory.host: -1 GiB is not valid; valid: 0 or more",
+                          "run.yaml:1:44: error: memory.query_tile: 100 is not valid; valid: 64 or more, a multiple "
+                          "of 64",
+                          "run.yaml:1:61: error: memory.token_tile: expected auto or an integer, found 'off'",
+                          "run.yaml:2:22: error: offload.optimizer: expected auto, true or false, found 'maybe'"));
+  EXPECT_THAT(errors("memory: {gpu: 5 apples, host: 1e30 TiB}\n"),
+              ElementsAre("run.yaml:1:15: error: memory.gpu: expected auto or bytes, as 100 GiB, found '5 apples'",
+                          "run.yaml:1:31: error: memory.host: '1e30 TiB' is out of range"));
 }
 
 TEST_F(ConfigReaderTest, LaterEntriesOfLayersWin) {
@@ -294,7 +334,7 @@ TEST_F(ConfigReaderTest, FilesThatAreNoConfig) {
       errors("base: &base {keep: 1}\ncheckpoint:\n  <<: *base\n"),
       ElementsAre(
           "run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, device, model, data, attention, "
-          "optimizer, train, parallel, memory, checkpoint, evaluation",
+          "optimizer, train, parallel, memory, recompute, offload, checkpoint, evaluation",
           "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
   EXPECT_THAT(errors_of({folder_.path()}),
               ElementsAre(folder_.path().string() + ": error: cannot be read: Is a directory"));
@@ -319,7 +359,8 @@ TEST_F(ConfigReaderTest, NamesOfOtherToolsLeadToOurs) {
   EXPECT_EQ(suggestion("optimizer.gradient_accumulation_steps"), "train.gradient_accumulation_steps");
   EXPECT_EQ(suggestion("optimiser.learning_rate"), "optimizer.learning_rate");
   EXPECT_EQ(suggestion("save_steps"), "checkpoint.every");
-  EXPECT_EQ(suggestion("memory.recompute_intreval"), "recompute_interval");
+  EXPECT_EQ(suggestion("recompute.intreval"), "interval");
+  EXPECT_EQ(suggestion("memory.gradient_checkpointing"), "recompute.interval");
   EXPECT_EQ(suggestion("model.zzz"), "--set 'model.zzz=1': error: model.zzz: unknown key; valid: path, init");
   EXPECT_THAT(
       errors("train.max_steps: 5\n"),
@@ -342,6 +383,12 @@ TEST_F(ConfigReaderTest, CombinationsThatCannotBe) {
   EXPECT_THAT(errors("data: {sequence_length: 2147483648}\nattention: {layers: [{layers: 1, block_size: 32}]}\n"),
               ElementsAre("run.yaml:1:8: error: data.sequence_length: 2147483648 is not valid; valid with blocks of 32 "
                           "keys: 2 to 2147483616"));
+  EXPECT_THAT(errors("precision: float32\noptimizer: {master_weights: false}\n"),
+              ElementsAre("run.yaml:2:13: error: optimizer.master_weights: false keeps bfloat16 weights alone, but "
+                          "precision is float32; valid: true, or precision: bfloat16"));
+  EXPECT_THAT(errors("offload: {weights: true, optimizer: false}\n"),
+              ElementsAre("run.yaml:1:11: error: offload.weights: true, but the master weights stay on the GPU; set "
+                          "offload.optimizer: true or optimizer.master_weights: false"));
   // A value that was refused is not compared with others as well.
   EXPECT_THAT(errors("attention: {block_size: 128, sink_tokens: x}\n"), ::testing::SizeIs(1));
 }
@@ -383,6 +430,9 @@ TEST_F(ConfigReaderTest, WhatTrainingNeeds) {
                   "--set 'attention.selection=published_own_tile': error: attention.selection: published_own_tile "
                   "sees the future and is for evaluation only; valid for training: picks, published"));
   EXPECT_THAT(errors_of({}, {"attention.selection=published_own_tile"}), IsEmpty());
+  EXPECT_THAT(errors_of({}, {"attention.selection=published", "parallel.exchange=alltoall"}),
+              ElementsAre("--set 'parallel.exchange=alltoall': error: parallel.exchange: alltoall is not valid with a "
+                          "published selection; valid: auto, allgather"));
   // Of a file that cannot be read nobody knows what it lacks.
   EXPECT_THAT(errors_of({"none.yaml"}, {}, RunPurpose::kTraining),
               ElementsAre("none.yaml: error: cannot be read: No such file or directory"));
@@ -391,14 +441,23 @@ TEST_F(ConfigReaderTest, WhatTrainingNeeds) {
 TEST_F(ConfigReaderTest, ChecksAgainstTheModel) {
   const RunConfig config = read(
       "attention:\n  index_dims: 66\n  layers: [{layers: 2-4, index_dims: [63, 64]}]\n"
-      "parallel: {sequence: 4}\n");
+      "parallel: {sequence: 4, exchange: alltoall}\n");
+  ModelConfig model{};
+  model.num_layers = 4;
+  model.head_dim = 64;
+  model.num_kv_heads = 6;
   EXPECT_THAT(
-      check_against_model(config, /*num_layers=*/4, /*head_dim=*/64, /*num_ranks=*/6),
+      check_against_model(config, model, /*num_ranks=*/6),
       ElementsAre("error: attention.layers: there is no layer 4; the model has layers 0 to 3",
                   "error: attention.layers: layers 2, 3, 4: index_dims: there is no dim 64; the model's head_dim is "
                   "64: valid are 0 to 63",
-                  "error: parallel.sequence: 4 does not divide the number of ranks, 6; valid: 0 (all), 1, 2, 3, 6"));
-  EXPECT_THAT(check_against_model(config, 5, 128, 8), IsEmpty());
+                  "error: parallel.sequence: 4 does not divide the number of ranks, 6; valid: 0 (all), 1, 2, 3, 6",
+                  "error: parallel.exchange: alltoall, but the 4 ranks of a sequence do not divide the model's 6 KV "
+                  "heads; valid: auto, allgather"));
+  model.num_layers = 5;
+  model.head_dim = 128;
+  model.num_kv_heads = 8;
+  EXPECT_THAT(check_against_model(config, model, 8), IsEmpty());
 }
 
 // configs/fields.md is what `hiptrain config --help-fields --markdown` prints.

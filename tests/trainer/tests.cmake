@@ -1,15 +1,27 @@
 # Tests of trainer/.
-foreach(name command_line learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors)
+foreach(name command_line host_memory learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors
+    step_progress)
+  hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
+endforeach()
+foreach(name dense_attention published_selection scan_shares)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
 hiptrain_add_mpi_test(transformer_ranks_test RANKS 1 2 3 4 SOURCES trainer/transformer_ranks_test.cpp LIBS hiptrain_trainer)
+hiptrain_add_mpi_test(memory_engine_test RANKS 1 2 3 SOURCES trainer/memory_engine_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_mpi_test(training_step_test RANKS 1 SOURCES trainer/training_step_test.cpp LIBS hiptrain_trainer)
 # Matrices this small are no work for several threads, which would wait for each other most of the time.
-set_tests_properties(training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
+set_tests_properties(memory_engine_test_1_ranks training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 hiptrain_add_mpi_test(checkpoint_store_test RANKS 1 2 3 SOURCES trainer/checkpoint_store_test.cpp LIBS hiptrain_trainer)
+hiptrain_add_test(memory_plan_test SOURCES trainer/memory_plan_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_test(config_reader_test SOURCES trainer/config_reader_test.cpp LIBS hiptrain_trainer)
 target_compile_definitions(config_reader_test PRIVATE HIPTRAIN_FIELDS_PAGE="${PROJECT_SOURCE_DIR}/configs/fields.md")
+
+# KILL ends at once, by mpirun; the end by heartbeat takes a minute and is run with the tests on GPUs.
+add_test(NAME lost_rank_test
+  COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/lost_rank_test.sh KILL 30 $<TARGET_FILE:hiptrain>
+          ${CMAKE_CURRENT_LIST_DIR}/small_model.json --tokens 4096 --set device=cpu)
+set_tests_properties(lost_rank_test PROPERTIES TIMEOUT 120 ENVIRONMENT OMP_NUM_THREADS=1)
 
 foreach(part "logits" "not logits")
   string(REPLACE "not logits" "training" name ${part})
@@ -17,7 +29,7 @@ foreach(part "logits" "not logits")
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider -k ${part} ${CMAKE_CURRENT_LIST_DIR}/parity_test.py)
   set_tests_properties(parity_${name}_test PROPERTIES TIMEOUT 900 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
 endforeach()
-foreach(name attention_command bench quality training)
+foreach(name attention_command bench plan quality training)
   add_test(NAME ${name}_test
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_LIST_DIR}/${name}_test.py)
   set_tests_properties(${name}_test PROPERTIES TIMEOUT 600 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")

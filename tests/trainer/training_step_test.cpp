@@ -68,7 +68,8 @@ RunConfig run_config(const std::string& precision) {
   run.memory.query_tile = 640;
   run.memory.token_tile = 200;
   run.memory.loss_tile = 300;
-  run.memory.recompute_interval = 2;
+  run.recompute.interval = 2;
+  run.offload.layer_inputs = 0;
   return run;
 }
 
@@ -102,7 +103,8 @@ TokenBatch counting_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
 }
 
 RunConfig with_bfloat16_state(RunConfig run) {
-  run.optimizer.state = "bfloat16";
+  run.optimizer.state_dtype = "bfloat16";
+  run.optimizer.master_weights = false;
   return run;
 }
 
@@ -116,10 +118,11 @@ struct Outcome {
 
 Outcome train_on(at::Device device, const Case& test, double learning_rate = 3e-3) {
   const ProcessGrid grid(test_world(), 1);
-  ShardedParameters parameters(ParameterLayout(test.model), grid.world(), test.run.precision == "bfloat16", true,
-                               device, state_type(test.run.optimizer));
+  ShardedParameters parameters(ParameterLayout(test.model), grid.world(), storage_of(test.run, /*with_training=*/true),
+                               device);
   load_random(parameters, test.model, 11);
   Transformer transformer(test.model, test.run, parameters, grid);
+  ShardedAdamW optimizer(parameters, test.run.optimizer);
   const auto batch = [&](uint64_t seed) {
     return slice_batch(counting_tokens(test.run.data.sequence_length, test.model.vocabulary_size, seed),
                        grid.sequence(), device);
@@ -127,8 +130,8 @@ Outcome train_on(at::Device device, const Case& test, double learning_rate = 3e-
   Outcome outcome;
   int64_t updates = 0;
   for (uint64_t step = 0; step < static_cast<uint64_t>(test.steps); ++step) {
-    const StepResult result = train_step({batch(2 * step), batch(2 * step + 1)}, learning_rate, test.run.optimizer,
-                                         transformer, parameters, grid, updates);
+    const StepResult result = train_step({batch(2 * step), batch(2 * step + 1)}, learning_rate,
+                                         test.run.optimizer.max_grad_norm, transformer, optimizer, grid, updates);
     outcome.losses.push_back(result.loss);
     outcome.gradient_norms.push_back(result.gradient_norm);
   }

@@ -128,6 +128,20 @@ def test_the_loss_falls_and_every_rank_count_agrees(straight):
         assert losses(straight(ranks)) == pytest.approx(one, rel=1e-4), ranks
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_waits_for_other_ranks_are_named_and_add_up(straight, ranks):
+    steps = [json.loads(line) for line in (straight(ranks) / "metrics.jsonl").read_text().splitlines()]
+    names = ["weights", "gradients", "index and picks", "keys and values", "queries and outputs", "gradients of keys"]
+    for step in steps:
+        if step["event"] != "train":
+            continue
+        waits = step["wait_seconds"]
+        assert waits.keys() == ({f"waiting for {name}" for name in names} if ranks > 1 else set())
+        assert step["exposed_communication_seconds"] == pytest.approx(sum(waits.values()))
+        assert 0 <= sum(waits.values()) < step["step_seconds"]
+        assert ranks == 1 or waits["waiting for weights"] > 0 and waits["waiting for keys and values"] > 0
+
+
 @pytest.mark.parametrize("ranks, sequence_ranks", [(2, 1), (4, 2)])
 def test_data_ranks_see_other_sequences_of_the_same_stream(inputs, straight, ranks, sequence_ranks, tmp_path):
     """Two data ranks with one accumulation step take the sequences of one rank with two."""
@@ -172,6 +186,26 @@ def test_a_signal_saves_and_stops(inputs, straight, number, tmp_path):
     assert len(list((run / "checkpoints").iterdir())) == 1
     train(inputs, run, settings=settings)
     assert losses(run) == losses(straight(1))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_gives_a_long_step_up(inputs, ranks, tmp_path):
+    """The step takes many times as long as a layer; it is not waited for, and the run goes on as if nothing was."""
+    settings = ["train.max_steps=2", "train.gradient_accumulation_steps=30", "checkpoint.every=0",
+                "train.on_signal=abandon_step", "recompute.interval=2"]
+    train(inputs, tmp_path / "straight", ranks=ranks, settings=settings)
+    run = tmp_path / "run"
+    with subprocess.Popen(command(inputs, run, ranks=ranks, settings=settings), stdout=subprocess.PIPE,
+                          text=True) as process:
+        wait_for_steps(run, 1, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == STOPPED_BY_SIGNAL
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_00000001"]
+    assert len(losses(run)) == 1
+    train(inputs, run, ranks=ranks, settings=settings)
+    assert losses(run) == losses(tmp_path / "straight")
+    assert weights(run, 2) == weights(tmp_path / "straight", 2)
 
 
 def test_kills_at_random_moments_never_leave_a_broken_run(inputs, straight, tmp_path):

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# launch/slurm.sbatch: what Slurm is asked for, what srun is given, and that a run that has saved is queued again.
+set -euo pipefail
+script=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)/slurm.sbatch
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+fail() {
+  echo "$*"
+  exit 1
+}
+
+fake() {
+  cat >"$folder/bin/$1"
+  chmod +x "$folder/bin/$1"
+}
+
+mkdir -p "$folder/bin" "$folder/build"
+export RECORD=$folder/record PATH=$folder/bin:$PATH
+# shellcheck disable=SC2016
+fake srun <<<'#!/usr/bin/env bash
+echo "srun $*; NCCL_NVLS_ENABLE=$NCCL_NVLS_ENABLE" >>"$RECORD"
+exit "$SRUN_STATUS"'
+# shellcheck disable=SC2016
+fake scontrol <<<'#!/usr/bin/env bash
+echo "scontrol $*" >>"$RECORD"'
+export SLURM_JOB_ID=42 SLURM_CPUS_PER_TASK=12 NCCL_NVLS_ENABLE=0
+cd "$folder"
+
+# $1: exit code of srun; $2: what is called after it; $3: exit code of the script.
+expect() {
+  local status=0 started
+  rm -f "$RECORD"
+  SRUN_STATUS=$1 bash "$script" x.yaml --set seed=3 >/dev/null || status=$?
+  started='srun --mpi=pmix --cpus-per-task=12 --distribution=block:block --cpu-bind=cores --gpu-bind=none'
+  started+=' --kill-on-bad-exit=0 build/hiptrain train x.yaml --set seed=3; NCCL_NVLS_ENABLE=0'
+  [[ $(<"$RECORD") == "$started$2" ]] || fail "called is '$(<"$RECORD")'"
+  [[ $status == "$3" ]] || fail "exit code $status instead of $3"
+}
+
+status=0
+message=$(bash "$script" x.yaml 2>&1) || status=$?
+[[ $status == 2 && $message == *"has no build/hiptrain"* ]] || fail "exit code $status, '$message'"
+touch build/hiptrain
+chmod +x build/hiptrain
+expect 0 '' 0
+expect 6 '' 6
+expect 130 $'\nscontrol requeue 42' 0
+
+for option in --ntasks-per-node=8 --gpus-per-node=8 --signal=USR1@600 --requeue --open-mode=append; do
+  grep -qx -- "#SBATCH $option" "$script" || fail "Slurm is not asked for $option"
+done

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A rank that is lost in mid-run ends the whole run: a message that names it, an exit code that is not 0, no process left.
+#   lost_rank_test.sh SIGNAL SECONDS PROGRAM MODEL_CONFIG [OPTION...]
+# SIGNAL is sent to the second of two ranks of `PROGRAM bench train --model-config MODEL_CONFIG OPTION...`; KILL: it is
+# gone, STOP: it hangs. The run must end within SECONDS of that.
+set -euo pipefail
+signal=$1 seconds=$2 program=$3 model=$4
+shift 4
+log=$(mktemp)
+launcher='' ranks=()
+
+# Whatever happens, no process stays behind; a stopped one hears nothing but KILL.
+# shellcheck disable=SC2317  # called by the trap
+clean_up() {
+  if [[ -n $launcher ]]; then kill -KILL "$launcher" "${ranks[@]}" 2>/dev/null || true; fi
+  rm -f "$log"
+}
+trap clean_up EXIT
+
+fail() {
+  cat "$log"
+  echo "$*"
+  exit 1
+}
+
+# The processes of the program that mpirun has started. (A machine may have no pgrep.)
+children() {
+  awk -v parent="$launcher" -v name="($(basename "$program"))" '$4 == parent && $2 == name {print $1}' /proc/[0-9]*/stat \
+    2>/dev/null || true  # processes come and go
+}
+
+options=(--oversubscribe --bind-to none -np 2)
+if ((EUID == 0)); then options+=(--allow-run-as-root); fi
+mpirun "${options[@]}" "$program" bench train --model-config "$model" --steps 1000000 "$@" >"$log" 2>&1 &
+launcher=$!
+for ((i = 0; i < 600; ++i)); do
+  mapfile -t ranks < <(children | sort -n)
+  if ((${#ranks[@]} == 2)); then break; fi
+  sleep 0.1
+done
+((${#ranks[@]} == 2)) || fail "the ranks did not start"
+for ((i = 0; i < 600; ++i)); do
+  if [[ -s $log ]]; then break; fi  # the plan; model and steps come next
+  sleep 0.1
+done
+sleep 5  # into the steps
+kill -0 "$launcher" 2>/dev/null || fail "the run ended by itself"
+
+begin=$SECONDS status=0
+kill -s "$signal" "${ranks[1]}"
+while kill -0 "$launcher" 2>/dev/null && ((SECONDS - begin <= seconds)); do sleep 0.2; done
+if kill -0 "$launcher" 2>/dev/null; then fail "the run went on for $seconds s"; fi
+wait "$launcher" || status=$?
+((status != 0)) || fail "exit code 0"
+sleep 2
+for rank in "${ranks[@]}"; do
+  if kill -0 "$rank" 2>/dev/null; then fail "process $rank is left"; fi
+done
+grep -Eq 'rank 1' "$log" || fail "no message names rank 1"
+echo "SIG$signal: ended after $((SECONDS - begin)) s with exit code $status: $(grep -E 'rank 1' "$log" | head -n 1)"

@@ -1,0 +1,102 @@
+#include "trainer/activation_store.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "trainer/host_memory.h"
+#include "trainer/profiler.h"
+
+namespace hiptrain {
+
+// The last segment and the kept inputs. While a segment is computed, the next one's input comes from the host, to where
+// one on the device was before; where there was none, to a place of its own.
+int64_t ActivationStore::device_inputs(const Plan& plan) {
+  const int64_t kept = num_segments(plan) - 1 - plan.host_inputs;
+  const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0;
+  return kept + std::min(plan.interval, plan.num_layers) + (needs_room_to_return ? 1 : 0);
+}
+
+// All but each segment's last layer, and not the last segment's.
+int64_t ActivationStore::layers_again(const Plan& plan) {
+  return plan.num_layers - std::min(plan.interval, plan.num_layers) - (num_segments(plan) - 1);
+}
+
+ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device)
+    : plan_(plan), stream_(device, part::kHostCopies), inputs_(plan.num_layers), lists_(plan.num_layers) {
+  if (plan.host_inputs < 0 || plan.host_inputs > num_segments(plan) - 1)
+    throw std::logic_error("ActivationStore: " + std::to_string(plan.host_inputs) + " inputs in host memory of " +
+                           std::to_string(num_segments(plan)) + " segments");
+  for (int64_t i = 0; i < plan.host_inputs; ++i) host_.push_back(host_tensor(input_shape, type, device));
+  const at::TensorOptions options = at::TensorOptions(type).device(device);
+  for (int64_t i = 0; i < device_inputs(plan); ++i)
+    free_.push_back({.tensor = at::empty(input_shape, options), .copied = {}});
+}
+
+int64_t ActivationStore::segment_of(int64_t layer) const {
+  return num_segments(plan_) - 1 - (plan_.num_layers - 1 - layer) / plan_.interval;
+}
+
+int64_t ActivationStore::segment_begin(int64_t layer) const {
+  const int64_t segments_behind = num_segments(plan_) - segment_of(layer);
+  return std::max<int64_t>(0, plan_.num_layers - segments_behind * plan_.interval);
+}
+
+bool ActivationStore::keeps_input(int64_t layer) const {
+  return segment_begin(layer) == layer || segment_of(layer) == num_segments(plan_) - 1;
+}
+
+void ActivationStore::clear() {
+  for (int64_t layer = 0; layer < plan_.num_layers; ++layer)
+    if (has_input(layer)) release(layer);
+}
+
+void ActivationStore::save_input(int64_t layer, const at::Tensor& hidden) {
+  if (!goes_to_host(layer)) {
+    room_for_input(layer).copy_(hidden);
+    return;
+  }
+  Slot slot = take_free();
+  slot.tensor.copy_(hidden);  // from where it leaves while hidden becomes the layer's output
+  at::Tensor& host = host_[segment_of(layer)];
+  slot.copied = stream_.run([&] { host.copy_(slot.tensor, /*non_blocking=*/true); }, {slot.tensor, host});
+  free_.push_back(std::move(slot));
+}
+
+void ActivationStore::prefetch_input(int64_t layer) {
+  if (has_input(layer)) return;
+  Slot slot = take_free();
+  const at::Tensor& host = host_[segment_of(layer)];
+  slot.copied = stream_.run([&] { slot.tensor.copy_(host, /*non_blocking=*/true); }, {slot.tensor, host});
+  inputs_[layer] = std::move(slot);
+}
+
+at::Tensor ActivationStore::input(int64_t layer) {
+  if (!has_input(layer)) throw std::logic_error("no input is here for layer " + std::to_string(layer));
+  stream_.wait(inputs_[layer].copied);
+  return inputs_[layer].tensor;
+}
+
+at::Tensor ActivationStore::room_for_input(int64_t layer) {
+  inputs_[layer] = take_free();
+  return inputs_[layer].tensor;
+}
+
+void ActivationStore::release(int64_t layer) {
+  free_.push_back(std::exchange(inputs_[layer], {}));
+  lists_[layer] = {};
+}
+
+// What was copied from it is on the host from here on.
+ActivationStore::Slot ActivationStore::take_free() {
+  if (free_.empty()) throw std::logic_error("ActivationStore: no room for another input");
+  Slot slot = std::move(free_.front());
+  free_.pop_front();
+  stream_.wait(slot.copied);
+  return slot;
+}
+
+}  // namespace hiptrain

@@ -1,0 +1,38 @@
+#include "trainer/attention_inputs.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+namespace hiptrain {
+namespace {
+
+// Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
+// kReturns times. Keys and queries are their subject's vector and noise, so that queries find the stretches of their
+// own subject, near or far.
+constexpr int64_t kStretchTokens = 512, kReturns = 8;
+constexpr double kQueryNoise = 1.3, kKeyNoise = 0.5;
+
+}  // namespace
+
+AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tokens, at::ScalarType type,
+                                        at::Device device) {
+  const auto options = at::TensorOptions(type).device(device);
+  const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens, group = shape.query_heads / shape.kv_heads;
+  const int64_t num_subjects = std::max<int64_t>(1, stretches / kReturns);
+  const at::Tensor subjects = at::randn({num_subjects, shape.kv_heads, shape.head_dim}, options);
+  const at::Tensor subject_of = at::randint(num_subjects, {stretches}, options.dtype(at::kLong))
+                                    .repeat_interleave(kStretchTokens)
+                                    .narrow(0, 0, tokens);
+  const at::Tensor vectors = subjects.index_select(0, subject_of);  // (tokens, kv heads, head_dim)
+  at::Tensor query = vectors.repeat_interleave(group, 1), key = vectors.transpose(0, 1).contiguous();
+  query.add_(at::randn_like(query), kQueryNoise);
+  key.add_(at::randn_like(key), kKeyNoise);
+  return {.query = query,
+          .d_output = at::randn_like(query),
+          .key = key,
+          .value = at::randn_like(key),
+          .document_starts = DocumentStarts({0}, device)};
+}
+
+}  // namespace hiptrain

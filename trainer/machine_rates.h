@@ -1,0 +1,53 @@
+// How fast a machine does what a training step is made of, measured by `hiptrain bench rates`, kept as JSON.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace hiptrain {
+
+// A rate that depends on the sequence's length.
+struct RateCurve {
+  std::vector<double> tokens;  // ascending, at least one
+  std::vector<double> rates;   // at these
+
+  // Straight lines over the logarithm of the length; beyond the ends, the rate there.
+  double at(double length) const;
+};
+
+// FLOP/s of sparse attention for heads of one size, 4 or 10 a dim, query head and pair of whole blocks.
+struct AttentionRates {
+  int64_t head_dim;
+  RateCurve forward, backward;
+};
+
+struct MachineRates {
+  std::string device;                     // a GPU's name, or "CPU"
+  int64_t gpu_memory, host_memory;        // bytes of a GPU (0 for a CPU) and of its share of the host
+  double matmul;                          // FLOP/s of a layer's products
+  double copy;                            // bytes/s read and written, of a copy on the device
+  double pointwise;                       // likewise, of norms, rotary embedding and SwiGLU
+  double cross_entropy;                   // likewise, over logits that are read and then written
+  double adamw;                           // likewise
+  std::vector<AttentionRates> attention;  // at least one
+  RateCurve scan;                         // FLOP/s, 2 a dim and pair of tokens
+  RateCurve tree;                         // (token, KV head) pairs a second
+  double lists;                           // likewise, of index and sliding union
+  double to_host, from_host;              // bytes/s of pinned copies, both ways at once
+  // Bytes/s that a rank sends in collectives, inside a host and between hosts; 0: not measured.
+  double link, node_link;
+
+  // Of the head size that is nearest.
+  const AttentionRates& attention_of(int64_t head_dim) const;
+};
+
+// Of one H200, from measurements: configs/rates/h200.json as it was when the program was built.
+const MachineRates& h200_rates();
+
+// Throws FormatError for a file that lacks a rate, or has one that is not positive.
+MachineRates read_machine_rates(const std::filesystem::path& path);
+void write_machine_rates(const std::filesystem::path& path, const MachineRates& rates);
+
+}  // namespace hiptrain

@@ -1,0 +1,64 @@
+// What `auto` becomes: of all ways to cut and place a step that fit into memory, the one with the shortest step.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "trainer/machine_rates.h"
+#include "trainer/memory_plan.h"
+#include "trainer/step_time.h"
+
+namespace hiptrain {
+
+// What the user has set; nothing: auto.
+struct MemoryWishes {
+  std::optional<int64_t> interval = {}, host_inputs = {};
+  std::optional<int64_t> query_tile = {}, token_tile = {}, loss_tile = {};
+  std::optional<bool> offload_optimizer = {}, offload_gradients = {}, offload_weights = {};
+};
+MemoryWishes memory_wishes(const RunConfig& run);
+
+// The run with a value for everything that is auto.
+RunConfig with_choice(RunConfig run, const MemoryChoice& choice);
+
+struct StepPlan {
+  PlanInputs inputs;
+  MemoryPlan memory;
+  StepTime time;
+};
+
+class StepPlanner {
+ public:
+  // References are kept.
+  StepPlanner(const ModelConfig& model, const RunConfig& run, const MemoryWishes& wishes, const MachineRates& rates);
+
+  // The fastest plan that fits; where none does, the one that misses by least, of those with the smallest tiles.
+  StepPlan plan(const PlanInputs& inputs) const;
+  // Of this choice, whether it fits or not.
+  StepPlan plan_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
+  // The most tokens, a multiple of a query tile a rank, whose plan fits; 0: none. inputs.tokens is not read.
+  int64_t longest_sequence(PlanInputs inputs) const;
+
+ private:
+  struct Tiles {
+    std::vector<int64_t> query, token, loss;  // what each may be, the largest first
+  };
+  Tiles tiles_for(const PlanInputs& inputs) const;
+  std::vector<MemoryChoice> placements(bool on_gpu) const;
+  MemoryChoice smallest(const PlanInputs& inputs, MemoryChoice placement, const Tiles& tiles) const;
+  void consider(const PlanInputs& inputs, const MemoryChoice& choice, std::optional<StepPlan>& best) const;
+  std::optional<MemoryPlan> fit_inputs(const PlanInputs& inputs, MemoryChoice choice) const;
+  MemoryPlan memory_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
+  StepTime time_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
+
+  const ModelConfig& model_;
+  const RunConfig& run_;
+  MemoryWishes wishes_;
+  const MachineRates& rates_;
+  ParameterLayout layout_;
+};
+
+// Throws std::invalid_argument with the table of what needs what, and what to change, if the plan does not fit.
+void require_fits(const StepPlanner& planner, const StepPlan& plan);
+
+}  // namespace hiptrain
