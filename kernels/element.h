@@ -1,4 +1,4 @@
-// Element types of tensors, bfloat16 on the host, CUDA streams.
+// Element types of tensors, narrow numbers on the host, CUDA streams.
 //
 // Of every kernel there are two: X_reference(params) on the CPU, and X_cuda(params, stream) with the same meaning on
 // the GPU. For the latter every pointer is one of device memory, and the call returns before the work is done.
@@ -21,10 +21,10 @@ namespace hiptrain::kernels {
 
 using Stream = CUstream_st*;
 
-enum class ElementType { kFloat32, kBfloat16 };
+enum class ElementType { kFloat32, kBfloat16, kFloat8E4m3 /* of an index only */ };
 
 HIPTRAIN_HOST_DEVICE inline int64_t element_bytes(ElementType element) {
-  return element == ElementType::kFloat32 ? 4 : 2;
+  return element == ElementType::kFloat32 ? 4 : element == ElementType::kBfloat16 ? 2 : 1;
 }
 
 inline float bfloat16_to_float(uint16_t bits) {
@@ -40,6 +40,45 @@ inline uint16_t float_to_bfloat16(float value) {
   std::memcpy(&bits, &value, sizeof(bits));
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// float8 e4m3: a sign, 4 bits of exponent, 3 of mantissa; 2^-9 to 448, one NaN of each sign, no infinity.
+constexpr float kLargestFloat8 = 448;
+
+inline float float8_to_float(uint8_t bits) {
+  const int exponent = bits >> 3 & 0xf, mantissa = bits & 7;
+  uint32_t wide = static_cast<uint32_t>(bits >> 7) << 31;
+  float value;
+  if ((bits & 0x7f) == 0x7f) {
+    wide |= 0x7fc00000u;
+  } else if (exponent > 0) {
+    wide |= static_cast<uint32_t>(exponent + 127 - 7) << 23 | static_cast<uint32_t>(mantissa) << 20;
+  } else {
+    const float magnitude = static_cast<float>(mantissa) / 512;
+    uint32_t magnitude_bits;
+    std::memcpy(&magnitude_bits, &magnitude, sizeof(magnitude_bits));
+    wide |= magnitude_bits;
+  }
+  std::memcpy(&value, &wide, sizeof(value));
+  return value;
+}
+
+// Rounds to nearest, ties to even; what is larger becomes +-448, a NaN stays a NaN.
+inline uint8_t float_to_float8(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const uint32_t sign = bits >> 31 << 7, magnitude = bits & 0x7fffffffu;
+  constexpr uint32_t kLargestBits = 0x43e00000u, kSmallestNormalBits = 0x3c800000u;  // 448, 2^-6
+  if (magnitude > 0x7f800000u) return 0x7f;
+  if (magnitude >= kLargestBits) return static_cast<uint8_t>(sign | 0x7eu);
+  if (magnitude < kSmallestNormalBits) {
+    // The numbers from 2^14 on are 2^-9 apart, as the smallest float8 are.
+    const float rounded = 0x1p14f + (sign != 0 ? -value : value);
+    std::memcpy(&bits, &rounded, sizeof(bits));
+    return static_cast<uint8_t>(sign | (bits & 0xfu));
+  }
+  const uint32_t rounded = (magnitude + 0x7ffffu + (magnitude >> 20 & 1)) >> 20;
+  return static_cast<uint8_t>(sign | (rounded - ((127 - 7) << 3)));
 }
 
 }  // namespace hiptrain::kernels

@@ -51,14 +51,19 @@ void index_cuda(const IndexParams& params, Stream stream);
 // tokens up to itself, kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the
 // level above. The last level, blocks, scores keys. With beam >= all nodes the tree equals the scan.
 //
+// Keys in float8 (kernels/float8_score.h): every query is multiplied by a power of two of its own, which does not
+// change its order of blocks, and rounded to float8; the score is rounded to half precision. Such keys are only
+// scanned.
+//
 // The GPU takes block sizes of 16 to 128, at most 128 index dims, and a beam of at most 64 (or all nodes of level 1).
-// Its tensor cores, for a bfloat16 index of a multiple of 8 dims, add a dot product in an order of their own; all else
-// gives the reference's bits.
+// Its tensor cores, for bfloat16 keys of a multiple of 8 dims and float8 keys of a multiple of 16, add a dot product in
+// an order of their own; all else gives the reference's bits.
 struct SearchParams {
   const void* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_dims)
   const void* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)
   int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
-  ElementType index_element;  // of index_query and index_key; the score is a float32 dot product either way
+  ElementType query_element;                               // of index_query: float32 or bfloat16
+  ElementType key_element;                                 // of index_key: query_element, or float8 e4m3
   int64_t index_query_begin;  // position of index_query's first token, a multiple of kQueryTile: at or before
                               // query_begin - search_halo(params), or 0
   int32_t* picks;             // (num_kv_heads, num_queries, num_picks), out: block numbers counted from the sequence's

@@ -21,6 +21,7 @@ SETTINGS = [
     ("16 index dims", ["index_dims=16"]),
     ("8 index dims", ["index_dims=8"]),
     ("all 64 dims in the index", ["index_dims=64"]),
+    ("index keys in float8", ["index_dtype=float8_e4m3"]),
     ("sinks and window only", ["picks=0"]),
     ("published, trailing queries, 16 blocks", ["selection=published", "blocks=16"]),
     ("published, own tile's queries, 16 blocks (sees the future)", ["selection=published_own_tile", "blocks=16"]),

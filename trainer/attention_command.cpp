@@ -173,10 +173,11 @@ at::Tensor pick(const HipAttention& attention, AttentionExchange& exchange, cons
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
   // As in training: the GPU's index is of the values' type, the CPU's always float32.
   const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
+  const at::ScalarType key_type = index_key_type(config, shard.num_tokens(), type);
   SequenceIndex index(exchange, attention.exchange_kind(), num_kv_heads, dims.size(0), shard,
-                      query.options().dtype(type));
+                      query.options().dtype(type), key_type);
   index.own_query().copy_(index_queries(query, num_kv_heads, dims, type));
-  index.own_key().copy_(index_keys(key, dims, type));
+  index.own_key().copy_(index_keys(key, dims, key_type));
   index.exchange();
   return attention.pick(index);
 }

@@ -24,6 +24,9 @@ std::vector<at::Tensor> memory_of(const SequenceRows& a, const SequenceRows& b) 
   return memory;
 }
 
+// Collectives know no float8.
+at::ScalarType exchanged_type(at::ScalarType type) { return type == at::kFloat8_e4m3fn ? at::kByte : type; }
+
 }  // namespace
 
 ExchangeKind exchange_kind(const ParallelSection& parallel, const AttentionConfig& attention, int64_t num_kv_heads,
@@ -140,10 +143,11 @@ KeysAndValues KeyGradients::own() {
 }
 
 SequenceIndex::SequenceIndex(AttentionExchange& exchange, ExchangeKind kind, int64_t num_kv_heads, int64_t index_dims,
-                             const SequenceShard& shard, const at::TensorOptions& options)
+                             const SequenceShard& shard, const at::TensorOptions& options, at::ScalarType key_type)
     : exchange_(exchange),
+      key_type_(key_type),
       query_(kind, num_kv_heads, index_dims, shard, exchange.sequence(), options),
-      key_(kind, num_kv_heads, index_dims, shard, exchange.sequence(), options) {}
+      key_(kind, num_kv_heads, index_dims, shard, exchange.sequence(), options.dtype(exchanged_type(key_type))) {}
 
 void SequenceIndex::exchange() {
   if (exchange_.sequence().size() == 1) return;

@@ -151,8 +151,9 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
   const int head_dim = static_cast<int>(command.head_dim), kv_heads = static_cast<int>(command.kv_heads);
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, device);
   const at::ScalarType type = inputs.query.scalar_type();
+  const at::ScalarType key_type = index_key_type(config, layer.shard.num_tokens(), type);
   SequenceIndex index(layer.exchange, layer.attention.exchange_kind(), kv_heads, dims.size(0), layer.shard,
-                      inputs.query.options());
+                      inputs.query.options(), key_type);
   at::Tensor picks;
   BlockLists lists;
   const auto time = [&](const char* name, const std::function<void()>& work) {
@@ -161,7 +162,7 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
   };
   time("index", [&] {
     index.own_query().copy_(index_queries(inputs.query, kv_heads, dims, type));
-    index.own_key().copy_(index_keys(inputs.key, dims, type));
+    index.own_key().copy_(index_keys(inputs.key, dims, key_type));
   });
   time("picks", [&] { picks = layer.attention.pick(index); });
   time("union", [&] { lists = layer.attention.unite(picks); });
@@ -327,6 +328,7 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
                               {"window", config.attention.window},
                               {"picks", config.attention.picks},
                               {"index_dims", config.attention.index_dims},
+                              {"index_dtype", config.attention.index_dtype},
                               {"lengths", lengths}});
   return kSuccess;
 }

@@ -188,7 +188,8 @@ class RateBench {
           exchange(sequence, inputs.query.device(), parallel),
           attention(config, kv_heads(inputs), shard, inputs.document_starts, exchange, counts),
           dims(index_dim_tensor(config, head_dim(inputs), head_dim(inputs), inputs.query.device())),
-          index(exchange, attention.exchange_kind(), kv_heads(inputs), dims.size(0), shard, inputs.query.options()) {
+          index(exchange, attention.exchange_kind(), kv_heads(inputs), dims.size(0), shard, inputs.query.options(),
+                inputs.query.scalar_type()) {
       make_index(inputs);
     }
     static int head_dim(const AttentionInputs& inputs) { return static_cast<int>(inputs.query.size(2)); }

@@ -97,6 +97,10 @@ std::vector<ConfigField> attention_fields() {
        },
        {.minimum = 2, .multiple_of = 2},
        "dims of a head that enter the score: how many (at most all), from the pairs that rotate slowest, or a list"},
+      {"attention.index_dtype", slot<&RunConfig::attention, &AttentionConfig::index_dtype>,
+       one_of({"compute", "float8_e4m3"}),
+       "of searched keys: compute: as layers compute; float8_e4m3: in sequences of at most scan_tokens, compute "
+       "beyond"},
       {"attention.scan_tokens", slot<&RunConfig::attention, &AttentionConfig::scan_tokens>, at_least(0),
        "up to this much context every key is scored; beyond, a tree is searched; 0: the tree at every length"},
       {"attention.beam", slot<&RunConfig::attention, &AttentionConfig::beam>, between(1, 65536),

@@ -54,6 +54,11 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
   return tensor.to(device);
 }
 
+at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute) {
+  const bool narrow = config.index_dtype == "float8_e4m3" && num_tokens <= config.scan_tokens;
+  return narrow ? at::kFloat8_e4m3fn : compute;
+}
+
 std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_tile) {
   std::vector<QueryTile> tiles;
   for (int64_t begin = 0; begin < shard.capacity(); begin += query_tile) {

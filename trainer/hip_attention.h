@@ -23,6 +23,10 @@ namespace hiptrain {
 // (i, i + rotary_dims / 2) that turn slowest (dims that do not turn at all first), or the explicit list.
 at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims, at::Device device);
 
+// The type of the index keys of a sequence: attention.index_dtype where all of it is scanned, the layers' type
+// (compute) beyond.
+at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute);
+
 // Local tokens [begin, begin + size) whose queries are computed at a time. All ranks go through the same tiles; of
 // those beyond its shard a rank has fewer tokens than `capacity`, or none.
 struct QueryTile {

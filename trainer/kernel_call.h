@@ -23,6 +23,7 @@ inline void require(bool condition, const char* expression, const at::Tensor& te
 #define REQUIRE_OF(tensor, condition) ::hiptrain::require((condition), #condition, (tensor))
 
 inline kernels::ElementType element_of(const at::Tensor& tensor) {
+  if (tensor.scalar_type() == at::kFloat8_e4m3fn) return kernels::ElementType::kFloat8E4m3;
   REQUIRE_OF(tensor, tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
   return tensor.scalar_type() == at::kFloat ? kernels::ElementType::kFloat32 : kernels::ElementType::kBfloat16;
 }
@@ -45,11 +46,16 @@ inline const void* values_of(const at::Tensor& tensor, const at::Tensor& like) {
   REQUIRE_OF(tensor, tensor.device() == like.device() && tensor.scalar_type() == like.scalar_type());
   return tensor.const_data_ptr();
 }
-// The data of (heads, tokens, dim) values of the same type and on the same device as `like`, each head contiguous.
-inline const void* head_rows_of(const at::Tensor& tensor, const at::Tensor& like) {
+// The data of (heads, tokens, dim) values of any type, on the same device as `beside`, each head contiguous.
+inline const void* head_rows_beside(const at::Tensor& tensor, const at::Tensor& beside) {
   REQUIRE_OF(tensor, tensor.dim() == 3 && tensor.stride(2) == 1 && tensor.stride(1) == tensor.size(2));
-  REQUIRE_OF(tensor, tensor.device() == like.device() && tensor.scalar_type() == like.scalar_type());
+  REQUIRE_OF(tensor, tensor.device() == beside.device());
   return tensor.const_data_ptr();
+}
+// The same of values of the same type as `like`.
+inline const void* head_rows_of(const at::Tensor& tensor, const at::Tensor& like) {
+  REQUIRE_OF(tensor, tensor.scalar_type() == like.scalar_type());
+  return head_rows_beside(tensor, like);
 }
 inline void* mutable_values_of(const at::Tensor& tensor, const at::Tensor& like) {
   return const_cast<void*>(values_of(tensor, like));

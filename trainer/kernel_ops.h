@@ -86,14 +86,15 @@ at::Tensor sum_of_squares(const at::Tensor& values);
 
 // Index queries (kv heads, tokens, index dims) of this type, of rotated queries (tokens, query heads, head_dim).
 at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims, at::ScalarType type);
-// Index keys (kv heads, tokens, index dims) of this type, of rotated keys (kv heads, tokens, head_dim).
+// Index keys (kv heads, tokens, index dims) of this type (float8 e4m3 too), of rotated keys (kv heads, tokens,
+// head_dim).
 at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::ScalarType type);
 
 struct SearchSettings {
   int64_t picks, scan_tokens, beam, top_nodes;
 };
 // Picks of tokens [begin, end) of the sequence: (kv heads, end - begin, picks) int32. Both indexes are of the whole
-// sequence: (kv heads, tokens, index dims).
+// sequence: (kv heads, tokens, index dims); the keys are of the queries' type or float8 e4m3.
 at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                   const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                   const SearchSettings& settings, RunningCounts& counts);

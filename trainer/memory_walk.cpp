@@ -1,6 +1,7 @@
 #include "trainer/memory_walk.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -188,8 +189,11 @@ class StepWalk {
   int64_t index_dims(const AttentionConfig& attention) const {
     return std::min<int64_t>(attention.index_dims, model_.head_dim);
   }
-  int64_t index_bytes(const AttentionConfig& attention, int64_t tokens) const {
-    return tokens * model_.num_kv_heads * index_dims(attention) * compute_;
+  int64_t index_key_bytes(const AttentionConfig& attention) const {
+    return attention.index_dtype == "float8_e4m3" && inputs_.tokens <= attention.scan_tokens ? 1 : compute_;
+  }
+  int64_t index_bytes(const AttentionConfig& attention, int64_t tokens, int64_t element) const {
+    return tokens * model_.num_kv_heads * index_dims(attention) * element;
   }
   // Of the lists of tiles that hold this many of this rank's tokens.
   int64_t num_entries(const AttentionConfig& attention, int64_t tokens) const {
@@ -223,24 +227,27 @@ class StepWalk {
 
   FirstPass first_pass(const AttentionConfig& attention, bool with_index) {
     FirstPass pass;
-    hold_rows(attention, Item::kKeys, model_.head_dim, storage_, pass.keys);
-    if (with_index) hold_rows(attention, Item::kKeys, index_dims(attention), compute_, pass.index);
+    hold_rows(attention, Item::kKeys, model_.head_dim, {storage_, storage_}, pass.keys);
+    if (with_index)
+      hold_rows(attention, Item::kKeys, index_dims(attention), {compute_, index_key_bytes(attention)}, pass.index);
     pass.has_queries = with_index && tokens_ <= choice_.query_tile;
     if (pass.has_queries) pass.queries = device_.hold(Item::kQueryTile, query_tile_bytes());
     project(model_.num_kv_heads);
     if (with_index) {
       project(model_.num_query_heads);
       const int64_t query = token_tile() * query_ * compute_;
-      device_.touch(Item::kTokenTile, token_tile_bytes() + query + index_bytes(attention, token_tile()));
-      device_.touch(Item::kTokenTile, index_bytes(attention, tokens_));  // of the keys, before it is stored
+      device_.touch(Item::kTokenTile, token_tile_bytes() + query + index_bytes(attention, token_tile(), compute_));
+      // Of the keys, before it is stored.
+      device_.touch(Item::kTokenTile, index_bytes(attention, tokens_, index_key_bytes(attention)));
     }
     return pass;
   }
 
-  // Two SequenceRows of all KV heads.
-  void hold_rows(const AttentionConfig& attention, Item item, int64_t dim, int64_t element, std::vector<Held>& held) {
-    const int64_t own = model_.num_kv_heads * padded_tokens() * dim * element;
-    for (int rows = 0; rows < 2; ++rows) {
+  // Two SequenceRows of all KV heads, of elements of these many bytes.
+  void hold_rows(const AttentionConfig& attention, Item item, int64_t dim, std::array<int64_t, 2> element_bytes,
+                 std::vector<Held>& held) {
+    for (const int64_t element : element_bytes) {
+      const int64_t own = model_.num_kv_heads * padded_tokens() * dim * element;
       const bool beside = by_heads(attention);  // otherwise the own tokens' are a part of all
       held.push_back(device_.hold(item, beside ? own : own * inputs_.sequence_ranks));
       if (beside) held.push_back(device_.hold(Item::kExchange, own));
@@ -331,7 +338,7 @@ class StepWalk {
     device_.enter("backward, first pass");
     FirstPass pass = first_pass(attention, /*with_index=*/false);
     std::vector<Held> d_keys;
-    hold_rows(attention, Item::kKeyGradients, model_.head_dim, 4, d_keys);
+    hold_rows(attention, Item::kKeyGradients, model_.head_dim, {4, 4}, d_keys);
     backward_tile(attention, pass);
     keys_backward();
   }

@@ -36,6 +36,7 @@ struct AttentionConfig {
   int64_t picks = 2;                    // blocks that every token picks; 0: sinks and window only
   int64_t index_dims = 32;              // how many dims enter the score, from the lowest-frequency pairs
   std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
+  std::string index_dtype = "compute";  // of index keys: compute (the layers' type) | float8_e4m3
   int64_t scan_tokens = 1048576;        // up to this much context every key is scored; beyond, the tree
   int64_t beam = 8;                     // tree: nodes that a token keeps at each level; published: nodes of a tile
   int64_t top_nodes = 128;              // tree: bound of the top level

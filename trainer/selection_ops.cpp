@@ -96,10 +96,11 @@ at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
                   const SearchSettings& settings, RunningCounts& counts) {
   at::Tensor picks = empty_beside(index_query, {index_query.size(0), end - begin, settings.picks}, at::kInt);
   const kernels::SearchParams params{.index_query = head_rows_of(index_query, index_query),
-                                     .index_key = head_rows_of(index_key, index_query),
+                                     .index_key = head_rows_beside(index_key, index_query),
                                      .index_query_head_stride = index_query.stride(0),
                                      .index_key_head_stride = index_key.stride(0),
-                                     .index_element = element_of(index_query),
+                                     .query_element = element_of(index_query),
+                                     .key_element = element_of(index_key),
                                      .index_query_begin = 0,
                                      .picks = picks.mutable_data_ptr<int32_t>(),
                                      .picks_head_stride = picks.stride(0),

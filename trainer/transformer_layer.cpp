@@ -132,7 +132,7 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
       .queries = {}};
   if (with_index) {
     pass.index.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
-                       options.dtype(types_.compute));
+                       options.dtype(types_.compute), index_key_type(attention_, shard.num_tokens(), types_.compute));
     if (shard.capacity() <= memory_.query_tile)  // there is one tile
       pass.queries = at::empty({tokens, model_.num_query_heads, model_.head_dim}, options);
   }
@@ -146,7 +146,8 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
     if (with_index) index_tile(project(query_projection(weights), input, context, tile), tile, pass);
   }
   if (with_index) {
-    pass.index->own_key().copy_(index_keys(own.key, index_dims_, types_.compute));
+    pass.index->own_key().copy_(
+        index_keys(own.key, index_dims_, index_key_type(attention_, shard.num_tokens(), types_.compute)));
     pass.index->exchange();
   }
   pass.keys.exchange();

@@ -10,8 +10,8 @@
 
 namespace hiptrain::kernels {
 
-// kUnitKeys: a multiple of 8 of which blocks are multiples; the larger the cheaper.
-template <int kKeys, int kUnitKeys>
+// kUnitKeys: a multiple of 16 of which blocks are multiples; the larger the cheaper.
+template <class Score, int kKeys, int kUnitKeys>
 class BlockCandidates {
  public:
   // num_rows: rows of the tile that exist. The lists have been cleared. NaN scores are added to num_nan_scores.
@@ -25,11 +25,9 @@ class BlockCandidates {
   // order.
   template <class Scores, class UnitsOf>
   __device__ void take(Scores& scores, const UnitsOf& units_of) {
-    float largest[2];
-    Columns::template largest<2>(scores, limits_are_positive_, largest);
-    const bool may_enter = !(largest[0] <= limit_[0]) || !(largest[1] <= limit_[1]);
-    if (!__any_sync(kWholeWarp, may_enter)) return;
-    const bool any_nan = isnan(largest[0]) || isnan(largest[1]);
+    const LargestScores<Score, kKeys, 1> largest(scores, limits_);
+    if (!__any_sync(kWholeWarp, largest.any_above(limits_))) return;
+    const bool any_nan = isnan(largest(0, 0)) || isnan(largest(1, 0));
     if (__any_sync(kWholeWarp, any_nan)) {
       Columns::drop_nan(scores, units_of(), num_rows_, num_nan_scores_);
     }
@@ -58,7 +56,12 @@ class BlockCandidates {
       score = fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 1));  // the four lanes of a row hold its columns
       score = fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 2));
       if (place >= 0 && threadIdx.x % 4 == 0) {
-        best_.add(Columns::row(place / kUnits), score_key(score, units.block(place % kUnits)));
+        const int row = Columns::row(place / kUnits);
+        const uint64_t key = score_key(score, units.block(place % kUnits));
+        if (1 << units.block_shift > kUnits)  // the block comes in parts
+          best_.add_or_raise(row, key);
+        else
+          best_.add(row, key);
       }
       candidates &= candidates - 1;
     }
@@ -78,7 +81,7 @@ class BlockCandidates {
       for (int unit = 0; unit < kUnits; ++unit) {
         const int place = half * kUnits + unit;
         const bool enters =
-            units.begins_block(unit) && sees(half, units.first_row(unit)) && !(best[place] <= limit_[half]);
+            units.begins_block(unit) && sees(half, units.first_row(unit)) && !(best[place] <= limits_.row[half]);
         candidates |= static_cast<uint32_t>(enters) << place;
       }
     }
@@ -90,22 +93,20 @@ class BlockCandidates {
     return Columns::row(half) >= first_row && Columns::row(half) < num_rows_;
   }
 
+  // The scores of the rows' worst picks.
   __device__ void read_limits() {
-    bool positive = true;
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
       const uint64_t worst = Columns::row(half) < num_rows_ ? best_.worst(Columns::row(half)) : score_key(INFINITY, 0);
-      limit_[half] = worst == 0 ? NAN : key_score(worst);
-      positive &= limit_[half] >= 0;
+      limits_.row[half] = worst == 0 ? NAN : key_score(worst);
     }
-    limits_are_positive_ = __all_sync(kWholeWarp, positive);
+    limits_.update();
   }
 
   TileBest best_;
   int num_rows_;
-  float limit_[2];  // scores of the two rows' worst picks
-  bool limits_are_positive_;
   int64_t* num_nan_scores_;
+  RowLimits<Score> limits_;
 };
 
 }  // namespace hiptrain::kernels

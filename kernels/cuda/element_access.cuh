@@ -1,7 +1,8 @@
-// One element of a float32 or bfloat16 tensor as float.
+// One element of a tensor as float.
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 
 #include "kernels/element.h"
 
@@ -9,9 +10,11 @@ namespace hiptrain::kernels {
 
 __device__ inline float load_element(const void* elements, ElementType element, int64_t i) {
   if (element == ElementType::kFloat32) return static_cast<const float*>(elements)[i];
-  return __bfloat162float(static_cast<const __nv_bfloat16*>(elements)[i]);
+  if (element == ElementType::kBfloat16) return __bfloat162float(static_cast<const __nv_bfloat16*>(elements)[i]);
+  return static_cast<float>(static_cast<const __nv_fp8_e4m3*>(elements)[i]);
 }
 
+// float32 or bfloat16
 __device__ inline void store_element(void* elements, ElementType element, int64_t i, float value) {
   if (element == ElementType::kFloat32) {
     static_cast<float*>(elements)[i] = value;

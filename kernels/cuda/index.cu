@@ -122,19 +122,22 @@ bool takes_vectors(const IndexParams& params, int width) {
          is_aligned(params.index_key, params.index_key_head_stride, params.index_element, width);
 }
 
+template <typename T, typename I>
+void launch_widest(const IndexParams& params, Stream stream) {
+  if (takes_vectors(params, kWidest<T>))
+    launch<T, I, kWidest<T>>(params, stream);
+  else
+    launch<T, I, 1>(params, stream);
+}
+
 }  // namespace
 
 void index_cuda(const IndexParams& params, Stream stream) {
   if (params.num_tokens == 0 || params.num_index_dims == 0 || params.num_kv_heads == 0) return;
   dispatch_element(params.element, [&](auto element) {
     using T = decltype(element);
-    dispatch_element(params.index_element, [&](auto index_element) {
-      using I = decltype(index_element);
-      if (takes_vectors(params, kWidest<T>))
-        launch<T, I, kWidest<T>>(params, stream);
-      else
-        launch<T, I, 1>(params, stream);
-    });
+    if (params.index_element == ElementType::kFloat8E4m3) return launch_widest<T, __nv_fp8_e4m3>(params, stream);
+    dispatch_element(params.index_element, [&](auto index) { launch_widest<T, decltype(index)>(params, stream); });
   });
   check_launch("index");
 }

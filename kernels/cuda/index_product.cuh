@@ -1,8 +1,10 @@
 // Products of a tile's 64 index queries with index keys or boxes on Hopper's tensor cores: one warpgroup, queries in
-// registers, 128 keys a step in shared memory, float32 sums.
+// registers, the keys of a step in shared memory. Sums are float32, those of float8 half precision.
 #pragma once
 
 #include <cutlass/bfloat16.h>
+#include <cutlass/float8.h>
+#include <cutlass/half.h>
 
 #include <cute/tensor.hpp>
 
@@ -12,31 +14,35 @@ namespace hiptrain::kernels {
 
 using cute::Int;
 using cutlass::bfloat16_t;
+using cutlass::float_e4m3_t;
+using cutlass::half_t;
 
-constexpr int kStepKeys = 128;
-
-// kDims: 16, 32, 64 or 128. kBuffers: steps that shared memory holds.
-template <int kDims, int kBuffers>
+// Element: bfloat16_t or float_e4m3_t, of queries and keys. kDims: 16 to 128 (float8: from 32). kStepKeys: 64 or 128.
+// kBuffers: steps that shared memory holds.
+template <class Element, int kDims, int kStepKeys, int kBuffers>
 struct IndexProduct {
-  static constexpr int kPanelDims = kDims < 64 ? kDims : 64;  // a swizzled row of shared memory is at most 128 bytes
+  using Score = cute::conditional_t<cute::is_same_v<Element, float_e4m3_t>, half_t, float>;
+
+  // A swizzled row of shared memory is 32, 64 or 128 bytes.
+  static constexpr int kPanelBytes = kDims * sizeof(Element) < 128 ? kDims * sizeof(Element) : 128;
+  static constexpr int kPanelDims = kPanelBytes / static_cast<int>(sizeof(Element));
 
   // (keys, dims, buffers), swizzled as wgmma reads a right operand whose rows are its columns.
-  using KeyAtom = cute::conditional_t<kPanelDims == 16, cute::GMMA::Layout_K_SW32_Atom<bfloat16_t>,
-                                      cute::conditional_t<kPanelDims == 32, cute::GMMA::Layout_K_SW64_Atom<bfloat16_t>,
-                                                          cute::GMMA::Layout_K_SW128_Atom<bfloat16_t>>>;
+  using KeyAtom = cute::conditional_t<kPanelBytes == 32, cute::GMMA::Layout_K_SW32_Atom<Element>,
+                                      cute::conditional_t<kPanelBytes == 64, cute::GMMA::Layout_K_SW64_Atom<Element>,
+                                                          cute::GMMA::Layout_K_SW128_Atom<Element>>>;
   using KeyLayout = decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kStepKeys>, Int<kDims>, Int<kBuffers>>{}));
 
   // (64 tokens, keys) = (64 tokens, dims) in registers * (keys, dims)^T in shared memory.
   using Product = decltype(cute::make_tiled_mma(
-      cute::GMMA::rs_op_selector<bfloat16_t, bfloat16_t, float,
-                                 cute::Shape<Int<kQueryTile>, Int<kStepKeys>, Int<kDims>>>()));
+      cute::GMMA::rs_op_selector<Element, Element, Score, cute::Shape<Int<kQueryTile>, Int<kStepKeys>, Int<kDims>>>()));
 
   // A thread's part of the left operand; element(row, dim) gives its values.
   template <class ElementOf>
   __device__ static auto left_operand(int thread, const ElementOf& element) {
     const auto slice = Product{}.get_thread_slice(thread);
     const auto coordinates = slice.partition_A(cute::make_identity_tensor(cute::Shape<Int<kQueryTile>, Int<kDims>>{}));
-    auto operand = cute::make_tensor<bfloat16_t>(cute::shape(coordinates));
+    auto operand = cute::make_tensor<Element>(cute::shape(coordinates));
     CUTE_UNROLL
     for (int i = 0; i < cute::size(operand); ++i) {
       operand(i) = element(cute::get<0>(coordinates(i)), cute::get<1>(coordinates(i)));
@@ -45,7 +51,7 @@ struct IndexProduct {
   }
 
   // keys: (kStepKeys * kDims * kBuffers) of shared memory, 1024-byte aligned.
-  __device__ static auto right_operand(int thread, bfloat16_t* keys) {
+  __device__ static auto right_operand(int thread, Element* keys) {
     return Product{}.get_thread_slice(thread).partition_fragment_B(
         cute::make_tensor(cute::make_smem_ptr(keys), KeyLayout{}));
   }
@@ -54,9 +60,9 @@ struct IndexProduct {
     return cute::partition_fragment_C(Product{}, cute::Shape<Int<kQueryTile>, Int<kStepKeys>>{});
   }
 
-  // scores = left * keys^T of one buffer, done when it returns. All threads of the warpgroup.
+  // Begins scores = left * keys^T of one buffer. All threads of the warpgroup.
   template <class Left, class Right, class Scores>
-  __device__ static void multiply(const Left& left, const Right& right, int buffer, Scores& scores) {
+  __device__ static void begin(const Left& left, const Right& right, int buffer, Scores& scores) {
     Product product;
     product.accumulate_ = cute::GMMA::ScaleOut::Zero;
     cute::warpgroup_fence_operand(scores);
@@ -67,6 +73,11 @@ struct IndexProduct {
       product.accumulate_ = cute::GMMA::ScaleOut::One;
     }
     cute::warpgroup_commit_batch();
+  }
+
+  // Waits for the product that writes scores.
+  template <class Scores>
+  __device__ static void finish(Scores& scores) {
     cute::warpgroup_wait<0>();
     cute::warpgroup_fence_operand(scores);
   }

@@ -15,7 +15,7 @@ int64_t num_sequence_blocks(const SearchParams& params) {
 
 int64_t level_bytes(const SearchParams& params, int level) {
   const int64_t nodes = params.num_kv_heads * num_whole_nodes(num_sequence_blocks(params), level);
-  const int64_t bytes = nodes * NodeBoxes::node_elements(params.num_index_dims) * element_bytes(params.index_element);
+  const int64_t bytes = nodes * NodeBoxes::node_elements(params.num_index_dims) * element_bytes(params.query_element);
   return (bytes + 255) / 256 * 256;
 }
 
@@ -83,8 +83,8 @@ __device__ void store_bounds(const SearchParams& params, const NodeBoxes& boxes,
                              const Bounds& bounds) {
   const int64_t box = (at.head * boxes.num_nodes[level] + at.place) * kBoxesPerNode + at.box;
   const int64_t element = (box * params.num_index_dims + at.dim) * 2;
-  store_element(boxes.boxes[level], params.index_element, element, bounds.largest);
-  store_element(boxes.boxes[level], params.index_element, element + 1, bounds.smallest);
+  store_element(boxes.boxes[level], params.query_element, element, bounds.largest);
+  store_element(boxes.boxes[level], params.query_element, element + 1, bounds.smallest);
 }
 
 __global__ void __launch_bounds__(kThreads) box_keys(const SearchParams params, const NodeBoxes boxes, int64_t count) {
@@ -93,14 +93,14 @@ __global__ void __launch_bounds__(kThreads) box_keys(const SearchParams params, 
   const BoxDim at(params, boxes, 1, i);
   const Node node(params, 1, at.place);
   if (!node.exists) return;
-  const float finite = largest_finite(params.index_element);
+  const float finite = largest_finite(params.query_element);
   const int64_t num_keys = kTreeFanout * params.geometry.block_size / kBoxesPerNode;
   const int64_t first_key =
       node.first_block * params.geometry.block_size + (node.number * kBoxesPerNode + at.box) * num_keys;
   Bounds bounds(finite);
   for (int64_t key = first_key; key < first_key + num_keys; ++key) {
     const int64_t element = at.head * params.index_key_head_stride + key * params.num_index_dims + at.dim;
-    const float value = load_element(params.index_key, params.index_element, element);
+    const float value = load_element(params.index_key, params.key_element, element);
     if (!isnan(value)) bounds.widen(fmaxf(fminf(value, finite), -finite), fmaxf(fminf(value, finite), -finite));
   }
   store_bounds(params, boxes, 1, at, bounds);
@@ -115,11 +115,11 @@ __global__ void __launch_bounds__(kThreads)
   if (!node.exists) return;
   const int64_t first_part = (node.number * kBoxesPerNode + at.box) * kTreeFanout;  // box of the document below
   const int64_t document = boxes.first_element(level - 1, at.head, node.first_block, params.num_index_dims);
-  Bounds bounds(largest_finite(params.index_element));
+  Bounds bounds(largest_finite(params.query_element));
   for (int64_t part = first_part; part < first_part + kTreeFanout; ++part) {
     const int64_t element = document + (part * params.num_index_dims + at.dim) * 2;
-    bounds.widen(load_element(boxes.boxes[level - 1], params.index_element, element),
-                 load_element(boxes.boxes[level - 1], params.index_element, element + 1));
+    bounds.widen(load_element(boxes.boxes[level - 1], params.query_element, element),
+                 load_element(boxes.boxes[level - 1], params.query_element, element + 1));
   }
   store_bounds(params, boxes, level, at, bounds);
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/cuda/element_access.cuh"
+#include "kernels/float8_score.h"
 #include "kernels/hip_selection.h"
 
 namespace hiptrain::kernels {
@@ -33,6 +34,19 @@ class RowScores {
       const int row = i / num_dims_;
       columns_[i % num_dims_ * kQueryTile + row] = row < num_rows ? load_element(rows, element, offset + i) : 0.0f;
     }
+  }
+
+  // After set_rows: what float8 keys are multiplied with (kernels/float8_score.h).
+  __device__ void round_rows_to_float8() {
+    __syncthreads();
+    if (threadIdx.x >= kQueryTile) return;
+    float* const row = columns_ + threadIdx.x;
+    float largest = 0;
+    for (int dim = 0; dim < num_dims_; ++dim)
+      largest = fmaxf(largest, fabsf(as_finite(row[dim * kQueryTile])));  // a NaN leaves it
+    const float scale = float8_query_scale(largest, num_dims_);
+    for (int dim = 0; dim < num_dims_; ++dim)
+      row[dim * kQueryTile] = static_cast<float>(__nv_fp8_e4m3(as_finite(row[dim * kQueryTile]) * scale));
   }
 
   // The same of which boxes, (maximum, minimum) by dim, are the keys: the score is then the upper bound sum of

@@ -4,6 +4,9 @@
 // its place among four lanes gives it: (2 columns, 2 rows, kKeys / 8 groups of 8 columns).
 #pragma once
 
+#include <cuda_fp16.h>
+#include <cutlass/half.h>
+
 #include <cmath>
 #include <cute/tensor.hpp>
 
@@ -13,6 +16,11 @@
 namespace hiptrain::kernels {
 
 constexpr unsigned kWholeWarp = 0xffffffffu;
+
+// half: 0 or 1, of the thread's two rows.
+__device__ inline int row_of_thread(int half) {
+  return threadIdx.x % kWarpgroupThreads / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
+}
 
 // The keys of a step that a tile searches, in units of kUnitKeys counted from the step's first, which begins a block:
 // [begin, end). Accumulators are joined to units, and those to blocks.
@@ -29,53 +37,171 @@ struct StepUnits {
   __device__ int first_row(int) const { return 0; }
 };
 
-// max(a, b), and NaN if one of them is.
-__device__ inline float max_or_nan(float a, float b) {
-  float result;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
-  return result;
-}
+// What a row's next pick must exceed, of a thread's two rows: NaN takes everything, infinity nothing but a NaN.
+template <class Score>
+struct RowLimits;
 
-// kUnitKeys: a multiple of 8 of which blocks are multiples.
+template <>
+struct RowLimits<float> {
+  float row[2];
+  bool positive;  // all limits of the warp are 0 or above
+
+  // After a change of row; a warp's threads together.
+  __device__ void update() {
+    bool mine = true;
+    CUTE_UNROLL
+    for (const float limit : row) mine &= limit >= 0;
+    positive = __all_sync(kWholeWarp, mine);
+  }
+};
+
+// Scores of float8 keys are finite or NaN.
+template <>
+struct RowLimits<cutlass::half_t> {
+  float row[2];
+  __half2 pair[2];  // a row's limit in both columns; -infinity takes everything
+
+  __device__ void update() {
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) pair[half] = __float2half2_rn(isnan(row[half]) ? -INFINITY : row[half]);
+  }
+};
+
+// The largest score of each of a thread's rows and of each of kParts equal parts of the columns, or a NaN if there is
+// one; what is not above the row's limit may be another number that is not.
+template <class Score, int kKeys, int kParts>
+class LargestScores;
+
+template <int kKeys, int kParts>
+class LargestScores<float, kKeys, kParts> {
+ public:
+  template <class Scores>
+  __device__ LargestScores(const Scores& scores, const RowLimits<float>& limits) {
+    if (limits.positive) {
+      CUTE_UNROLL
+      for (int i = 0; i < 2 * kParts; ++i) values_[i] = largest_if_positive(scores, i / kParts, i % kParts * kGroups);
+    } else {
+      CUTE_UNROLL
+      for (int i = 0; i < 2 * kParts; ++i) values_[i] = largest_or_nan(scores, i / kParts, i % kParts * kGroups);
+    }
+  }
+
+  // half: 0 or 1, of the thread's rows.
+  __device__ float operator()(int half, int part) const { return values_[half * kParts + part]; }
+
+  // Whether any is above its row's limit or a NaN.
+  __device__ bool any_above(const RowLimits<float>& limits) const {
+    bool above = false;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kParts; ++i) above |= !(values_[i] <= limits.row[i / kParts]);
+    return above;
+  }
+
+ private:
+  static constexpr int kGroups = kKeys / 8 / kParts;  // of 8 columns, a part
+
+  // As integers positive floats keep their order, negative ones are below 0, and a NaN, which the tensor cores make
+  // with a positive sign, is above all. The maximum of three integers is one instruction.
+  template <class Scores>
+  __device__ static float largest_if_positive(const Scores& scores, int half, int first_group) {
+    int bits = 0;
+    CUTE_UNROLL
+    for (int i = 0; i < kGroups; ++i) {
+      const int element = (first_group + i) * 4 + half * 2;
+      bits = __vimax3_s32(bits, __float_as_int(scores(element)), __float_as_int(scores(element + 1)));
+    }
+    return __int_as_float(bits);
+  }
+
+  template <class Scores>
+  __device__ static float largest_or_nan(const Scores& scores, int half, int first_group) {
+    float largest = -INFINITY;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kGroups; ++i) {
+      const float score = scores((first_group + i / 2) * 4 + half * 2 + i % 2);
+      asm("max.NaN.f32 %0, %0, %1;" : "+f"(largest) : "f"(score));
+    }
+    return largest;
+  }
+
+  float values_[2 * kParts];
+};
+
+// Two registers, four scores, are one instruction, whatever their signs.
+template <int kKeys, int kParts>
+class LargestScores<cutlass::half_t, kKeys, kParts> {
+ public:
+  template <class Scores>
+  __device__ LargestScores(const Scores& scores, const RowLimits<cutlass::half_t>& limits) {
+    const auto pairs = cute::recast<__half2>(scores);  // (2 rows, kKeys / 8 groups)
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kParts; ++i) {
+      const int half = i / kParts, first_group = i % kParts * kGroups;
+      __half2 largest = limits.pair[half];
+      CUTE_UNROLL
+      for (int j = 0; j < kGroups; j += 2) {
+        const int pair = (first_group + j) * 2 + half;
+        largest = __hmax2_nan(largest, __hmax2_nan(pairs(pair), pairs(pair + 2)));
+      }
+      pairs_[i] = largest;
+    }
+  }
+
+  __device__ float operator()(int half, int part) const {
+    const __half2 pair = pairs_[half * kParts + part];
+    return __half2float(__hmax_nan(__low2half(pair), __high2half(pair)));
+  }
+
+  // Where nothing is above, the limit has stayed.
+  __device__ bool any_above(const RowLimits<cutlass::half_t>& limits) const {
+    uint32_t changed = 0;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kParts; ++i) changed |= bits_of(pairs_[i]) ^ bits_of(limits.pair[i / kParts]);
+    return changed != 0;
+  }
+
+ private:
+  static constexpr int kGroups = kKeys / 8 / kParts;
+  static_assert(kGroups % 2 == 0, "a part must be at least 16 keys");
+
+  __device__ static uint32_t bits_of(__half2 pair) { return *reinterpret_cast<const uint32_t*>(&pair); }
+
+  __half2 pairs_[2 * kParts];
+};
+
+// kUnitKeys: a multiple of 16 of which blocks are multiples.
 template <int kKeys, int kUnitKeys>
 struct ScoreColumns {
   static constexpr int kUnits = kKeys / kUnitKeys;
 
-  __device__ static int row(int half) {
-    return threadIdx.x % kWarpgroupThreads / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
-  }
-  __device__ static constexpr int element(int group, int half, int column) { return group * 4 + half * 2 + column; }
+  __device__ static int row(int half) { return row_of_thread(half); }
 
-  // largest: by row and part, kNum / 2 equal parts of the columns. The largest score, or a NaN if there is one; where
-  // all limits are positive 0 will do for negative ones.
-  template <int kNum, class Scores>
-  __device__ static void largest(const Scores& scores, bool limits_are_positive, float (&largest)[kNum]) {
-    constexpr int kParts = kNum / 2, kGroups = kKeys / 8 / kParts;  // of 8 columns, a part
-    if (limits_are_positive) {
-      CUTE_UNROLL
-      for (int i = 0; i < kNum; ++i)
-        largest[i] = largest_if_positive<kGroups>(scores, i / kParts, i % kParts * kGroups);
-    } else {
-      CUTE_UNROLL
-      for (int i = 0; i < kNum; ++i) largest[i] = largest_or_nan<kGroups>(scores, i / kParts, i % kParts * kGroups);
-    }
-  }
-
+  // Of scores without NaN, the thread's columns.
   template <class Scores>
   __device__ static float best_of_unit(const Scores& scores, int half, int unit) {
-    float best = -INFINITY;
-    CUTE_UNROLL
-    for (int i = 0; i < kUnitKeys / 8; ++i) {
-      const int group = unit * kUnitKeys / 8 + i;
-      best = fmaxf(best, fmaxf(scores(element(group, half, 0)), scores(element(group, half, 1))));
+    constexpr int kGroups = kUnitKeys / 8;
+    if constexpr (cute::is_same_v<typename Scores::value_type, cutlass::half_t>) {
+      const auto pairs = cute::recast<__half2>(scores);
+      __half2 best = pairs(unit * kGroups * 2 + half);
+      CUTE_UNROLL
+      for (int i = 1; i < kGroups; ++i) best = __hmax2(best, pairs((unit * kGroups + i) * 2 + half));
+      return __half2float(__hmax(__low2half(best), __high2half(best)));
+    } else {
+      float best = -INFINITY;
+      CUTE_UNROLL
+      for (int i = 0; i < kGroups; ++i) {
+        const int element = (unit * kGroups + i) * 4 + half * 2;
+        best = fmaxf(best, fmaxf(scores(element), scores(element + 1)));
+      }
+      return best;
     }
-    return best;
   }
 
   // Every NaN becomes -infinity; those of searched keys and rows that see them are added to num_nan_scores, if not
   // null.
   template <class Scores, class Units>
   __device__ static void drop_nan(Scores& scores, const Units& units, int num_rows, int64_t* num_nan_scores) {
+    using Score = typename Scores::value_type;
     int num_nan = 0;
     CUTE_UNROLL
     for (int unit = 0; unit < kUnits; ++unit) {
@@ -84,8 +210,8 @@ struct ScoreColumns {
       CUTE_UNROLL
       for (int j = 0; j < kUnitKeys / 2; ++j) {
         const int i = unit * kUnitKeys / 2 + j;
-        const bool is_nan = isnan(scores(i));
-        scores(i) = is_nan ? -INFINITY : scores(i);
+        const bool is_nan = isnan(static_cast<float>(scores(i)));
+        scores(i) = is_nan ? Score(-INFINITY) : Score(scores(i));
         num_nan += is_nan && searched && row(i / 2 % 2) >= first_row && row(i / 2 % 2) < num_rows;
       }
     }
@@ -94,7 +220,7 @@ struct ScoreColumns {
     }
   }
 
-  // best of a block's first unit = the best of all its units.
+  // best: of the units of a row; that of a block's first unit of the step becomes the best of all its units.
   __device__ static void join_units(int block_shift, float* best /* (kUnits) */) {
     CUTE_UNROLL
     for (int shift = 0; (1 << shift) < kUnits; ++shift) {
@@ -104,30 +230,6 @@ struct ScoreColumns {
         if (shift < block_shift) best[unit] = fmaxf(best[unit], best[unit + width]);
       }
     }
-  }
-
- private:
-  // As integers positive floats keep their order, negative ones are below 0, and a NaN, which the tensor cores make
-  // with a positive sign, is above all. The maximum of three integers is one instruction.
-  template <int kGroups, class Scores>
-  __device__ static float largest_if_positive(const Scores& scores, int half, int first_group) {
-    int bits = 0;
-    CUTE_UNROLL
-    for (int i = 0; i < kGroups; ++i) {
-      bits = __vimax3_s32(bits, __float_as_int(scores(element(first_group + i, half, 0))),
-                          __float_as_int(scores(element(first_group + i, half, 1))));
-    }
-    return __int_as_float(bits);
-  }
-
-  template <int kGroups, class Scores>
-  __device__ static float largest_or_nan(const Scores& scores, int half, int first_group) {
-    float largest = scores(element(first_group, half, 0));
-    CUTE_UNROLL
-    for (int i = 1; i < 2 * kGroups; ++i) {
-      largest = max_or_nan(largest, scores(element(first_group + i / 2, half, i % 2)));
-    }
-    return largest;
   }
 };
 

@@ -5,7 +5,8 @@
 
 namespace hiptrain::kernels {
 
-// Whether the tensor cores multiply the index and the copy engine can read it: bfloat16, dims a multiple of 8.
+// Whether the tensor cores multiply the index and the copy engine can read it: bfloat16 or float8 keys of a
+// multiple of 16 bytes.
 bool fits_tensor_cores(const SearchParams& params);
 
 // Tiles that scan.

@@ -1,10 +1,9 @@
-// The scan on Hopper's tensor cores, bfloat16 index.
+// The scan on Hopper's tensor cores, bfloat16 or float8 index keys.
 //
 // A thread block takes kTiles neighbouring query tiles of one KV head and streams the index keys that they search
 // through shared memory once: a thread loads 256 keys at a time (TMA, a ring of kStages buffers), and a warpgroup a
 // tile multiplies them with its 64 index queries, which stay in registers, and hands the scores to a Selection. A
-// thread block has kTiles products or selections under way at a time: while one warpgroup looks at its scores the
-// tensor cores work on another's.
+// warpgroup has two sets of scores: while it looks at those of one step the tensor cores work on the next step's.
 //
 // The last tiles of a head, which search most, come first.
 #pragma once
@@ -14,31 +13,36 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
 
+#include "kernels/cuda/element_access.cuh"
 #include "kernels/cuda/index_product.cuh"
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/score_columns.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/tile_best.cuh"
+#include "kernels/float8_score.h"
 #include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {
 
-constexpr int kStepsPerLoad = 2, kLoadKeys = kStepKeys * kStepsPerLoad;
+constexpr int kLoadKeys = 256;
 
-template <int kDims /* 16, 32, 64 or 128 */>
+template <class Element, int kDims /* 16 (bfloat16 only), 32, 64 or 128 */>
 struct ScanShape {
-  static constexpr int kTiles = kDims <= 32 ? 4 : 3;
-  static constexpr int kStages = kDims <= 64 ? 4 : 2;
+  static constexpr bool kFloat8 = sizeof(Element) == 1;
+  static constexpr int kDimBytes = kDims * static_cast<int>(sizeof(Element));
+  static constexpr int kTiles = kDimBytes <= 64 ? 4 : 3;
+  static constexpr int kStages = kDimBytes <= 128 ? 4 : 2;
   static constexpr int kThreads = (kTiles + 1) * kWarpgroupThreads;
   // Of the registers that the launch gives all threads alike the loader hands most to the scanners.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
   static constexpr int kLoaderRegisters = 32, kScannerRegisters = kTiles == 4 ? 112 : 160;
   static_assert(kLoaderRegisters + kTiles * kScannerRegisters <= (kTiles + 1) * kLaunchRegisters,
                 "the scanners would wait for registers for ever");
-  static constexpr int kLoadBytes = kLoadKeys * kDims * 2;
 
-  using Product = IndexProduct<kDims, kStages * kStepsPerLoad>;
+  // The scores of a step are 32 registers.
+  static constexpr int kStepKeys = kFloat8 ? 128 : 64, kStepsPerLoad = kLoadKeys / kStepKeys;
+  using Product = IndexProduct<Element, kDims, kStepKeys, kStages * kStepsPerLoad>;
 };
 
 // What one tile of a thread block scans: nothing where the tile does not exist, searches nothing or uses the tree.
@@ -59,10 +63,10 @@ struct ScanSpan {
   __device__ bool empty() const { return begin == end; }
 };
 
-template <int kDims>
+template <class Element, int kDims>
 struct ScanStorage {
-  using Shape = ScanShape<kDims>;
-  alignas(1024) bfloat16_t keys[Shape::kStages * kLoadKeys * kDims];
+  using Shape = ScanShape<Element, kDims>;
+  alignas(1024) Element keys[Shape::kStages * kLoadKeys * kDims];
   ScanSpan spans[Shape::kTiles];
   RingBarriers<Shape::kStages> ring;
   // Followed by the lists of kTiles tiles.
@@ -85,21 +89,28 @@ struct ScanStream {
       end = max(end, span.end);
     }
   }
+
+  __device__ bool searches(const ScanSpan& span, int32_t first_key) const {
+    return first_key < span.end && first_key + kLoadKeys > span.begin;
+  }
+  __device__ int num_loads(const ScanSpan& span, int32_t first_key) const {
+    return max(0, (span.end - first_key + kLoadKeys - 1) / kLoadKeys);
+  }
 };
 
-template <int kDims>
-__device__ void load_index_keys(ScanStorage<kDims>& shared, const CUtensorMap& map, int head,
-                                const ScanStream<ScanShape<kDims>::kTiles>& stream) {
-  using Shape = ScanShape<kDims>;
+template <class Element, int kDims>
+__device__ void load_index_keys(ScanStorage<Element, kDims>& shared, const CUtensorMap& map, int head,
+                                const ScanStream<ScanShape<Element, kDims>::kTiles>& stream) {
+  using Shape = ScanShape<Element, kDims>;
   RingPosition<Shape::kStages> at;
   for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kLoadKeys, at.advance()) {
     shared.ring.wait_empty(at);
     Barrier& full = shared.ring.full[at.stage];
-    full.arrive_and_expect_tx(Shape::kLoadBytes);
-    bfloat16_t* buffer = shared.keys + at.stage * kLoadKeys * kDims;
-    for (int key = 0; key < kLoadKeys; key += kStepKeys) {
+    full.arrive_and_expect_tx(kLoadKeys * Shape::kDimBytes);
+    Element* buffer = shared.keys + at.stage * kLoadKeys * kDims;
+    for (int key = 0; key < kLoadKeys; key += Shape::kStepKeys) {
       for (int dim = 0; dim < kDims;
-           dim += Shape::Product::kPanelDims, buffer += kStepKeys * Shape::Product::kPanelDims) {
+           dim += Shape::Product::kPanelDims, buffer += Shape::kStepKeys * Shape::Product::kPanelDims) {
         cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&full),
                                      static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL), buffer, dim,
                                      first_key + key, head);
@@ -115,48 +126,96 @@ __device__ StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_
           first_key / kUnitKeys >> block_shift, block_shift};
 }
 
-// One tile's warpgroup: every load of the stream is taken from the ring, those of the tile's span are multiplied.
-template <int kDims, int kUnitKeys, class Selection>
-__device__ void scan_tile(const SearchParams& params, ScanStorage<kDims>& shared, int head, int64_t tile,
-                          const ScanSpan& span, const ScanStream<ScanShape<kDims>::kTiles>& stream,
-                          Selection& selection, int num_rows) {
-  using Shape = ScanShape<kDims>;
-  using Product = typename Shape::Product;
-  const auto* const tile_queries = static_cast<const bfloat16_t*>(params.index_query) +
-                                   head * params.index_query_head_stride +
-                                   (tile * kQueryTile - params.index_query_begin) * params.num_index_dims;
+// The tile's index queries as left operand. They are rounded to float8 as the reference does (kernels/float8_score.h):
+// the four lanes that share a row agree on its scale.
+template <class Element, int kDims>
+__device__ auto query_operand(const SearchParams& params, int head, int64_t tile, int num_rows) {
+  using Product = typename ScanShape<Element, kDims>::Product;
   const int thread = threadIdx.x % kWarpgroupThreads;
-  const auto queries = Product::left_operand(thread, [&](int row, int dim) {
+  const int64_t first =
+      head * params.index_query_head_stride + (tile * kQueryTile - params.index_query_begin) * params.num_index_dims;
+  const auto query = [&](int row, int dim) {
     const bool exists = row < num_rows && dim < params.num_index_dims;
-    return exists ? tile_queries[row * params.num_index_dims + dim] : bfloat16_t(0.0f);
-  });
-  const auto keys = Product::right_operand(thread, shared.keys);
-  auto scores = Product::make_scores();
-
-  RingPosition<Shape::kStages> at;
-  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kLoadKeys, at.advance()) {
-    shared.ring.wait_full(at);
-    const bool searched = first_key < span.end && first_key + kLoadKeys > span.begin;
-#pragma unroll 1  // for the sake of the instruction cache
-    for (int step = 0; searched && step < kStepsPerLoad; ++step) {
-      Product::multiply(queries, keys, at.stage * kStepsPerLoad + step, scores);
-      if (step + 1 == kStepsPerLoad) arrive_as_warp(shared.ring.empty[at.stage]);
-      selection.take(scores, [&] {
-        return step_units<kUnitKeys>(params.geometry.block_size, span, first_key + step * kStepKeys);
-      });
+    return exists ? load_element(params.index_query, params.query_element, first + row * params.num_index_dims + dim)
+                  : 0.0f;
+  };
+  if constexpr (!ScanShape<Element, kDims>::kFloat8) {
+    return Product::left_operand(thread, [&](int row, int dim) { return static_cast<Element>(query(row, dim)); });
+  } else {
+    const int first_row = row_of_thread(0);
+    float scale[2];
+    for (int half = 0; half < 2; ++half) {
+      float largest = 0;
+      for (int dim = threadIdx.x % 4; dim < params.num_index_dims; dim += 4)
+        largest = fmaxf(largest, fabsf(as_finite(query(row_of_thread(half), dim))));  // a NaN leaves it
+      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
+      scale[half] = float8_query_scale(largest, params.num_index_dims);
     }
-    if (!searched) arrive_as_warp(shared.ring.empty[at.stage]);
+    return Product::left_operand(thread, [&](int row, int dim) {
+      return static_cast<Element>(as_finite(query(row, dim)) * (row == first_row ? scale[0] : scale[1]));
+    });
   }
 }
 
-// Grid: (groups of kTiles tiles * KV heads). SelectionOf: LaneBest, BlockCandidates, or something that does less, for
+// One tile's warpgroup: every load of the stream is taken from the ring, those of the tile's span are multiplied.
+template <class Element, int kDims, int kUnitKeys, class Selection>
+__device__ void scan_tile(const SearchParams& params, ScanStorage<Element, kDims>& shared, int head, int64_t tile,
+                          const ScanSpan& span, const ScanStream<ScanShape<Element, kDims>::kTiles>& stream,
+                          Selection& selection, int num_rows) {
+  using Shape = ScanShape<Element, kDims>;
+  using Product = typename Shape::Product;
+  const auto queries = query_operand<Element, kDims>(params, head, tile, num_rows);
+  const auto keys = Product::right_operand(threadIdx.x % kWarpgroupThreads, shared.keys);
+  auto even = Product::make_scores(), odd = Product::make_scores();  // of even and odd steps
+  const auto take = [&](auto& scores, int32_t first_key) {
+    selection.take(scores, [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); });
+  };
+  RingPosition<Shape::kStages> at;
+  int32_t first_key = stream.begin;
+  for (; first_key < stream.end && !stream.searches(span, first_key); first_key += kLoadKeys, at.advance()) {
+    shared.ring.wait_full(at);
+    arrive_as_warp(shared.ring.empty[at.stage]);
+  }
+  // From one thread: the compiler leaves products under way only where all threads are seen to go the same way.
+  const int num_loads = __shfl_sync(kWholeWarp, stream.num_loads(span, first_key), 0);
+  if (num_loads == 0) return;
+  shared.ring.wait_full(at);
+  Product::begin(queries, keys, at.stage * Shape::kStepsPerLoad, even);
+  for (int load = 0; load < num_loads; ++load, first_key += kLoadKeys) {
+#pragma unroll 1  // for the sake of the instruction cache
+    for (int step = 0; step < Shape::kStepsPerLoad; step += 2) {
+      int buffer = at.stage * Shape::kStepsPerLoad + step;
+      Product::finish(even);
+      Product::begin(queries, keys, buffer + 1, odd);
+      take(even, first_key + step * Shape::kStepKeys);
+      Product::finish(odd);
+      buffer += 2;
+      if (step + 2 == Shape::kStepsPerLoad) {
+        arrive_as_warp(shared.ring.empty[at.stage]);
+        at.advance();
+        if (load + 1 < num_loads) shared.ring.wait_full(at);
+        buffer = at.stage * Shape::kStepsPerLoad;
+      }
+      Product::begin(queries, keys, buffer, even);
+      take(odd, first_key + (step + 1) * Shape::kStepKeys);
+    }
+  }
+  Product::finish(even);
+  for (; first_key < stream.end; first_key += kLoadKeys, at.advance()) {
+    shared.ring.wait_full(at);
+    arrive_as_warp(shared.ring.empty[at.stage]);
+  }
+}
+
+// Grid: (groups of kTiles tiles * KV heads). SelectionOf: RowBest, BlockCandidates, or something that does less, for
 // timing.
-template <int kDims, int kUnitKeys, template <int, int> class SelectionOf>
-__global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
+template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>
+__global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
     scan_kernel(const SearchParams params, const __grid_constant__ CUtensorMap key_map, int num_groups) {
-  using Shape = ScanShape<kDims>;
+  using Shape = ScanShape<Element, kDims>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  auto& shared = *reinterpret_cast<ScanStorage<kDims>*>(memory);
+  auto& shared = *reinterpret_cast<ScanStorage<Element, kDims>*>(memory);
   const int head = static_cast<int>(blockIdx.x) / num_groups;
   const int group = num_groups - 1 - static_cast<int>(blockIdx.x) % num_groups;
   const int first_tile = static_cast<int>(params.query_begin / kQueryTile) + group * Shape::kTiles;
@@ -181,22 +240,23 @@ __global__ void __launch_bounds__(ScanShape<kDims>::kThreads, 1)
   const int warp_row = threadIdx.x % kWarpgroupThreads / 32 * 16, lane = threadIdx.x % 32;
   for (int i = warp_row * params.num_picks + lane; i < (warp_row + 16) * params.num_picks; i += 32) best.keys[i] = 0;
   __syncwarp();
-  SelectionOf<kStepKeys, kUnitKeys> selection(best, num_rows, params.num_nan_scores);
-  scan_tile<kDims, kUnitKeys>(params, shared, head, tile, span, stream, selection, num_rows);
+  SelectionOf<typename Shape::Product::Score, Shape::kStepKeys, kUnitKeys> selection(best, num_rows,
+                                                                                     params.num_nan_scores);
+  scan_tile<Element, kDims, kUnitKeys>(params, shared, head, tile, span, stream, selection, num_rows);
   selection.finish();
   write_picks(params, head, tile, best, min(warp_row, num_rows), min(warp_row + 16, num_rows), lane, 32);
 }
 
-template <int kDims, int kUnitKeys, template <int, int> class SelectionOf>
+template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>
 void launch_scan(const SearchParams& params, Stream stream) {
-  using Shape = ScanShape<kDims>;
+  using Shape = ScanShape<Element, kDims>;
   const auto num_groups = static_cast<int>((num_tiles(params.num_queries) + Shape::kTiles - 1) / Shape::kTiles);
-  const auto shared_bytes = static_cast<int>(ScanStorage<kDims>::bytes(params.num_picks));
-  const auto kernel = scan_kernel<kDims, kUnitKeys, SelectionOf>;
+  const auto shared_bytes = static_cast<int>(ScanStorage<Element, kDims>::bytes(params.num_picks));
+  const auto kernel = scan_kernel<Element, kDims, kUnitKeys, SelectionOf>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
-  const CUtensorMap keys =
-      tensor_map(params.index_key, params.num_index_dims, params.geometry.num_tokens, params.num_kv_heads,
-                 params.num_index_dims, params.index_key_head_stride, {kStepKeys, Shape::Product::kPanelDims});
+  const CUtensorMap keys = tensor_map(params.index_key, params.num_index_dims, params.geometry.num_tokens,
+                                      params.num_kv_heads, params.num_index_dims, params.index_key_head_stride,
+                                      {Shape::kStepKeys, Shape::Product::kPanelDims}, params.key_element);
   kernel<<<num_groups * params.num_kv_heads, Shape::kThreads, shared_bytes, stream>>>(params, keys, num_groups);
   check_launch("search");
 }

@@ -22,14 +22,17 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
   RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), params.num_index_dims,
                    block_keys);
   scores.set_rows(
-      params.index_query, params.index_element,
+      params.index_query, params.query_element,
       head * params.index_query_head_stride + (ranges.begin - params.index_query_begin) * params.num_index_dims,
       num_rows);
+  const bool float8 = params.key_element == ElementType::kFloat8E4m3;
+  if (float8) scores.round_rows_to_float8();
   best.clear(threadIdx.x, kScoreThreads);
   for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {
-    scores.set_keys(params.index_key, params.index_element,
+    scores.set_keys(params.index_key, params.key_element,
                     head * params.index_key_head_stride + block * block_keys * params.num_index_dims);
-    const float score = scores.best(0, num_rows);
+    float score = scores.best(0, num_rows);
+    if (float8) score = rounded_to_half(score);  // the largest rounded is the rounded largest
     if (threadIdx.x < num_rows) best.add(threadIdx.x, score_key(score, block));
   }
   scores.count_nan(params.num_nan_scores);

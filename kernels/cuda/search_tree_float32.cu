@@ -26,8 +26,8 @@ class Float32Scorer {
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const TileBest& best) {
     RowScores scores(memory_, 2 * params_.num_index_dims, kBoxesPerNode);
-    scores.set_bound_rows(params_.index_query, params_.index_element, queries_, at.num_rows,
-                          largest_finite(params_.index_element));
+    scores.set_bound_rows(params_.index_query, params_.query_element, queries_, at.num_rows,
+                          largest_finite(params_.query_element));
     score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
           NodeBoxes::node_elements(params_.num_index_dims), at.num_rows, candidates, best);
   }
@@ -35,7 +35,7 @@ class Float32Scorer {
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
     const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
     RowScores scores(memory_, params_.num_index_dims, static_cast<int>(params_.geometry.block_size));
-    scores.set_rows(params_.index_query, params_.index_element, queries_, at.num_rows);
+    scores.set_rows(params_.index_query, params_.query_element, queries_, at.num_rows);
     score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
           block_elements, at.num_rows, candidates, best);
     scores.count_nan(params_.num_nan_scores);
@@ -49,7 +49,7 @@ class Float32Scorer {
       const uint32_t entry = candidates[i];
       const int64_t node = entry_block(entry);
       const int row = threadIdx.x, first_row = static_cast<int>(entry_first_row(entry));
-      scores.set_keys(keys, params_.index_element, first + node * node_elements);
+      scores.set_keys(keys, params_.query_element, first + node * node_elements);
       const float row_score = scores.best(first_row, num_rows);
       if (row >= first_row && row < num_rows) best.add(row, score_key(row_score, node));
     }

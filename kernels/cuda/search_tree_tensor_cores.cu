@@ -14,7 +14,11 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int kBuffers = 4;
+constexpr int kStepKeys = 128, kBuffers = 4;
+
+template <int kDims>
+using TreeProduct = IndexProduct<bfloat16_t, kDims, kStepKeys, kBuffers>;
+
 constexpr int kMostBlocksPerStep = kStepKeys / 16;
 
 struct TreeMaps {
@@ -62,7 +66,7 @@ class TensorScorer {
 
   // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const TileBest& best) {
-    using Product = IndexProduct<2 * kDims, kBuffers>;
+    using Product = TreeProduct<2 * kDims>;
     const float finite = largest_finite(ElementType::kBfloat16);
     const auto operand = Product::left_operand(threadIdx.x, [&](int row, int dim) {
       float value = query(at, row, dim / 2);
@@ -72,18 +76,18 @@ class TensorScorer {
     });
     const int64_t first_row = (at.first_block >> (4 * level)) * kBoxesPerNode;
     const Gather gather{&maps_.level[level], first_row, static_cast<int>(kBoxesPerNode), at.head};
-    BlockCandidates<kStepKeys, static_cast<int>(kBoxesPerNode)> selection(best, at.num_rows, nullptr);
+    BlockCandidates<float, kStepKeys, static_cast<int>(kBoxesPerNode)> selection(best, at.num_rows, nullptr);
     score<Product>(operand, gather, 0, candidates, selection);
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
-    using Product = IndexProduct<kDims, kBuffers>;
+    using Product = TreeProduct<kDims>;
     constexpr int kUnitKeys = 16;
     const auto operand = Product::left_operand(
         threadIdx.x, [&](int row, int dim) { return static_cast<bfloat16_t>(query(at, row, dim)); });
     const int block_keys = static_cast<int>(params_.geometry.block_size);
     const Gather gather{&maps_.level[0], at.first_block * block_keys, block_keys, at.head};
-    BlockCandidates<kStepKeys, kUnitKeys> selection(best, at.num_rows, params_.num_nan_scores);
+    BlockCandidates<float, kStepKeys, kUnitKeys> selection(best, at.num_rows, params_.num_nan_scores);
     score<Product>(operand, gather, __ffs(block_keys / kUnitKeys) - 1, candidates, selection);
   }
 
@@ -140,7 +144,8 @@ class TensorScorer {
       __syncthreads();  // the step before has been looked at, and entries have been written
       if (threadIdx.x == 0 && step + kBuffers - 1 < steps) load<Product>(gather, candidates, step + kBuffers - 1);
       shared_.full[buffer].wait((num_steps_ + step) / kBuffers % 2);
-      Product::multiply(operand, rows, buffer, scores);
+      Product::begin(operand, rows, buffer, scores);
+      Product::finish(scores);
       selection.take(scores, [&] {
         return StepNodes{shared_.entries[buffer], nodes_of_step(gather, candidates, step), block_shift};
       });
@@ -177,12 +182,12 @@ TreeMaps tree_maps(const SearchParams& params, const NodeBoxes& boxes) {
   TreeMaps maps{};
   maps.level[0] = tensor_map(params.index_key, dims, params.geometry.num_tokens, params.num_kv_heads, dims,
                              params.index_key_head_stride,
-                             {static_cast<int>(params.geometry.block_size), IndexProduct<kDims, kBuffers>::kPanelDims});
+                             {static_cast<int>(params.geometry.block_size), TreeProduct<kDims>::kPanelDims});
   for (int level = 1; level < boxes.num_levels; ++level) {
     if (boxes.num_nodes[level] == 0) continue;  // the top may be empty: nothing is read
     const int64_t rows = boxes.num_nodes[level] * kBoxesPerNode;
     maps.level[level] = tensor_map(boxes.boxes[level], 2 * dims, rows, params.num_kv_heads, 2 * dims, rows * 2 * dims,
-                                   {static_cast<int>(kBoxesPerNode), IndexProduct<2 * kDims, kBuffers>::kPanelDims});
+                                   {static_cast<int>(kBoxesPerNode), TreeProduct<2 * kDims>::kPanelDims});
   }
   return maps;
 }

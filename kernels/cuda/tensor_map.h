@@ -1,10 +1,12 @@
-// Descriptors of the tensor copy engine (TMA) for bfloat16 tensors that are read in boxes of rows, swizzled in shared
-// memory as wgmma reads them.
+// Descriptors of the tensor copy engine (TMA) for bfloat16 or float8 tensors that are read in boxes of rows, swizzled
+// in shared memory as wgmma reads them.
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
+
+#include "kernels/element.h"
 
 namespace hiptrain::kernels {
 
@@ -12,13 +14,14 @@ constexpr int kBoxRows = 64, kBoxColumns = 64;
 
 struct TensorBox {
   int rows = kBoxRows;        // at most 256
-  int columns = kBoxColumns;  // 16, 32 or 64: as many bytes are swizzled
+  int columns = kBoxColumns;  // 32, 64 or 128 bytes: as many are swizzled
 };
 
 // A box is consecutive rows of one head. Rows and columns beyond the tensor arrive as zeros. Coordinates: (column, row,
 // head).
-CUtensorMap tensor_map(const void* base, int64_t num_columns, int64_t num_rows, int64_t num_heads, int64_t row_stride,
-                       int64_t head_stride /* strides in elements, multiples of 8; of one head it does not matter */,
-                       TensorBox box = {});
+CUtensorMap tensor_map(
+    const void* base, int64_t num_columns, int64_t num_rows, int64_t num_heads, int64_t row_stride,
+    int64_t head_stride /* strides in elements, multiples of 16 bytes; of one head it does not matter */,
+    TensorBox box = {}, ElementType element = ElementType::kBfloat16);
 
 }  // namespace hiptrain::kernels

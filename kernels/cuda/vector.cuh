@@ -1,7 +1,8 @@
-// Elements in runs of one memory access: float32 or bfloat16 in memory, float32 in registers.
+// Elements in runs of one memory access: narrow in memory, float32 in registers.
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 
 #include <cstdint>
 
@@ -13,6 +14,7 @@ constexpr int kAccessBytes = 16;  // the widest load and store of a thread
 
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
+__device__ inline float to_float(__nv_fp8_e4m3 value) { return static_cast<float>(value); }
 
 template <typename T>
 __device__ T from_float(float value);
@@ -23,6 +25,10 @@ __device__ inline float from_float<float>(float value) {
 template <>
 __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
+}
+template <>
+__device__ inline __nv_fp8_e4m3 from_float<__nv_fp8_e4m3>(float value) {
+  return __nv_fp8_e4m3(value);  // what is larger becomes +-448
 }
 
 // kWidth elements that are loaded and stored together; the address is a multiple of their size.
@@ -65,7 +71,7 @@ inline bool rows_aligned(const void* rows, int64_t stride, ElementType element) 
   return reinterpret_cast<uintptr_t>(rows) % kAccessBytes == 0 && stride * element_bytes(element) % kAccessBytes == 0;
 }
 
-// Host: calls body(T{}) with the device's type of the elements.
+// Host: calls body(T{}) with the device's type of the elements, float32 or bfloat16.
 template <typename Body>
 void dispatch_element(ElementType element, const Body& body) {
   if (element == ElementType::kFloat32)

@@ -1,4 +1,4 @@
-// Rows of float32 or bfloat16 elements as float32, sums with a fixed order, and ranges of rows for threads.
+// Rows of elements as float32, sums with a fixed order, and ranges of rows for threads.
 #pragma once
 
 #include <algorithm>
@@ -13,18 +13,24 @@ namespace hiptrain::kernels {
 inline void load_elements(const void* elements, ElementType element, int64_t offset, int64_t count, float* values) {
   if (element == ElementType::kFloat32) {
     std::copy_n(static_cast<const float*>(elements) + offset, count, values);
-  } else {
+  } else if (element == ElementType::kBfloat16) {
     const uint16_t* bits = static_cast<const uint16_t*>(elements) + offset;
     for (int64_t i = 0; i < count; ++i) values[i] = bfloat16_to_float(bits[i]);
+  } else {
+    const uint8_t* bits = static_cast<const uint8_t*>(elements) + offset;
+    for (int64_t i = 0; i < count; ++i) values[i] = float8_to_float(bits[i]);
   }
 }
 
 inline void store_elements(const float* values, ElementType element, int64_t offset, int64_t count, void* elements) {
   if (element == ElementType::kFloat32) {
     std::copy_n(values, count, static_cast<float*>(elements) + offset);
-  } else {
+  } else if (element == ElementType::kBfloat16) {
     uint16_t* bits = static_cast<uint16_t*>(elements) + offset;
     for (int64_t i = 0; i < count; ++i) bits[i] = float_to_bfloat16(values[i]);
+  } else {
+    uint8_t* bits = static_cast<uint8_t*>(elements) + offset;
+    for (int64_t i = 0; i < count; ++i) bits[i] = float_to_float8(values[i]);
   }
 }
 

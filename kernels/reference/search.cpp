@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "kernels/float8_score.h"
 #include "kernels/hip_selection.h"
 #include "kernels/reference/block_scores.h"
 #include "kernels/reference/element_rows.h"
@@ -25,7 +27,18 @@ void check_params(const SearchParams& params) {
                "index_query_begin must leave room for the halo", params.index_query_begin);
 }
 
-// (num_kv_heads, num_tokens, num_index_dims) of a float32 or bfloat16 index as floats: in place, or widened.
+// What float8 keys are multiplied with (kernels/float8_score.h): query, (num_dims), in place.
+void round_query_to_float8(int num_dims, float* query) {
+  float largest = 0;
+  for (int d = 0; d < num_dims; ++d) {
+    query[d] = as_finite(query[d]);
+    if (std::abs(query[d]) > largest) largest = std::abs(query[d]);
+  }
+  const float scale = float8_query_scale(largest, num_dims);
+  for (int d = 0; d < num_dims; ++d) query[d] = float8_to_float(float_to_float8(query[d] * scale));
+}
+
+// (num_kv_heads, num_tokens, num_index_dims) of an index as floats: in place, or widened.
 class FloatIndex {
  public:
   FloatIndex(const void* index, ElementType element, int64_t head_stride, int64_t num_kv_heads, int64_t head_elements)
@@ -53,9 +66,9 @@ class Search {
  public:
   explicit Search(const SearchParams& params)
       : params_(params),
-        queries_(params.index_query, params.index_element, params.index_query_head_stride, params.num_kv_heads,
+        queries_(params.index_query, params.query_element, params.index_query_head_stride, params.num_kv_heads,
                  (params.query_begin + params.num_queries - params.index_query_begin) * params.num_index_dims),
-        keys_(params.index_key, params.index_element, params.index_key_head_stride, params.num_kv_heads,
+        keys_(params.index_key, params.key_element, params.index_key_head_stride, params.num_kv_heads,
               params.geometry.num_tokens * params.num_index_dims),
         first_tile_(params.query_begin / kQueryTile),
         end_tile_(first_tile_ + num_tiles(params.num_queries)),
@@ -78,6 +91,7 @@ class Search {
  private:
   void build_boxes();
   int64_t search_run(int head, int64_t begin, int64_t end) const;
+  void pack_queries(int head, const TileRanges& ranges, float* columns) const;
   void write_picks(int head, const TileRanges& ranges, const RunningBest& best) const;
 
   const SearchParams& params_;
@@ -114,8 +128,7 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
     const int64_t tiles_before = std::max<int64_t>(0, begin - tile);
     if (ranges.first_of_document() || !with_tree) tree.forget_kept();
     if (tiles_before > 0 && (!with_tree || !boxes_.contains(ranges.document_begin))) continue;
-    pack_columns(queries_.head(head) + (ranges.begin - params_.index_query_begin) * params_.num_index_dims,
-                 ranges.end - ranges.begin, params_.num_index_dims, columns.data());
+    pack_queries(head, ranges, columns.data());
     RunningBest best(std::min<int64_t>(params_.num_picks, ranges.num_searched()));
     if (with_tree) {
       const TreeBoxes& boxes = boxes_.at(ranges.document_begin)[static_cast<size_t>(head)];
@@ -126,6 +139,20 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
     if (tiles_before == 0) write_picks(head, ranges, best);
   }
   return num_nan;
+}
+
+// columns: (num_index_dims, kQueryTile)
+void Search::pack_queries(int head, const TileRanges& ranges, float* columns) const {
+  const int num_dims = params_.num_index_dims;
+  const int64_t num_rows = ranges.end - ranges.begin;
+  const float* rows = queries_.head(head) + (ranges.begin - params_.index_query_begin) * num_dims;
+  std::vector<float> rounded;
+  if (params_.key_element == ElementType::kFloat8E4m3) {
+    rounded.assign(rows, rows + num_rows * num_dims);
+    for (int64_t row = 0; row < num_rows; ++row) round_query_to_float8(num_dims, rounded.data() + row * num_dims);
+    rows = rounded.data();
+  }
+  pack_columns(rows, num_rows, num_dims, columns);
 }
 
 void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& best) const {

@@ -1,5 +1,6 @@
 #include "kernels/reference/search_scan.h"
 
+#include "kernels/float8_score.h"
 #include "kernels/reference/block_scores.h"
 
 namespace hiptrain::kernels {
@@ -17,6 +18,9 @@ int64_t scan_tile(const SearchParams& params, const float* keys, const TileRange
                             .num_keys = block_size,
                             .num_dims = params.num_index_dims,
                             .wanted = row_bits(0, num_rows)});
+    if (params.key_element == ElementType::kFloat8E4m3) {  // the largest rounded is the rounded largest
+      for (int64_t row = 0; row < num_rows; ++row) scores[row] = rounded_to_half(scores[row]);
+    }
     for (int64_t row = 0; row < num_rows; ++row) best->add(row, score_key(scores[row], block));
   }
   return num_nan;

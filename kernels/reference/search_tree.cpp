@@ -60,7 +60,7 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
 }  // namespace
 
 TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
-    : box_floats_(2 * int64_t{params.num_index_dims}), largest_(largest_finite(params.index_element)), levels_(1) {
+    : box_floats_(2 * int64_t{params.num_index_dims}), largest_(largest_finite(params.query_element)), levels_(1) {
   const int top = tree_top_level(num_blocks, params.top_nodes);
   const int64_t keys_per_box = kTreeFanout * params.geometry.block_size / kBoxesPerNode;
   for (int level = 1; level <= top; ++level) {
@@ -106,7 +106,7 @@ void TreeBoxes::add_box_level(int64_t num_boxes) {
 TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
     : params_(params),
       keys_(keys),
-      largest_(largest_finite(params.index_element)),
+      largest_(largest_finite(params.query_element)),
       bound_columns_(static_cast<size_t>(2 * params.num_index_dims * kQueryTile)) {}
 
 // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum,

@@ -1,9 +1,12 @@
-// Times the selection on a GPU: selection_bench [part ...], parts: scan, tree, union, index; all without arguments.
+// Times the selection on a GPU: selection_bench [part ...], parts: maxima, scan, tree, union, index; all without
+// arguments.
 //
 // Data with structure: keys are waves of many lengths per dim, so that neighbours are alike, plus noise; a query is a
 // noisy key of the past, of which most of 16 neighbouring tokens ask for the same one. Medians of CUDA events after a
 // warm-up.
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -67,7 +70,8 @@ __device__ float smooth(int head, int64_t token, int dim) {
 }
 
 // key_mean: moves every score by 4 * key_mean through dim 0, to see scores of one sign.
-__global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, int64_t tokens, int dims, float key_mean) {
+__global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, __nv_fp8_e4m3* key8, int64_t tokens, int dims,
+                          float key_mean) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= kHeads * tokens * dims) return;
   const int dim = static_cast<int>(i % dims), head = static_cast<int>(i / dims / tokens);
@@ -76,6 +80,7 @@ __global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, int64_t toke
   const auto source = static_cast<int64_t>(mix(head * tokens + asker + 1) % (asker + 1));
   const float mean = dim == 0 ? key_mean : 0.0f;
   key[i] = __float2bfloat16(smooth(head, token, dim) + 0.5f * normal(2 * i) + mean);
+  key8[i] = __nv_fp8_e4m3(__bfloat162float(key[i]));
   query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
 }
 
@@ -97,25 +102,95 @@ float median_ms(int repeats, const std::function<void()>& work) {
   return times[times.size() / 2];
 }
 
-// The product without a selection: as little as keeps the scores from being optimised away.
-template <int kKeys, int kUnitKeys>
+// The product without a selection.
+template <class Score, int kKeys, int kUnitKeys>
 class NoSelection {
  public:
-  __device__ NoSelection(TileBest, int, int64_t* counter) : counter_(counter) {}
+  __device__ NoSelection(TileBest, int, int64_t*) {}
   template <class Scores, class UnitsOf>
   __device__ void take(const Scores& scores, const UnitsOf&) {
-    if (scores(0) == 1e30f) ++*counter_;
+    asm volatile("" ::"r"(cute::recast<uint32_t>(scores)(0)));
+  }
+  __device__ void finish() const {}
+};
+
+// The product and the question whether a step has a score above the row's limit, which is always answered no.
+template <class Score, int kKeys, int kUnitKeys>
+class FilterAlone {
+ public:
+  __device__ FilterAlone(TileBest, int, int64_t* counter) : counter_(counter) {
+    limits_.row[0] = limits_.row[1] = INFINITY;
+    limits_.update();
+  }
+  template <class Scores, class UnitsOf>
+  __device__ void take(const Scores& scores, const UnitsOf&) {
+    const LargestScores<Score, kKeys, kKeys / kUnitKeys> largest(scores, limits_);
+    if (__any_sync(kWholeWarp, largest.any_above(limits_))) ++*counter_;
   }
   __device__ void finish() const {}
 
  private:
   int64_t* counter_;
+  RowLimits<Score> limits_;
 };
+
+struct MaximumOfThreeIntegers {
+  __device__ static uint32_t of(uint32_t a, uint32_t b, uint32_t c) {
+    return static_cast<uint32_t>(__vimax3_s32(static_cast<int>(a), static_cast<int>(b), static_cast<int>(c)));
+  }
+};
+struct MaximumOfThreeHalfPairs {
+  __device__ static uint32_t of(uint32_t a, uint32_t b, uint32_t c) {
+    const auto pair = [](const uint32_t& bits) { return *reinterpret_cast<const __half2*>(&bits); };
+    const __half2 largest = __hmax2_nan(pair(a), __hmax2_nan(pair(b), pair(c)));
+    return *reinterpret_cast<const uint32_t*>(&largest);
+  }
+};
+struct MaximumOfThreeIntegerPairs {
+  __device__ static uint32_t of(uint32_t a, uint32_t b, uint32_t c) { return __vimax3_s16x2(a, b, c); }
+};
+
+constexpr int kMaximaThreads = 512, kMaximaRounds = 4096, kMaximaChains = 8;
+
+// clocks: that one thread block takes for kMaximaRounds * kMaximaChains instructions a thread.
+template <class Maximum>
+__global__ void __launch_bounds__(kMaximaThreads) time_maxima(int64_t* clocks, uint32_t* values) {
+  uint32_t chain[kMaximaChains], other = values[threadIdx.x];
+  for (int i = 0; i < kMaximaChains; ++i) chain[i] = values[threadIdx.x] + i;
+  __syncthreads();
+  const int64_t begin = clock64();
+#pragma unroll 4
+  for (int round = 0; round < kMaximaRounds; ++round) {
+#pragma unroll
+    for (int i = 0; i < kMaximaChains; ++i) chain[i] = Maximum::of(chain[i], other, chain[(i + 1) % kMaximaChains]);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) *clocks = clock64() - begin;
+  uint32_t sum = 0;
+  for (const uint32_t value : chain) sum += value;
+  values[threadIdx.x] = sum;
+}
+
+template <class Maximum>
+void print_maxima(const char* what) {
+  const Buffer<int64_t> clocks(1);
+  const Buffer<uint32_t> values(kMaximaThreads);
+  check_cuda(cudaMemset(values.data(), 0, kMaximaThreads * 4), "memset");
+  int64_t host_clocks = 0;
+  for (int i = 0; i < 2; ++i) {  // the first fills the instruction cache
+    time_maxima<Maximum><<<1, kMaximaThreads>>>(clocks.data(), values.data());
+    check_launch("time_maxima");
+    check_cuda(cudaMemcpy(&host_clocks, clocks.data(), 8, cudaMemcpyDeviceToHost), "memcpy");
+  }
+  std::printf("maxima of three %-14s %6.1f threads a clock and multiprocessor\n", what,
+              1.0 * kMaximaThreads * kMaximaRounds * kMaximaChains / static_cast<double>(host_clocks));
+}
 
 struct Sequence {
   int64_t tokens;
   int dims;
   Buffer<__nv_bfloat16> query, key;
+  Buffer<__nv_fp8_e4m3> key8;
   Buffer<int32_t> picks;
   Buffer<int64_t> document_starts, counter;
 
@@ -124,25 +199,27 @@ struct Sequence {
         dims(num_dims),
         query(kHeads * num_tokens * num_dims),
         key(kHeads * num_tokens * num_dims),
+        key8(kHeads * num_tokens * num_dims),
         picks(kHeads * num_tokens * kPicks),
         document_starts(1),
         counter(1) {
     check_cuda(cudaMemset(document_starts.data(), 0, 8), "memset");
     check_cuda(cudaMemset(counter.data(), 0, 8), "memset");
     const int64_t blocks = (kHeads * tokens * dims + 255) / 256;
-    make_data<<<static_cast<unsigned>(blocks), 256>>>(query.data(), key.data(), tokens, dims, key_mean);
+    make_data<<<static_cast<unsigned>(blocks), 256>>>(query.data(), key.data(), key8.data(), tokens, dims, key_mean);
     check_launch("make_data");
     check_cuda(cudaDeviceSynchronize(), "make_data");
   }
 
   AttentionGeometry geometry() const { return {tokens, document_starts.data(), 1, 64, 64, 1024}; }
 
-  SearchParams search_params(int64_t scan_tokens) const {
+  SearchParams search_params(int64_t scan_tokens, bool float8 = false) const {
     SearchParams params{};
     params.index_query = query.data();
-    params.index_key = key.data();
+    params.index_key = float8 ? static_cast<const void*>(key8.data()) : key.data();
     params.index_query_head_stride = params.index_key_head_stride = tokens * dims;
-    params.index_element = ElementType::kBfloat16;
+    params.query_element = ElementType::kBfloat16;
+    params.key_element = float8 ? ElementType::kFloat8E4m3 : ElementType::kBfloat16;
     params.picks = picks.data();
     params.picks_head_stride = tokens * kPicks;
     params.num_nan_scores = counter.data();
@@ -161,20 +238,33 @@ struct Sequence {
   double scan_flop() const { return 1.0 * kHeads * dims * static_cast<double>(tokens) * static_cast<double>(tokens); }
 };
 
+template <template <class, int, int> class Selection>
+void launch_scan_of(const SearchParams& params) {
+  const int dims = params.num_index_dims;
+  if (params.key_element == ElementType::kFloat8E4m3) {
+    if (dims == 32) return launch_scan<float_e4m3_t, 32, 64, Selection>(params, nullptr);
+    if (dims == 64) return launch_scan<float_e4m3_t, 64, 64, Selection>(params, nullptr);
+    return launch_scan<float_e4m3_t, 128, 64, Selection>(params, nullptr);
+  }
+  if (dims == 32) return launch_scan<bfloat16_t, 32, 64, Selection>(params, nullptr);
+  if (dims == 64) return launch_scan<bfloat16_t, 64, 64, Selection>(params, nullptr);
+  launch_scan<bfloat16_t, 128, 64, Selection>(params, nullptr);
+}
+
 void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int repeats) {
   const Sequence sequence(tokens, dims, key_mean);
-  const SearchParams params = sequence.search_params(tokens);
-  const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
-  const float product = median_ms(repeats, [&] {
-    if (dims == 32) return launch_scan<32, 64, NoSelection>(params, nullptr);
-    if (dims == 64) return launch_scan<64, 64, NoSelection>(params, nullptr);
-    launch_scan<128, 64, NoSelection>(params, nullptr);
-  });
-  const double flop = sequence.scan_flop();
-  std::printf(
-      "scan  %8lld tokens %3d dims  %-16s %9.3f ms %6.1f TFLOP/s   product alone %9.3f ms %6.1f TFLOP/s   %5.1f%%\n",
-      static_cast<long long>(tokens), dims, what, search, flop / search * 1e-9, product, flop / product * 1e-9,
-      100 * product / search);
+  for (const bool float8 : {false, true}) {
+    const SearchParams params = sequence.search_params(tokens, float8);
+    const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
+    const float filter = median_ms(repeats, [&] { launch_scan_of<FilterAlone>(params); });
+    const float product = median_ms(repeats, [&] { launch_scan_of<NoSelection>(params); });
+    const double flop = sequence.scan_flop();
+    std::printf(
+        "scan  %8lld tokens %3d dims  %-8s %-16s %9.3f ms %6.1f TFLOP/s   filter alone %9.3f ms   product alone "
+        "%9.3f ms %6.1f TFLOP/s   %5.1f%%\n",
+        static_cast<long long>(tokens), dims, float8 ? "float8" : "bfloat16", what, search, flop / search * 1e-9,
+        filter, product, flop / product * 1e-9, 100 * product / search);
+  }
 }
 
 // Every tile that searches anything does so through the tree. Returns nanoseconds a token.
@@ -268,6 +358,11 @@ bool wanted(const char* part, int argc, char** argv) {
 
 int main(int argc, char** argv) {
   constexpr int64_t kThousand = 1024, kMillion = kThousand * kThousand;
+  if (wanted("maxima", argc, argv)) {
+    print_maxima<MaximumOfThreeIntegers>("integers");
+    print_maxima<MaximumOfThreeIntegerPairs>("16-bit pairs");
+    print_maxima<MaximumOfThreeHalfPairs>("half pairs");
+  }
   if (wanted("scan", argc, argv)) {
     time_scan(64 * kThousand, 32, 0, "", 7);
     time_scan(256 * kThousand, 32, 0, "", 5);

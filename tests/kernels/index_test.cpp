@@ -38,6 +38,9 @@ struct Index {
 
 std::vector<char> as_elements(const std::vector<float>& values, ElementType element) {
   const std::vector<uint16_t> narrow = as_bfloat16(values);
+  std::vector<char> bytes;
+  for (const float value : values) bytes.push_back(static_cast<char>(float_to_float8(value)));
+  if (element == ElementType::kFloat8E4m3) return bytes;
   const bool wide = element == ElementType::kFloat32;
   const auto* const begin =
       wide ? reinterpret_cast<const char*>(values.data()) : reinterpret_cast<const char*>(narrow.data());
@@ -50,6 +53,8 @@ std::vector<float> as_floats(const std::vector<char>& bytes, ElementType element
     uint16_t narrow;
     if (element == ElementType::kFloat32) {
       std::memcpy(&values[i], &bytes[i * 4], 4);
+    } else if (element == ElementType::kFloat8E4m3) {
+      values[i] = float8_to_float(static_cast<uint8_t>(bytes[i]));
     } else {
       std::memcpy(&narrow, &bytes[i * 2], 2);
       values[i] = bfloat16_to_float(narrow);
@@ -167,10 +172,10 @@ TEST(Index, TheGpuHasTheReferencesBits) {
   for (int32_t& dim : many) dim = static_cast<int32_t>(generator() % kHeadDim);
   for (const int group : {1, 4, 7}) {
     std::vector<float> query(static_cast<size_t>(kTokens * kKvHeads * group * kHeadDim));
-    for (float& value : query) value = normal(generator);
+    for (float& value : query) value = normal(generator) * (generator() % 16 == 0 ? 500.0f : 1.0f);
     const std::vector<float> key(query.begin(), query.begin() + kKvHeads * kTokens * kHeadDim);
     for (const auto heads : {ElementType::kFloat32, ElementType::kBfloat16}) {
-      for (const auto index_element : {ElementType::kFloat32, ElementType::kBfloat16}) {
+      for (const auto index_element : {ElementType::kFloat32, ElementType::kBfloat16, ElementType::kFloat8E4m3}) {
         for (const std::vector<int32_t>& dims : {runs, mixed, many, {7}}) {
           for (const int64_t padding : {int64_t{16}, kPadding}) {
             const Elements expected_on{Backend::kReference, heads, index_element};

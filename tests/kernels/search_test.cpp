@@ -15,6 +15,7 @@ constexpr unsigned kSeed = 20261;
 
 using SearchAtPlace = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Places, SearchAtPlace, ::testing::ValuesIn(kPlaces), place_name);
+INSTANTIATE_TEST_SUITE_P(Float8Places, SearchAtPlace, ::testing::ValuesIn(kFloat8Places), place_name);
 
 SelectionCase random_case(Place place, std::mt19937& generator) {
   SelectionCase setup = at(place, {});
@@ -25,8 +26,8 @@ SelectionCase random_case(Place place, std::mt19937& generator) {
   setup.window = one_of<int64_t>(generator, {1, 2, 17, 64, 100, 128});
   setup.num_heads = static_cast<int>(between(generator, 1, 3));
   setup.num_dims = static_cast<int>(between(generator, 1, 9));
-  if (place.index_element == ElementType::kBfloat16)
-    setup.num_dims = one_of<int>(generator, {5, 8, 16, 24, 32, 64, 72});
+  if (place.index_element != ElementType::kFloat32)
+    setup.num_dims = one_of<int>(generator, {5, 8, 16, 24, 32, 64, 72, 80});
   setup.num_picks = static_cast<int>(between(generator, 1, 8));
   return setup;
 }
@@ -102,15 +103,15 @@ TEST_P(SearchAtPlace, BlocksOfManyKeysFollowTheReference) {
                                               .num_picks = num_picks});
         IndexData data = small_integers(setup, generator);
         make_scores_negative(setup, signs, &data);
-        if (generator() % 2 == 0) make_some_not_finite(generator, &data);
+        if (generator() % 2 == 0) make_some_not_finite(generator, setup, &data);
         expect_as_reference(setup, data);
       }
     }
   }
 }
 
-// The places whose sums have the definition's order. The tensor cores (bfloat16 on the GPU) have their own: there the
-// picks are only as good as the definition's, see RealNumbersPickTheBestToRounding.
+// The places whose sums have the definition's order. The tensor cores (bfloat16 and float8 on the GPU) have their own:
+// there the picks are only as good as the definition's, see RealNumbersPickTheBestToRounding.
 using SearchInOrder = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Places, SearchInOrder, ::testing::ValuesIn(kPlaces, kPlaces + 3), place_name);
 
@@ -123,13 +124,65 @@ TEST_P(SearchInOrder, RealNumbersFollowTheDefinitionBitForBit) {
   }
 }
 
+// The power of two times `query` whose largest magnitude is in [bound / 2, bound), rounded to float8. bound: the
+// largest power of two, up to 16, by which num_dims products with 448 stay within half precision's 65504.
+void round_to_float8(int num_dims, float* query) {
+  float bound = 16, largest = 0;
+  while (static_cast<float>(num_dims) * bound * 448 > 65504) bound /= 2;
+  for (int d = 0; d < num_dims; ++d) largest = std::max(largest, std::abs(query[d]));
+  float scale = 1;
+  while (largest * scale >= bound) scale /= 2;
+  while (largest > 0 && largest * scale < bound / 2) scale *= 2;
+  for (int d = 0; d < num_dims; ++d) query[d] = rounded_to(ElementType::kFloat8E4m3, query[d] * scale);
+}
+
+// What the scores of float8 keys are made of.
+IndexData float8_queries(const SelectionCase& setup, IndexData data) {
+  for (size_t i = 0; i < data.query.size(); i += static_cast<size_t>(setup.num_dims))
+    round_to_float8(setup.num_dims, &data.query[i]);
+  return data;
+}
+
+// 11 bits from 2^-14 on.
+float nearest_half(float score) {
+  if (score == 0) return 0;
+  const int last_bit = std::max(std::ilogb(score), -14) - 10;
+  return std::ldexp(std::nearbyint(std::ldexp(score, -last_bit)), last_bit);
+}
+
+using SearchOfFloat8 = AtPlace;
+INSTANTIATE_TEST_SUITE_P(Float8Places, SearchOfFloat8, ::testing::ValuesIn(kFloat8Places), place_name);
+
+// Dims that the tensor cores do not take: the GPU's sums too have the definition's order.
+TEST_P(SearchOfFloat8, RealNumbersFollowTheDefinitionBitForBit) {
+  std::mt19937 generator(kSeed + 17);
+  for (int i = 0; i < 20; ++i) {
+    SelectionCase setup = random_case(GetParam(), generator);
+    setup.num_dims = one_of<int>(generator, {5, 24, 40, 72});
+    IndexData data = normal_values(setup, generator);
+    for (float& value : data.query) value *= generator() % 8 == 0 ? 64.0f : 1.0f;
+    const IndexData rounded = float8_queries(setup, data);
+    const SearchResult result = run_search(setup, data);
+    for (int64_t token = 0; token < setup.num_tokens; ++token) {
+      const TileRanges ranges = tile_ranges(setup.geometry(), token / kQueryTile);
+      std::vector<std::pair<float, int64_t>> candidates;
+      for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block)
+        candidates.emplace_back(nearest_half(block_score(setup, rounded, 0, token, block)), block);
+      ASSERT_EQ(picks_of(setup, result.picks, 0, token), best_blocks(candidates, setup.num_picks)) << "token " << token;
+    }
+  }
+}
+
 TEST_P(SearchAtPlace, RealNumbersPickTheBestToRounding) {
+  const bool float8 = GetParam().index_element == ElementType::kFloat8E4m3;
+  const float tolerance = float8 ? 0.2f : 2e-4f;  // the tensor cores keep about 13 bits of a float8 sum, then 11
   std::mt19937 generator(kSeed + 14);
   for (const int num_dims : {16, 32, 64, 128}) {
     const SelectionCase setup =
         at(GetParam(), {.num_tokens = 1900, .block_size = 64, .sink_tokens = 64, .window = 100, .num_dims = num_dims});
-    const IndexData data = normal_values(setup, generator);
+    IndexData data = normal_values(setup, generator);
     const SearchResult result = run_search(setup, data);
+    if (float8) data = float8_queries(setup, data);
     expect_valid(setup, result.picks);
     for (int64_t token = 0; token < setup.num_tokens; ++token) {
       const TileRanges ranges = tile_ranges(setup.geometry(), token / kQueryTile);
@@ -140,7 +193,7 @@ TEST_P(SearchAtPlace, RealNumbersPickTheBestToRounding) {
       std::sort(scores.rbegin(), scores.rend());
       for (size_t i = 0; i < 2 && i < scores.size(); ++i) {
         const int32_t pick = picks_of(setup, result.picks, 0, token)[i];
-        ASSERT_NEAR(block_score(setup, data, 0, token, pick), scores[i], 2e-4f) << "token " << token;
+        ASSERT_NEAR(block_score(setup, data, 0, token, pick), scores[i], tolerance) << "token " << token;
       }
     }
   }
@@ -215,7 +268,7 @@ TEST_P(SearchAtPlace, KeysOutsideTheSearchedRangeAreNotRead) {
 TEST_P(SearchAtPlace, EqualScoresGoToTheLowestBlocks) {
   for (const int64_t block_size : {16, 64, 128}) {
     for (const int num_picks : {2, 4}) {
-      for (const int num_dims : {3, 8}) {
+      for (const int num_dims : {3, 8, 16}) {
         const SelectionCase setup = at(GetParam(), {.num_tokens = 1000,
                                                     .block_size = block_size,
                                                     .sink_tokens = block_size,
@@ -240,8 +293,9 @@ TEST_P(SearchAtPlace, NanScoresAreLowestAndCounted) {
   const SelectionCase setup = at(GetParam(), {.num_tokens = 250, .sink_tokens = 0, .window = 1, .num_heads = 2});
   IndexData data = small_integers(setup, generator);
   for (int d = 0; d < setup.num_dims; ++d) data.query[static_cast<size_t>(200 * 4 + d)] = kNan;
-  data.key[37 * 4 + 2] = kNan;          // of block 2 of head 0
-  data.key[(250 + 5) * 4] = kInfinity;  // of block 0 of head 1: NaN where the query is 0
+  data.key[37 * 4 + 2] = kNan;  // of block 2 of head 0
+  const bool infinite = GetParam().index_element != ElementType::kFloat8E4m3;
+  if (infinite) data.key[(250 + 5) * 4] = kInfinity;  // of block 0 of head 1: NaN where the query is 0
   int64_t expected = 0;
   for (int64_t head = 0; head < 2; ++head) {
     for (int64_t token = 0; token < setup.num_tokens; ++token) {
@@ -253,7 +307,7 @@ TEST_P(SearchAtPlace, NanScoresAreLowestAndCounted) {
       } else if (head == 0) {
         expected += num_keys > 37;
       } else {
-        expected += num_keys > 5 && query[0] == 0;
+        expected += infinite && num_keys > 5 && query[0] == 0;
       }
     }
   }
@@ -272,19 +326,21 @@ TEST_P(SearchAtPlace, NanAndInfinityFollowTheReference) {
       SelectionCase setup = random_case(GetParam(), generator);
       setup.num_dims = num_dims;
       IndexData data = small_integers(setup, generator);
-      make_some_not_finite(generator, &data);
+      make_some_not_finite(generator, setup, &data);
       expect_as_reference(setup, data);
     }
   }
 }
 
 TEST_P(SearchAtPlace, HugeScoresKeepTheirOrder) {
+  const bool float8 = GetParam().index_element == ElementType::kFloat8E4m3;
+  const float huge = float8 ? 384 : 3e38f;
   const SelectionCase setup =
       at(GetParam(), {.num_tokens = 192, .sink_tokens = 0, .window = 1, .num_dims = 1, .num_picks = 3});
-  IndexData data{std::vector<float>(192, 1.0f), std::vector<float>(192, -3e38f)};
-  data.key[20] = 3e38f;
-  data.key[40] = 2e38f;
-  data.key[70] = kInfinity;
+  IndexData data{std::vector<float>(192, 1.0f), std::vector<float>(192, -huge)};
+  data.key[20] = huge;
+  data.key[40] = huge / 1.5f;
+  data.key[70] = kInfinity;  // in float8: 448
   EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, 150), (std::vector<int32_t>{4, 1, 2}));
 }
 
@@ -354,6 +410,11 @@ TEST_P(SearchAtPlace, BrokenParamsAreNamed) {
   setup.num_picks = 40;
   setup.beam = 2;  // 32 candidates are fewer than 40 picks
   EXPECT_THROW(run_search(setup, data), std::logic_error);
+  setup.num_picks = 2;
+  setup.scan_tokens = 299;
+  if (setup.index_element == ElementType::kFloat8E4m3) {
+    EXPECT_THROW(run_search(setup, data), std::logic_error);
+  }
 }
 
 }  // namespace

@@ -232,7 +232,7 @@ TEST_P(SearchTreeAtPlace, IndexesOfAnyWidthFollowTheReference) {
       IndexData data = small_integers(setup, generator);
       make_queries_rarely_change(setup, generator, &data);
       move_keys_apart(setup, generator, &data);
-      if (!finite) make_some_not_finite(generator, &data);
+      if (!finite) make_some_not_finite(generator, setup, &data);
       expect_as_reference(setup, data);
     }
   }

@@ -31,8 +31,11 @@ struct SelectionCase {
   int64_t scan_tokens = 1 << 30;
   int beam = 2, top_nodes = 4;
   Backend backend = Backend::kReference;
-  ElementType index_element = ElementType::kFloat32;
+  ElementType index_element = ElementType::kFloat32;  // of keys
 
+  ElementType query_element() const {
+    return index_element == ElementType::kFloat8E4m3 ? ElementType::kBfloat16 : index_element;
+  }
   AttentionGeometry geometry() const {
     return {.num_tokens = num_tokens,
             .document_starts = document_starts.data(),
@@ -59,10 +62,14 @@ constexpr Place kPlaces[] = {{Backend::kReference, ElementType::kFloat32},
                              {Backend::kReference, ElementType::kBfloat16},
                              {Backend::kCuda, ElementType::kFloat32},
                              {Backend::kCuda, ElementType::kBfloat16}};
+constexpr Place kFloat8Places[] = {{Backend::kReference, ElementType::kFloat8E4m3},
+                                   {Backend::kCuda, ElementType::kFloat8E4m3}};
 
 inline std::string place_name(const ::testing::TestParamInfo<Place>& place) {
-  const bool wide = place.param.index_element == ElementType::kFloat32;
-  return std::string(backend_name(place.param.backend)) + (wide ? "_float32" : "_bfloat16");
+  const ElementType element = place.param.index_element;
+  return std::string(backend_name(place.param.backend)) + (element == ElementType::kFloat32    ? "_float32"
+                                                           : element == ElementType::kBfloat16 ? "_bfloat16"
+                                                                                               : "_float8");
 }
 
 // Tests of a class derived from it run at every place.
@@ -104,6 +111,7 @@ inline IndexData small_integers(const SelectionCase& setup, std::mt19937& genera
 }
 
 inline float rounded_to(ElementType element, float value) {
+  if (element == ElementType::kFloat8E4m3) return float8_to_float(float_to_float8(value));
   return element == ElementType::kFloat32 ? value : bfloat16_to_float(float_to_bfloat16(value));
 }
 
@@ -111,20 +119,22 @@ inline IndexData normal_values(const SelectionCase& setup, std::mt19937& generat
   const auto size = static_cast<size_t>(setup.num_heads * setup.num_tokens * setup.num_dims);
   IndexData data{std::vector<float>(size), std::vector<float>(size)};
   std::normal_distribution<float> normal;
-  for (float& value : data.query) value = rounded_to(setup.index_element, normal(generator));
+  for (float& value : data.query) value = rounded_to(setup.query_element(), normal(generator));
   for (float& value : data.key) value = rounded_to(setup.index_element, normal(generator));
   return data;
 }
 
-// Values as memory of the element type; bfloat16 must hold them exactly.
+// Values as memory of the element type.
 inline std::vector<char> as_elements(const std::vector<float>& values, ElementType element) {
   std::vector<char> bytes(values.size() * static_cast<size_t>(element_bytes(element)));
   for (size_t i = 0; i < values.size(); ++i) {
     if (element == ElementType::kFloat32) {
       std::memcpy(&bytes[i * 4], &values[i], 4);
-    } else {
+    } else if (element == ElementType::kBfloat16) {
       const uint16_t bits = float_to_bfloat16(values[i]);
       std::memcpy(&bytes[i * 2], &bits, 2);
+    } else {
+      bytes[i] = static_cast<char>(float_to_float8(values[i]));
     }
   }
   return bytes;
@@ -139,7 +149,8 @@ inline SearchParams search_params(const SelectionCase& setup) {
   SearchParams params{};
   params.geometry = setup.geometry();
   params.num_kv_heads = setup.num_heads;
-  params.index_element = setup.index_element;
+  params.query_element = setup.query_element();
+  params.key_element = setup.index_element;
   params.num_index_dims = setup.num_dims;
   params.num_picks = setup.num_picks;
   params.scan_tokens = setup.scan_tokens;
@@ -163,7 +174,7 @@ inline SearchResult run_search_range(const SelectionCase& setup, const IndexData
   SearchResult result;
   result.picks.assign(static_cast<size_t>(setup.num_heads * params.num_queries * setup.num_picks), -7);
   std::vector<int64_t> num_nan = {0};
-  const std::vector<char> query_elements = as_elements(queries, setup.index_element);
+  const std::vector<char> query_elements = as_elements(queries, setup.query_element());
   const std::vector<char> key_elements = as_elements(data.key, setup.index_element);
   KernelCall call(setup.backend);
   params.geometry.document_starts = call.in(setup.document_starts);
@@ -184,12 +195,15 @@ inline SearchResult run_search(const SelectionCase& setup, const IndexData& data
   return run_search_range(setup, data, 0, setup.num_tokens);
 }
 
-// Some keys and queries become NaN or infinite.
-inline void make_some_not_finite(std::mt19937& generator, IndexData* data) {
+// Some keys and queries become NaN or infinite. (float8 has no infinity, and sums with its largest number are not
+// exact.)
+inline void make_some_not_finite(std::mt19937& generator, const SelectionCase& setup, IndexData* data) {
   for (std::vector<float>* values : {&data->query, &data->key}) {
+    const bool nan_only = values == &data->key && setup.index_element == ElementType::kFloat8E4m3;
     for (int i = 0; i < 6; ++i) {
       const auto at = static_cast<size_t>(between(generator, 0, std::ssize(*values) - 1));
-      (*values)[at] = one_of<float>(generator, {kNan, kInfinity, -kInfinity});
+      const float value = one_of<float>(generator, {kNan, kInfinity, -kInfinity});
+      (*values)[at] = nan_only ? kNan : value;
     }
   }
 }

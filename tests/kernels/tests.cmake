@@ -7,6 +7,7 @@ hiptrain_add_test(matrix_tile_test SOURCES kernels/matrix_tile_test.cpp LIBS hip
 add_executable(sparse_attention_bench EXCLUDE_FROM_ALL bench/sparse_attention_bench.cpp)
 target_link_libraries(sparse_attention_bench PRIVATE hiptrain_warnings attention_case)
 hiptrain_add_test(attention_geometry_test SOURCES kernels/attention_geometry_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(element_test SOURCES kernels/element_test.cpp LIBS hiptrain_kernels)
 hiptrain_add_test(index_test SOURCES kernels/index_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
 hiptrain_add_test(invert_lists_test SOURCES kernels/invert_lists_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)
 hiptrain_add_test(published_search_test SOURCES kernels/published_search_test.cpp LIBS hiptrain_kernels CUDA::cudart_static)

@@ -87,6 +87,7 @@ attention:
   block_size: 128
   picks: 0
   index_dims: [5, 37, 31]
+  index_dtype: float8_e4m3
   scan_tokens: 0
   beam: 16
   top_nodes: 100

@@ -173,6 +173,13 @@ class TransformerRanks : public testing::TestWithParam<std::tuple<std::string, s
 
 TEST_P(TransformerRanks, PicksByScan) { expect_ranks_agree(run(), model(), device_); }
 
+TEST_P(TransformerRanks, PicksByScanOfFloat8Keys) {
+  RunConfig run = small_run("picks", 1);
+  run.attention.index_dtype = "float8_e4m3";
+  run.attention.index_dims = 16;
+  expect_ranks_agree(run, small_model(), device_);
+}
+
 TEST_P(TransformerRanks, PicksByTree) {
   RunConfig tree = run(/*interval=*/2);
   tree.attention.scan_tokens = 0;

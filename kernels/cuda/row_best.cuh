@@ -1,0 +1,124 @@
+// The best blocks of each row, kept in registers: the four lanes that hold a row's scores have the same list.
+//
+// A step is looked at twice only if one of the warp's rows has a score above its worst pick, which happens about
+// 2 (1 + ln(blocks / 2)) times a row.
+#pragma once
+
+#include "kernels/cuda/score_columns.cuh"
+#include "kernels/cuda/tile_best.cuh"
+
+namespace hiptrain::kernels {
+
+constexpr int kRegisterPicks = 2;
+
+// Blocks must come in ascending order; one may come in parts.
+template <class Score, int kKeys, int kUnitKeys>
+class RowBest {
+ public:
+  // num_rows: rows of the tile that exist. best: cleared, written by finish. NaN scores are added to num_nan_scores.
+  __device__ RowBest(TileBest best, int num_rows, int64_t* num_nan_scores)
+      : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores) {
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      CUTE_UNROLL
+      for (int pick = 0; pick < kRegisterPicks; ++pick) {
+        score_[half][pick] = empty_limit(half);
+        block_[half][pick] = kNoBlock;
+      }
+    }
+    read_limits();
+  }
+
+  // All threads of a warp. units_of() are the step's StepUnits, asked for when they are needed.
+  template <class Scores, class UnitsOf>
+  __device__ void take(Scores& scores, const UnitsOf& units_of) {
+    const Largest largest(scores, limits_);
+    if (__any_sync(kWholeWarp, largest.any_above(limits_))) add_blocks(scores, units_of(), largest);
+  }
+
+  // Writes the lists to best.
+  __device__ void finish() const {
+    if (threadIdx.x % 4 == 0) {
+      CUTE_UNROLL
+      for (int i = 0; i < 2 * kRegisterPicks; ++i) {
+        const int half = i / kRegisterPicks, pick = i % kRegisterPicks;
+        if (block_[half][pick] != kNoBlock)
+          best_.add(Columns::row(half), score_key(score_[half][pick], block_[half][pick]));
+      }
+    }
+    __syncwarp();
+  }
+
+ private:
+  using Columns = ScoreColumns<kKeys, kUnitKeys>;
+  static constexpr int kUnits = Columns::kUnits;
+  using Largest = LargestScores<Score, kKeys, kUnits>;
+  static constexpr int32_t kNoBlock = -1;
+
+  // A missing row's list takes nothing.
+  __device__ float empty_limit(int half) const { return Columns::row(half) < num_rows_ ? NAN : INFINITY; }
+
+  template <class Scores>
+  __device__ void add_blocks(Scores& scores, const StepUnits& units, Largest largest) {
+    bool any_nan = false;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest(i / kUnits, i % kUnits));
+    if (__any_sync(kWholeWarp, any_nan)) {
+      Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
+      largest = Largest(scores, limits_);
+    }
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      float best[kUnits];
+      CUTE_UNROLL
+      for (int unit = 0; unit < kUnits; ++unit) best[unit] = best_of_row(largest(half, unit));
+      Columns::join_units(units.block_shift, best);
+      CUTE_UNROLL
+      for (int unit = 0; unit < kUnits; ++unit) {
+        if (units.begins_block(unit)) add(half, best[unit], static_cast<int32_t>(units.block(unit)));
+      }
+    }
+    read_limits();
+  }
+
+  __device__ void read_limits() {
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) limits_.row[half] = score_[half][kRegisterPicks - 1];
+    limits_.update();
+  }
+
+  // The largest of the four lanes' scores; -0 becomes +0.
+  __device__ static float best_of_row(float score) {
+    score = fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 1));
+    return fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 2)) + 0.0f;
+  }
+
+  // A later block enters by a larger score only; an empty place, a NaN, is below every score.
+  __device__ void add(int half, float score, int32_t block) {
+    float(&scores)[kRegisterPicks] = score_[half];
+    int32_t(&blocks)[kRegisterPicks] = block_[half];
+    if (score <= scores[1]) return;
+    const bool has_part = blocks[0] == block;  // of the block
+    if (score <= scores[0]) {
+      if (has_part) return;
+      scores[1] = score;
+      blocks[1] = block;
+      return;
+    }
+    if (!has_part) {
+      scores[1] = scores[0];
+      blocks[1] = blocks[0];
+    }
+    scores[0] = score;
+    blocks[0] = block;
+  }
+
+  TileBest best_;
+  int num_rows_;
+  int64_t* num_nan_scores_;
+  float score_[2][kRegisterPicks];  // best first; NaN: an empty place
+  int32_t block_[2][kRegisterPicks];
+  RowLimits<Score> limits_;
+};
+
+}  // namespace hiptrain::kernels
