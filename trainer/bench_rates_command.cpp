@@ -188,8 +188,9 @@ class RateBench {
           exchange(sequence, inputs.query.device(), parallel),
           attention(config, kv_heads(inputs), shard, inputs.document_starts, exchange, counts),
           dims(index_dim_tensor(config, head_dim(inputs), head_dim(inputs), inputs.query.device())),
+          key_type(index_key_type(config, shard.num_tokens(), inputs.query.scalar_type())),
           index(exchange, attention.exchange_kind(), kv_heads(inputs), dims.size(0), shard, inputs.query.options(),
-                inputs.query.scalar_type()) {
+                key_type) {
       make_index(inputs);
     }
     static int head_dim(const AttentionInputs& inputs) { return static_cast<int>(inputs.query.size(2)); }
@@ -197,7 +198,7 @@ class RateBench {
     void make_index(const AttentionInputs& inputs) {
       const at::ScalarType type = inputs.query.scalar_type();
       index.own_query().copy_(index_queries(inputs.query, kv_heads(inputs), dims, type));
-      index.own_key().copy_(index_keys(inputs.key, dims, type));
+      index.own_key().copy_(index_keys(inputs.key, dims, key_type));
     }
 
     SequenceShard shard;
@@ -206,6 +207,7 @@ class RateBench {
     AttentionExchange exchange;
     HipAttention attention;
     at::Tensor dims;
+    at::ScalarType key_type;
     SequenceIndex index;
   };
 
@@ -240,8 +242,13 @@ class RateBench {
     AttentionConfig scans = config_.attention, climbs = config_.attention;
     scans.scan_tokens = tokens;
     climbs.scan_tokens = 0;
-    LayerSearch scan(scans, inputs, grid_.sequence()), tree(climbs, inputs, grid_.sequence());
+    AttentionConfig scans_float8 = scans;
+    scans.index_dtype = "compute";
+    scans_float8.index_dtype = "float8_e4m3";
+    LayerSearch scan(scans, inputs, grid_.sequence()), scan_float8(scans_float8, inputs, grid_.sequence()),
+        tree(climbs, inputs, grid_.sequence());
     at::Tensor picks;
+    const double scanning_float8 = seconds_of([&] { picks = scan_float8.attention.pick(scan_float8.index); });
     const double scanning = seconds_of([&] { picks = scan.attention.pick(scan.index); });
     const double climbing = seconds_of([&] { tree.attention.pick(tree.index); });
     const double listing = seconds_of([&] {
@@ -251,6 +258,8 @@ class RateBench {
     const double flops = heads * scan_work(scans, inputs.query.size(2), tokens).flops;
     rates.scan.tokens.push_back(static_cast<double>(tokens));
     rates.scan.rates.push_back(flops / scanning);
+    rates.scan_float8.tokens.push_back(static_cast<double>(tokens));
+    rates.scan_float8.rates.push_back(flops / scanning_float8);
     rates.tree.tokens.push_back(static_cast<double>(tokens));
     rates.tree.rates.push_back(all / climbing);
     rates.lists = all / listing;
@@ -307,6 +316,7 @@ void print(const MachineRates& rates) {
   for (size_t i = 0; i < rates.scan.tokens.size(); ++i) {
     const std::string tokens = ", " + decimal(rates.scan.tokens[i], 0) + " tokens";
     add("scan" + tokens, rates.scan.rates[i], 1e12, "TFLOP/s");
+    add("scan, float8 keys" + tokens, rates.scan_float8.rates[i], 1e12, "TFLOP/s");
     add("tree" + tokens, rates.tree.rates[i], 1e6, "M tokens/s a KV head");
   }
   add("index and lists", rates.lists, 1e6, "M tokens/s a KV head");

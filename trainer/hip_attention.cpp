@@ -55,8 +55,7 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
 }
 
 at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute) {
-  const bool narrow = config.index_dtype == "float8_e4m3" && num_tokens <= config.scan_tokens;
-  return narrow ? at::kFloat8_e4m3fn : compute;
+  return config.indexes_in_float8(num_tokens) ? at::kFloat8_e4m3fn : compute;
 }
 
 std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_tile) {

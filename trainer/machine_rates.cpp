@@ -68,6 +68,7 @@ MachineRates parse_machine_rates(std::string_view text, const std::string& what)
     if (fields.has(named.name)) rates.*named.rate = fields.positive_number(named.name);
   rates.attention = read_attention(fields);
   rates.scan = read_curve(fields, "scan", "flops_per_s");
+  rates.scan_float8 = read_curve(fields, "scan_float8", "flops_per_s");
   rates.tree = read_curve(fields, "tree", "tokens_per_s");
   fields.ignore("sources");
   fields.refuse_unread();
@@ -112,6 +113,7 @@ void write_machine_rates(const std::filesystem::path& path, const MachineRates& 
                                    {"forward_flops_per_s", entry.forward.rates},
                                    {"backward_flops_per_s", entry.backward.rates}});
   object["scan"] = {{"tokens", rates.scan.tokens}, {"flops_per_s", rates.scan.rates}};
+  object["scan_float8"] = {{"tokens", rates.scan_float8.tokens}, {"flops_per_s", rates.scan_float8.rates}};
   object["tree"] = {{"tokens", rates.tree.tokens}, {"tokens_per_s", rates.tree.rates}};
   write_report(path, object);
 }

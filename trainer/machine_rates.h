@@ -32,7 +32,7 @@ struct MachineRates {
   double cross_entropy;                   // likewise, over logits that are read and then written
   double adamw;                           // likewise
   std::vector<AttentionRates> attention;  // at least one
-  RateCurve scan;                         // FLOP/s, 2 a dim and pair of tokens
+  RateCurve scan, scan_float8;            // FLOP/s, 2 a dim and pair of tokens, by attention.index_dtype
   RateCurve tree;                         // (token, KV head) pairs a second
   double lists;                           // likewise, of index and sliding union
   double to_host, from_host;              // bytes/s of pinned copies, both ways at once

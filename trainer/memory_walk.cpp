@@ -190,7 +190,7 @@ class StepWalk {
     return std::min<int64_t>(attention.index_dims, model_.head_dim);
   }
   int64_t index_key_bytes(const AttentionConfig& attention) const {
-    return attention.index_dtype == "float8_e4m3" && inputs_.tokens <= attention.scan_tokens ? 1 : compute_;
+    return attention.indexes_in_float8(inputs_.tokens) ? 1 : compute_;
   }
   int64_t index_bytes(const AttentionConfig& attention, int64_t tokens, int64_t element) const {
     return tokens * model_.num_kv_heads * index_dims(attention) * element;

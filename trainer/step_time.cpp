@@ -96,8 +96,9 @@ class StepTimeModel {
     if (attention.type != "hip" || attention.picks == 0) return;
     const double whole = real(inputs_.tokens), heads = real(model_.num_kv_heads) / real(inputs_.sequence_ranks);
     const ScanWork scan = scan_work(attention, model_.head_dim, inputs_.tokens);
+    const RateCurve& rate = attention.indexes_in_float8(inputs_.tokens) ? rates_.scan_float8 : rates_.scan;
     part.flops += heads * scan.flops;
-    part.seconds += heads * (scan.flops / rates_.scan.at(scan.tokens) + (whole - scan.tokens) / rates_.tree.at(whole) +
+    part.seconds += heads * (scan.flops / rate.at(scan.tokens) + (whole - scan.tokens) / rates_.tree.at(whole) +
                              whole / rates_.lists);
   }
 

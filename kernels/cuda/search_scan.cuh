@@ -1,9 +1,9 @@
 // The scan on Hopper's tensor cores, bfloat16 or float8 index keys.
 //
 // A thread block takes kTiles neighbouring query tiles of one KV head and streams the index keys that they search
-// through shared memory once: a thread loads 256 keys at a time (TMA, a ring of kStages buffers), and a warpgroup a
-// tile multiplies them with its 64 index queries, which stay in registers, and hands the scores to a Selection. A
-// warpgroup has two sets of scores: while it looks at those of one step the tensor cores work on the next step's.
+// through shared memory once, a step at a time (TMA, a ring of kStages buffers). A warpgroup has two tiles, whose index
+// queries stay in registers: it multiplies a step's keys with one's and then the other's, and while it hands the scores
+// of one to its Selection the tensor cores work on the other's.
 //
 // The last tiles of a head, which search most, come first.
 #pragma once
@@ -12,6 +12,7 @@
 
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
+#include <utility>
 
 #include "kernels/cuda/element_access.cuh"
 #include "kernels/cuda/index_product.cuh"
@@ -25,24 +26,23 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kLoadKeys = 256;
-
 template <class Element, int kDims /* 16 (bfloat16 only), 32, 64 or 128 */>
 struct ScanShape {
   static constexpr bool kFloat8 = sizeof(Element) == 1;
   static constexpr int kDimBytes = kDims * static_cast<int>(sizeof(Element));
-  static constexpr int kTiles = kDimBytes <= 64 ? 4 : 3;
-  static constexpr int kStages = kDimBytes <= 128 ? 4 : 2;
-  static constexpr int kThreads = (kTiles + 1) * kWarpgroupThreads;
+  static constexpr int kScanners = 2 /* warpgroups */, kTiles = 2 * kScanners;
+  static constexpr int kThreads = (kScanners + 1) * kWarpgroupThreads;
   // Of the registers that the launch gives all threads alike the loader hands most to the scanners.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
-  static constexpr int kLoaderRegisters = 32, kScannerRegisters = kTiles == 4 ? 112 : 160;
-  static_assert(kLoaderRegisters + kTiles * kScannerRegisters <= (kTiles + 1) * kLaunchRegisters,
+  static constexpr int kLoaderRegisters = 32, kScannerRegisters = 232;
+  static_assert(kLoaderRegisters + kScanners * kScannerRegisters <= (kScanners + 1) * kLaunchRegisters,
                 "the scanners would wait for registers for ever");
 
-  // The scores of a step are 32 registers.
-  static constexpr int kStepKeys = kFloat8 ? 128 : 64, kStepsPerLoad = kLoadKeys / kStepKeys;
-  using Product = IndexProduct<Element, kDims, kStepKeys, kStages * kStepsPerLoad>;
+  // The more keys a step, the less its other instructions count; the scores of a tile are 64 registers (128 dims of
+  // bfloat16 queries, which are 64 themselves: 32).
+  static constexpr int kStepKeys = kFloat8 ? 256 : kDims < 128 ? 128 : 64;
+  static constexpr int kStages = kStepKeys * kDimBytes > 16384 ? 5 : 8;
+  using Product = IndexProduct<Element, kDims, kStepKeys, kStages>;
 };
 
 // What one tile of a thread block scans: nothing where the tile does not exist, searches nothing or uses the tree.
@@ -66,7 +66,7 @@ struct ScanSpan {
 template <class Element, int kDims>
 struct ScanStorage {
   using Shape = ScanShape<Element, kDims>;
-  alignas(1024) Element keys[Shape::kStages * kLoadKeys * kDims];
+  alignas(1024) Element keys[Shape::kStages * Shape::kStepKeys * kDims];
   ScanSpan spans[Shape::kTiles];
   RingBarriers<Shape::kStages> ring;
   // Followed by the lists of kTiles tiles.
@@ -78,11 +78,11 @@ struct ScanStorage {
 };
 
 // The keys that the tiles of a thread block stream together: begin >= end if they search none.
-template <int kTiles>
+template <class Shape>
 struct ScanStream {
   int32_t begin = INT32_MAX, end = 0;
 
-  __device__ explicit ScanStream(const ScanSpan (&spans)[kTiles]) {
+  __device__ explicit ScanStream(const ScanSpan (&spans)[Shape::kTiles]) {
     for (const ScanSpan& span : spans) {
       if (span.empty()) continue;
       begin = min(begin, span.begin);
@@ -90,31 +90,24 @@ struct ScanStream {
     }
   }
 
-  __device__ bool searches(const ScanSpan& span, int32_t first_key) const {
-    return first_key < span.end && first_key + kLoadKeys > span.begin;
-  }
-  __device__ int num_loads(const ScanSpan& span, int32_t first_key) const {
-    return max(0, (span.end - first_key + kLoadKeys - 1) / kLoadKeys);
-  }
+  __device__ int num_steps() const { return max(0, (end - begin + Shape::kStepKeys - 1) / Shape::kStepKeys); }
 };
 
 template <class Element, int kDims>
 __device__ void load_index_keys(ScanStorage<Element, kDims>& shared, const CUtensorMap& map, int head,
-                                const ScanStream<ScanShape<Element, kDims>::kTiles>& stream) {
+                                const ScanStream<ScanShape<Element, kDims>>& stream) {
   using Shape = ScanShape<Element, kDims>;
   RingPosition<Shape::kStages> at;
-  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += kLoadKeys, at.advance()) {
+  for (int32_t first_key = stream.begin; first_key < stream.end; first_key += Shape::kStepKeys, at.advance()) {
     shared.ring.wait_empty(at);
     Barrier& full = shared.ring.full[at.stage];
-    full.arrive_and_expect_tx(kLoadKeys * Shape::kDimBytes);
-    Element* buffer = shared.keys + at.stage * kLoadKeys * kDims;
-    for (int key = 0; key < kLoadKeys; key += Shape::kStepKeys) {
-      for (int dim = 0; dim < kDims;
-           dim += Shape::Product::kPanelDims, buffer += Shape::kStepKeys * Shape::Product::kPanelDims) {
-        cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&full),
-                                     static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL), buffer, dim,
-                                     first_key + key, head);
-      }
+    full.arrive_and_expect_tx(Shape::kStepKeys * Shape::kDimBytes);
+    Element* buffer = shared.keys + at.stage * Shape::kStepKeys * kDims;
+    for (int dim = 0; dim < kDims;
+         dim += Shape::Product::kPanelDims, buffer += Shape::kStepKeys * Shape::Product::kPanelDims) {
+      cute::SM90_TMA_LOAD_3D::copy(&map, reinterpret_cast<uint64_t*>(&full),
+                                   static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL), buffer, dim,
+                                   first_key, head);
     }
   }
 }
@@ -158,55 +151,85 @@ __device__ auto query_operand(const SearchParams& params, int head, int64_t tile
   }
 }
 
-// One tile's warpgroup: every load of the stream is taken from the ring, those of the tile's span are multiplied.
-template <class Element, int kDims, int kUnitKeys, class Selection>
-__device__ void scan_tile(const SearchParams& params, ScanStorage<Element, kDims>& shared, int head, int64_t tile,
-                          const ScanSpan& span, const ScanStream<ScanShape<Element, kDims>::kTiles>& stream,
-                          Selection& selection, int num_rows) {
+// The part of a warpgroup's thread in one of its tiles.
+template <class Element, int kDims, class Selection>
+struct TileScan {
+  using Product = typename ScanShape<Element, kDims>::Product;
+  decltype(query_operand<Element, kDims>(std::declval<const SearchParams&>(), 0, 0, 0)) queries;
+  decltype(Product::make_scores()) scores;
+  const ScanSpan& span;  // stays in shared memory: registers are short
+  Selection selection;
+
+  template <class Keys>
+  __device__ void begin(const Keys& keys, int stage) {
+    Product::begin(queries, keys, stage, scores);
+  }
+  template <int kUnitKeys>
+  __device__ void take(const SearchParams& params, int32_t first_key) {
+    selection.take(scores, [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); });
+  }
+};
+
+// A warpgroup's two tiles.
+template <int kUnitKeys, class Element, int kDims, class Selection>
+__device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDims>& shared,
+                           const ScanStream<ScanShape<Element, kDims>>& stream,
+                           TileScan<Element, kDims, Selection>& first, TileScan<Element, kDims, Selection>& second) {
   using Shape = ScanShape<Element, kDims>;
   using Product = typename Shape::Product;
-  const auto queries = query_operand<Element, kDims>(params, head, tile, num_rows);
   const auto keys = Product::right_operand(threadIdx.x % kWarpgroupThreads, shared.keys);
-  auto even = Product::make_scores(), odd = Product::make_scores();  // of even and odd steps
-  const auto take = [&](auto& scores, int32_t first_key) {
-    selection.take(scores, [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); });
-  };
-  RingPosition<Shape::kStages> at;
-  int32_t first_key = stream.begin;
-  for (; first_key < stream.end && !stream.searches(span, first_key); first_key += kLoadKeys, at.advance()) {
-    shared.ring.wait_full(at);
-    arrive_as_warp(shared.ring.empty[at.stage]);
-  }
   // From one thread: the compiler leaves products under way only where all threads are seen to go the same way.
-  const int num_loads = __shfl_sync(kWholeWarp, stream.num_loads(span, first_key), 0);
-  if (num_loads == 0) return;
+  const int num_steps = __shfl_sync(kWholeWarp, stream.num_steps(), 0);
+  if (num_steps == 0) return;
+  RingPosition<Shape::kStages> at;
   shared.ring.wait_full(at);
-  Product::begin(queries, keys, at.stage * Shape::kStepsPerLoad, even);
-  for (int load = 0; load < num_loads; ++load, first_key += kLoadKeys) {
-#pragma unroll 1  // for the sake of the instruction cache
-    for (int step = 0; step < Shape::kStepsPerLoad; step += 2) {
-      int buffer = at.stage * Shape::kStepsPerLoad + step;
-      Product::finish(even);
-      Product::begin(queries, keys, buffer + 1, odd);
-      take(even, first_key + step * Shape::kStepKeys);
-      Product::finish(odd);
-      buffer += 2;
-      if (step + 2 == Shape::kStepsPerLoad) {
-        arrive_as_warp(shared.ring.empty[at.stage]);
-        at.advance();
-        if (load + 1 < num_loads) shared.ring.wait_full(at);
-        buffer = at.stage * Shape::kStepsPerLoad;
-      }
-      Product::begin(queries, keys, buffer, even);
-      take(odd, first_key + (step + 1) * Shape::kStepKeys);
-    }
-  }
-  Product::finish(even);
-  for (; first_key < stream.end; first_key += kLoadKeys, at.advance()) {
-    shared.ring.wait_full(at);
+  first.begin(keys, at.stage);
+  int32_t first_key = stream.begin;
+  for (int step = 0; step < num_steps; ++step, first_key += Shape::kStepKeys) {
+    Product::finish(first.scores);
+    second.begin(keys, at.stage);
+    first.template take<kUnitKeys>(params, first_key);
+    Product::finish(second.scores);
     arrive_as_warp(shared.ring.empty[at.stage]);
+    at.advance();
+    if (step + 1 < num_steps) shared.ring.wait_full(at);
+    first.begin(keys, at.stage);  // after the last step of keys that nobody asks for
+    second.template take<kUnitKeys>(params, first_key);
   }
+  Product::finish(first.scores);
 }
+
+// A warp's 16 rows of each of its warpgroup's two tiles, and their lists in shared memory.
+struct WarpLists {
+  const SearchParams& params;
+  uint64_t* keys;         // (kTiles, kQueryTile, num_picks)
+  const ScanSpan* spans;  // (kTiles)
+  int first_tile, first;  // of the thread block, and of the warpgroup's two counted from it
+
+  __device__ int64_t tile(int i) const { return first_tile + first + i; }
+  __device__ const ScanSpan& span(int i) const { return spans[first + i]; }
+  __device__ int num_rows(int i) const { return span(i).scans ? num_picking_rows(params, tile(i)) : 0; }
+
+  __device__ TileBest cleared(int i) const {
+    const TileBest best = of_tile(i);
+    for (int j = first_row() * params.num_picks + lane(); j < (first_row() + 16) * params.num_picks; j += 32)
+      best.keys[j] = 0;
+    __syncwarp();
+    return best;
+  }
+
+  __device__ void write(int head, int i) const {
+    const int rows = num_rows(i);
+    write_picks(params, head, tile(i), of_tile(i), min(first_row(), rows), min(first_row() + 16, rows), lane(), 32);
+  }
+
+ private:
+  __device__ TileBest of_tile(int i) const {
+    return {keys + (first + i) * kQueryTile * params.num_picks, params.num_picks};
+  }
+  __device__ static int first_row() { return static_cast<int>(threadIdx.x) % kWarpgroupThreads / 32 * 16; }
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+};
 
 // Grid: (groups of kTiles tiles * KV heads). SelectionOf: RowBest, BlockCandidates, or something that does less, for
 // timing.
@@ -219,32 +242,34 @@ __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
   const int head = static_cast<int>(blockIdx.x) / num_groups;
   const int group = num_groups - 1 - static_cast<int>(blockIdx.x) % num_groups;
   const int first_tile = static_cast<int>(params.query_begin / kQueryTile) + group * Shape::kTiles;
-  const int tile_of_thread = threadIdx.x / kWarpgroupThreads;
+  const int warpgroup = threadIdx.x / kWarpgroupThreads;
   if (threadIdx.x < Shape::kTiles) shared.spans[threadIdx.x] = ScanSpan(params, first_tile + threadIdx.x);
   if (threadIdx.x == 0) {
-    shared.ring.init(Shape::kTiles * kWarpgroupThreads / 32);  // a warp each
+    shared.ring.init(Shape::kScanners * kWarpgroupThreads / 32);  // a warp each
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
-  const ScanStream<Shape::kTiles> stream(shared.spans);
-  if (tile_of_thread == Shape::kTiles) {
+  const ScanStream<Shape> stream(shared.spans);
+  if (warpgroup == Shape::kScanners) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kLoaderRegisters>();
     if (threadIdx.x % kWarpgroupThreads == 0) load_index_keys(shared, key_map, head, stream);
     return;
   }
   cutlass::arch::warpgroup_reg_alloc<Shape::kScannerRegisters>();
-  const ScanSpan& span = shared.spans[tile_of_thread];  // stays there: registers are short
-  const int tile = first_tile + tile_of_thread;
-  const TileBest best{shared.lists() + tile_of_thread * kQueryTile * params.num_picks, params.num_picks};
-  const int num_rows = span.scans ? num_picking_rows(params, tile) : 0;
-  const int warp_row = threadIdx.x % kWarpgroupThreads / 32 * 16, lane = threadIdx.x % 32;
-  for (int i = warp_row * params.num_picks + lane; i < (warp_row + 16) * params.num_picks; i += 32) best.keys[i] = 0;
-  __syncwarp();
-  SelectionOf<typename Shape::Product::Score, Shape::kStepKeys, kUnitKeys> selection(best, num_rows,
-                                                                                     params.num_nan_scores);
-  scan_tile<Element, kDims, kUnitKeys>(params, shared, head, tile, span, stream, selection, num_rows);
-  selection.finish();
-  write_picks(params, head, tile, best, min(warp_row, num_rows), min(warp_row + 16, num_rows), lane, 32);
+  using Selection = SelectionOf<typename Shape::Product::Score, Shape::kStepKeys, kUnitKeys>;
+  using Scan = TileScan<Element, kDims, Selection>;
+  const WarpLists lists{params, shared.lists(), shared.spans, first_tile, warpgroup * 2};
+  Scan first{query_operand<Element, kDims>(params, head, lists.tile(0), lists.num_rows(0)),
+             Shape::Product::make_scores(), lists.span(0),
+             Selection(lists.cleared(0), lists.num_rows(0), params.num_nan_scores)};
+  Scan second{query_operand<Element, kDims>(params, head, lists.tile(1), lists.num_rows(1)),
+              Shape::Product::make_scores(), lists.span(1),
+              Selection(lists.cleared(1), lists.num_rows(1), params.num_nan_scores)};
+  scan_tiles<kUnitKeys>(params, shared, stream, first, second);
+  first.selection.finish();
+  lists.write(head, 0);
+  second.selection.finish();
+  lists.write(head, 1);
 }
 
 template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>

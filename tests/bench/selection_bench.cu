@@ -109,7 +109,9 @@ class NoSelection {
   __device__ NoSelection(TileBest, int, int64_t*) {}
   template <class Scores, class UnitsOf>
   __device__ void take(const Scores& scores, const UnitsOf&) {
-    asm volatile("" ::"r"(cute::recast<uint32_t>(scores)(0)));
+    const auto bits = cute::recast<uint32_t>(scores);
+    CUTE_UNROLL
+    for (int i = 0; i < cute::size(bits); ++i) asm volatile("" ::"r"(bits(i)));  // the compiler would leave them out
   }
   __device__ void finish() const {}
 };
