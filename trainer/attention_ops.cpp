@@ -101,7 +101,8 @@ void sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::
                       int64_t lists_begin, const kernels::AttentionGeometry& geometry, int64_t begin, float scale,
                       AttentionOutput& output) {
   run(query, attention_params(query, key, value, lists, lists_begin, geometry, begin, scale, output),
-      kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda);
+      kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda,
+      kernels::sparse_attention_forward_workspace_bytes);
 }
 
 void sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
