@@ -34,9 +34,11 @@ struct SparseAttentionParams {
   int token_heads;  // query heads between a token and the next in memory, num_query_heads or more: the rows of query,
                     // output, log_sum_exp, d_output and d_query may be some heads of wider tensors
   float scale;
+  void* workspace = nullptr;  // (sparse_attention_forward_workspace_bytes(params)); forward, GPU only
 };
 void sparse_attention_forward_reference(const SparseAttentionParams& params);
 void sparse_attention_forward_cuda(const SparseAttentionParams& params, Stream stream);
+int64_t sparse_attention_forward_workspace_bytes(const SparseAttentionParams& params);
 
 struct SparseAttentionBackwardParams {
   SparseAttentionParams forward;  // output and log_sum_exp as the forward pass wrote them

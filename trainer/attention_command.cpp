@@ -213,7 +213,7 @@ Tensors compute(const AttentionInput& input, const AttentionConfig& config, Comm
   const HipAttention::Pass pass =
       timed(query.device(), timings.forward, [&] { return attention.forward(query, keys, lists, tile); });
   out["o"] = gather_tokens(pass.output, shard, world);
-  out["lse"] = gather_tokens(pass.attended.log_sum_exp.squeeze(0), shard, world);
+  out["lse"] = gather_tokens(pass.pieces.front().attended.log_sum_exp.squeeze(0), shard, world);
   add_lists(out, gather_lists(lists, shard, world));
   if (!input.d_output.defined()) return out;
 

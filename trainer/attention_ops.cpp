@@ -64,12 +64,14 @@ kernels::SparseAttentionParams attention_params(const at::Tensor& query, const a
           .scale = scale};
 }
 
-// Of the lists of some tiles, or more. The host waits for the number if it is not that of all.
+// Of the lists of some tiles; of all where the host does not know better.
 int64_t num_entries(const BlockLists& lists, int64_t first_tile, int64_t num_tiles) {
-  if (num_tiles == lists.offsets.size(1) - 1) return lists.entries.numel();
-  const at::Tensor before = lists.offsets.select(1, first_tile),
-                   behind = lists.offsets.select(1, first_tile + num_tiles);
-  return (behind - before).sum().item<int64_t>();
+  if (!lists.offsets_on_host.defined()) return lists.entries.numel();
+  const auto offsets = lists.offsets_on_host.accessor<int64_t, 2>();
+  int64_t entries = 0;
+  for (int64_t head = 0; head < offsets.size(0); ++head)
+    entries += offsets[head][first_tile + num_tiles] - offsets[head][first_tile];
+  return entries;
 }
 
 // The lists of the tiles of `attention`, the first of which is first_tile, the other way round: for the backward pass
@@ -101,7 +103,8 @@ void sparse_attention(const at::Tensor& query, const at::Tensor& key, const at::
                       int64_t lists_begin, const kernels::AttentionGeometry& geometry, int64_t begin, float scale,
                       AttentionOutput& output) {
   run(query, attention_params(query, key, value, lists, lists_begin, geometry, begin, scale, output),
-      kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda);
+      kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda,
+      kernels::sparse_attention_forward_workspace_bytes);
 }
 
 void sparse_attention_backward(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

@@ -1,4 +1,7 @@
 // hiptrain bench train: the time of a training step on random weights and tokens, part by part.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+
 #include <algorithm>
 #include <iostream>
 #include <map>
@@ -111,6 +114,20 @@ class TrainBench {
   int64_t updates_ = 0;
 };
 
+// (ranks) a number of each. Collective.
+std::vector<double> of_all_ranks(double mine, Communicator& world, at::Device device) {
+  const at::Tensor part = at::full({1}, mine, at::TensorOptions(at::kDouble).device(device));
+  at::Tensor all = at::empty({world.size()}, part.options());
+  world.all_gather(part, all);
+  const at::Tensor on_host = all.cpu();
+  return {on_host.const_data_ptr<double>(), on_host.const_data_ptr<double>() + on_host.numel()};
+}
+
+std::string range_text(const std::vector<double>& values, double unit, int digits) {
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  return decimal(*least * unit, digits) + " to " + decimal(*most * unit, digits);
+}
+
 void print_parts(const Timings& timings) {
   std::vector<std::vector<std::string>> rows{{"part", "ms", "share"}};
   for (const auto& [name, seconds] : timings.parts)
@@ -192,6 +209,8 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   const double matmul_rate = measured_matmul_rate(device, bench.parameters().compute_type());
   const double flops_per_token = model_flops_per_token(model, mean_attended_keys(config, model, entries));
   const double mfu = rank_rate * flops_per_token / matmul_rate;
+  const std::vector<double> rank_waits = of_all_ranks(timings.exposed.communication, grid.world(), device),
+                            rank_entries = of_all_ranks(entries, grid.world(), device);
   if (mpi.rank() != 0) return kSuccess;
 
   std::cout << command.model_config.filename().string() << ", " << bench.parameters().layout().num_parameters()
@@ -199,6 +218,10 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
             << command.tokens << " tokens; loss " << decimal(bench.result().loss, 4) << ", " << decimal(entries, 1)
             << " picked blocks a tile\n";
   print_parts(timings);
+  // Ranks with shorter lists wait for the others' attention: what the others wait is communication.
+  if (grid.world().size() > 1)
+    std::cout << "the ranks wait " << range_text(rank_waits, 1e3, 1) << " ms and have "
+              << range_text(rank_entries, 1, 1) << " picked blocks a tile\n";
   std::cout << decimal(rate, 0) << " tokens/s, MFU " << decimal(100 * mfu, 1) << "% of the measured "
             << decimal(1e-12 * matmul_rate, matmul_rate < 1e13 ? 2 : 0)
             << " TFLOP/s (6 a weight and 14 head_dim a query head and attended key: "
@@ -222,6 +245,8 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
                               {"exposed_host_copy_seconds", timings.exposed.host_copies},
                               {"exposed_communication_seconds", timings.exposed.communication},
                               {"wait_seconds", timings.exposed.waits},
+                              {"rank_exposed_communication_seconds", rank_waits},
+                              {"rank_list_entries", rank_entries},
                               {"part_seconds", timings.parts},
                               {"comparison", json_of(comparisons)},
                               {"plan", plan_json(plan)}});

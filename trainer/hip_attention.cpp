@@ -22,19 +22,33 @@ kernels::AttentionGeometry geometry_of(const AttentionConfig& config, int64_t nu
 
 BlockLists of_heads(const BlockLists& lists, HeadRange heads) {
   if (!lists.offsets.defined()) return {};
-  return {.offsets = lists.offsets.narrow(0, heads.begin, heads.count), .entries = lists.entries};
+  BlockLists part{.offsets = lists.offsets.narrow(0, heads.begin, heads.count), .entries = lists.entries};
+  if (lists.offsets_on_host.defined()) part.offsets_on_host = lists.offsets_on_host.narrow(0, heads.begin, heads.count);
+  return part;
 }
 
-// Of (parts, capacity, query heads, ...): consecutive tokens' rows, of the query heads of some KV heads.
+// Of (parts, capacity, query heads of a piece, ...): consecutive tokens' rows, of some of the heads.
 struct PartRows {
   int64_t first, size;
   HeadRange heads;
-  int64_t group_size;
 
   at::Tensor operator()(const at::Tensor& all) const {
-    return all.flatten(0, 1).narrow(0, first, size).narrow(1, heads.begin * group_size, heads.count * group_size);
+    return all.flatten(0, 1).narrow(0, first, size).narrow(1, heads.begin, heads.count);
   }
 };
+
+// (tokens, query heads, head_dim) of all KV heads -> a view (ranks, tokens, KV heads, members, head_dim) of those heads
+// of a piece that each rank holds: rank r holds the KV heads r, r + ranks, ...
+at::Tensor heads_by_rank(const at::Tensor& local, const QueryHeads& piece, int64_t num_kv_heads, int64_t ranks) {
+  const int64_t tokens = local.size(0), group = local.size(1) / num_kv_heads;
+  return local.view({tokens, num_kv_heads / ranks, ranks, group, local.size(2)})
+      .narrow(1, piece.kv_heads.begin, piece.kv_heads.count)
+      .narrow(3, piece.members.begin, piece.members.count)
+      .permute({2, 0, 1, 3, 4});
+}
+
+// Of the queries that a rank attends for: the exchange of the first, and of the last one's outputs, is waited for.
+constexpr int64_t kQueryPieces = 4;
 
 }  // namespace
 
@@ -68,6 +82,17 @@ std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_t
                      .last = begin + capacity == shard.capacity()});
   }
   return tiles;
+}
+
+// Of one KV head halves of its group: kernels take query heads by twos.
+std::vector<QueryHeads> query_pieces(int64_t held_heads, int64_t group_size) {
+  const int64_t size = (held_heads + kQueryPieces - 1) / kQueryPieces;
+  const int64_t members = held_heads == 1 && group_size % 4 == 0 ? group_size / 2 : group_size;
+  std::vector<QueryHeads> pieces;
+  for (int64_t head = 0; head < held_heads; head += size)
+    for (int64_t member = 0; member < group_size; member += members)
+      pieces.push_back({.kv_heads = {head, std::min(size, held_heads - head)}, .members = {member, members}});
+  return pieces;
 }
 
 HipAttention::HipAttention(const AttentionConfig& config, int64_t num_kv_heads, const SequenceShard& shard,
@@ -150,32 +175,54 @@ BlockLists HipAttention::select_as_published(const at::Tensor& query, ExchangedK
                           counts_);
 }
 
-// (tile.size, query heads, head_dim) -> (parts, tile.capacity, held query heads, head_dim).
-at::Tensor HipAttention::to_parts(const at::Tensor& local, const QueryTile& tile) const {
-  if (!by_heads()) return local.unsqueeze(0);
-  const int64_t ranks = exchange_.sequence().size(), held = num_kv_heads_ / ranks, dim = local.size(2);
-  const int64_t group = local.size(1) / num_kv_heads_;
-  at::Tensor sent = at::empty({ranks, tile.capacity, held, group, dim}, local.options());
-  sent.narrow(1, 0, tile.size).copy_(local.view({tile.size, held, ranks, group, dim}).permute({2, 0, 1, 3, 4}));
-  at::Tensor parts = at::empty({ranks, tile.capacity, held * group, dim}, local.options());
-  exchange_queries(sent, parts);
-  return parts;
+std::vector<QueryHeads> HipAttention::pieces(int64_t query_heads) const {
+  const int64_t group = query_heads / num_kv_heads_;
+  if (by_heads()) return query_pieces(num_kv_heads_ / exchange_.sequence().size(), group);
+  return {{.kv_heads = {0, num_kv_heads_}, .members = {0, group}}};
 }
 
-// The transpose.
-at::Tensor HipAttention::to_local(const at::Tensor& parts, const QueryTile& tile) const {
-  if (!by_heads()) return parts.squeeze(0);
-  const int64_t ranks = exchange_.sequence().size(), held = num_kv_heads_ / ranks, dim = parts.size(3);
-  const int64_t group = parts.size(2) / held;
-  at::Tensor received = at::empty({ranks, tile.capacity, held, group, dim}, parts.options());
-  exchange_queries(parts, received);
-  return received.narrow(1, 0, tile.size).permute({1, 2, 0, 3, 4}).reshape({tile.size, num_kv_heads_ * group, dim});
+// Starts to send local rows (tile.size, query heads, head_dim) to the ranks that attend for them. Of each piece come
+// (parts, tile.capacity, query heads of the piece, head_dim).
+std::vector<HipAttention::Moving> HipAttention::to_parts(const at::Tensor& local, const QueryTile& tile) const {
+  std::vector<Moving> moving;
+  const int64_t ranks = exchange_.sequence().size(), dim = local.size(2);
+  for (const QueryHeads& piece : pieces(local.size(1))) {
+    if (!by_heads()) return {{.rows = local.unsqueeze(0), .ticket = {}}};
+    at::Tensor sent =
+        at::empty({ranks, tile.capacity, piece.kv_heads.count, piece.members.count, dim}, local.options());
+    sent.narrow(1, 0, tile.size).copy_(heads_by_rank(local, piece, num_kv_heads_, ranks));
+    moving.push_back(exchange_queries(sent, {ranks, tile.capacity, piece.count(), dim}));
+  }
+  return moving;
 }
 
-void HipAttention::exchange_queries(const at::Tensor& sent, at::Tensor& received) const {
+// Starts to send a piece's rows, of shape as to_parts makes them, to the ranks of their tokens. Of this rank's come
+// (ranks, tile.capacity, KV heads, members, head_dim).
+HipAttention::Moving HipAttention::to_home(const at::Tensor& parts, const QueryHeads& heads) const {
+  if (!by_heads()) return {.rows = parts, .ticket = {}};
+  return exchange_queries(parts,
+                          {parts.size(0), parts.size(1), heads.kv_heads.count, heads.members.count, parts.size(3)});
+}
+
+// All pieces' rows that came home: (tile.size, query heads, head_dim).
+at::Tensor HipAttention::to_local(std::vector<Moving>& moving, int64_t query_heads, const QueryTile& tile) const {
+  if (!by_heads()) return moving.front().rows.squeeze(0);
+  const at::Tensor& first = moving.front().rows;
+  at::Tensor local = at::empty({tile.size, query_heads, first.size(4)}, first.options());
+  const std::vector<QueryHeads> pieces = this->pieces(query_heads);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    exchange_.queries.wait(moving[i].ticket);
+    heads_by_rank(local, pieces[i], num_kv_heads_, exchange_.sequence().size())
+        .copy_(moving[i].rows.narrow(1, 0, tile.size));
+  }
+  return local;
+}
+
+HipAttention::Moving HipAttention::exchange_queries(const at::Tensor& sent, at::IntArrayRef shape) const {
+  at::Tensor received = at::empty(shape, sent.options());
   SideStream::Ticket ticket =
       exchange_.queries.run([&] { exchange_.sequence().all_to_all(sent, received); }, {sent, received});
-  exchange_.queries.wait(ticket);
+  return {.rows = received, .ticket = std::move(ticket)};
 }
 
 int64_t HipAttention::lists_begin() const { return by_heads() ? 0 : shard_.begin(); }
@@ -185,11 +232,14 @@ float HipAttention::scale(int64_t head_dim) const {
 }
 
 // Calls body(rows, position of the first) for every part of the tile that has tokens; once where all parts together are
-// the whole sequence.
+// the whole sequence. kv_heads: of the piece's.
 template <typename Body>
-void HipAttention::for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Body& body) const {
+void HipAttention::for_each_part(const QueryTile& tile, const QueryHeads& piece, HeadRange kv_heads,
+                                 const Body& body) const {
+  const int64_t members = piece.members.count;
+  const HeadRange heads{.begin = (kv_heads.begin - piece.kv_heads.begin) * members, .count = kv_heads.count * members};
   const auto call = [&](int64_t first, int64_t size, int64_t begin) {
-    if (size > 0) body(PartRows{.first = first, .size = size, .heads = heads, .group_size = group_size}, begin);
+    if (size > 0) body(PartRows{.first = first, .size = size, .heads = heads}, begin);
   };
   if (!by_heads()) return call(0, tile.size, shard_.begin() + tile.begin);
   if (tile.capacity == shard_.capacity()) return call(0, shard_.num_tokens(), 0);
@@ -232,35 +282,52 @@ void HipAttention::attend_backward(const at::Tensor& query, const KeysAndValues&
 HipAttention::Pass HipAttention::forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists,
                                          const QueryTile& tile) const {
   const ProfiledRange range(part::kAttentionForward);
-  Pass pass{.output = {}, .query = to_parts(query, tile), .attended = {}};
-  pass.attended = {.output = at::empty_like(pass.query),
-                   .log_sum_exp = at::empty(pass.query.sizes().slice(0, 3), query.options().dtype(at::kFloat))};
-  for (const HeadRange heads : keys.groups()) {
-    const KeysAndValues held = keys.wait(heads);
-    for_each_part(tile, heads, query.size(1) / num_kv_heads_, [&](const PartRows& rows, int64_t begin) {
-      attend(rows(pass.query), held, of_heads(lists, heads), begin,
-             {.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)});
-    });
+  Pass pass;
+  std::vector<Moving> queries = to_parts(query, tile), outputs;
+  for (const QueryHeads& heads : pieces(query.size(1))) {
+    Moving& moving = queries[outputs.size()];
+    exchange_.queries.wait(moving.ticket);
+    const at::Tensor log_sum_exp = at::empty(moving.rows.sizes().slice(0, 3), query.options().dtype(at::kFloat));
+    const AttentionOutput attended{.output = at::empty_like(moving.rows), .log_sum_exp = log_sum_exp};
+    pass.pieces.push_back({.heads = heads, .query = moving.rows, .attended = attended});
+    for (const HeadRange group : by_heads() ? std::vector{heads.kv_heads} : keys.groups()) {
+      const KeysAndValues held = keys.wait(group);
+      for_each_part(tile, heads, group, [&](const PartRows& rows, int64_t begin) {
+        attend(rows(moving.rows), held, of_heads(lists, group), begin,
+               {.output = rows(attended.output), .log_sum_exp = rows(attended.log_sum_exp)});
+      });
+    }
+    outputs.push_back(to_home(attended.output, heads));
   }
-  pass.output = to_local(pass.attended.output, tile);
+  pass.output = to_local(outputs, query.size(1), tile);
   return pass;
 }
 
 at::Tensor HipAttention::backward(const Pass& pass, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile,
                                   const at::Tensor& d_output, KeyGradients& d_keys) const {
   const ProfiledRange range(part::kAttentionBackward);
-  const at::Tensor d_parts = to_parts(d_output, tile);
-  at::Tensor d_query = at::empty_like(pass.query);
-  for (const HeadRange heads : tile.last ? d_keys.groups() : keys.groups()) {
-    const KeysAndValues held = keys.wait(heads);
-    for_each_part(tile, heads, d_output.size(1) / num_kv_heads_, [&](const PartRows& rows, int64_t begin) {
-      attend_backward(rows(pass.query), held, of_heads(lists, heads), begin,
-                      {.output = rows(pass.attended.output), .log_sum_exp = rows(pass.attended.log_sum_exp)},
-                      rows(d_parts), rows(d_query), d_keys.whole(heads));
-    });
-    if (tile.last) d_keys.send_home(heads);
+  const int64_t group_size = d_output.size(1) / num_kv_heads_;
+  std::vector<Moving> d_outputs = to_parts(d_output, tile), d_queries;
+  for (const Piece& piece : pass.pieces) {
+    Moving& moving = d_outputs[d_queries.size()];
+    exchange_.queries.wait(moving.ticket);
+    at::Tensor d_query = at::empty_like(piece.query);
+    const auto groups = by_heads() ? std::vector{piece.heads.kv_heads} : tile.last ? d_keys.groups() : keys.groups();
+    for (const HeadRange group : groups) {
+      const KeysAndValues held = keys.wait(group);
+      for_each_part(tile, piece.heads, group, [&](const PartRows& rows, int64_t begin) {
+        attend_backward(rows(piece.query), held, of_heads(lists, group), begin,
+                        {.output = rows(piece.attended.output), .log_sum_exp = rows(piece.attended.log_sum_exp)},
+                        rows(moving.rows), rows(d_query), d_keys.whole(group));
+      });
+      if (tile.last && !by_heads()) d_keys.send_home(group);
+    }
+    d_queries.push_back(to_home(d_query, piece.heads));
+    // Behind the queries, which are waited for first.
+    const HeadRange members = piece.heads.members;
+    if (tile.last && by_heads() && members.begin + members.count == group_size) d_keys.send_home(piece.heads.kv_heads);
   }
-  return to_local(d_query, tile);
+  return to_local(d_queries, d_output.size(1), tile);
 }
 
 }  // namespace hiptrain

@@ -37,6 +37,17 @@ struct QueryTile {
   static std::vector<QueryTile> of(const SequenceShard& shard, int64_t query_tile);
 };
 
+// Query heads that are exchanged and computed together: of each of these held KV heads these members of its group.
+struct QueryHeads {
+  HeadRange kv_heads, members;
+
+  int64_t count() const { return kv_heads.count * members.count; }
+};
+
+// How a rank that attends for some KV heads of all tokens takes their query heads: in pieces, one being computed beside
+// the exchange of the next.
+std::vector<QueryHeads> query_pieces(int64_t held_heads, int64_t group_size);
+
 // One layer's attention on one sequence. Cheap to make; holds references to its arguments. document_starts: on the
 // device of all tensors. num_kv_heads: of the layer.
 class HipAttention {
@@ -60,11 +71,16 @@ class HipAttention {
   // queries at once; all-gather only.
   BlockLists select_as_published(const at::Tensor& query, ExchangedKeys& keys) const;
 
-  // What the backward pass needs of a forward pass, of the part tiles (one, or one a rank) that this rank attends for.
+  // Rows of some query heads, of the part tiles (one, or one a rank) that this rank attends for.
+  struct Piece {
+    QueryHeads heads;
+    at::Tensor query;          // (parts, tile.capacity, heads.count(), head_dim)
+    AttentionOutput attended;  // output as query, log_sum_exp (parts, tile.capacity, heads.count())
+  };
+  // What the backward pass needs of a forward pass.
   struct Pass {
-    at::Tensor output;         // (tile.size, query heads, head_dim): of the own tokens
-    at::Tensor query;          // (parts, tile.capacity, held query heads, head_dim)
-    AttentionOutput attended;  // output as query, log_sum_exp (parts, tile.capacity, held query heads)
+    at::Tensor output;          // (tile.size, query heads, head_dim): of the own tokens
+    std::vector<Piece> pieces;  // of all query heads that this rank attends for
   };
   // Collective. query (tile.size, query heads, head_dim).
   Pass forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile) const;
@@ -82,11 +98,18 @@ class HipAttention {
   float scale(int64_t head_dim) const;
   at::Tensor search_tokens(const SequenceIndex& index, int64_t begin, int64_t end) const;
   at::Tensor gather_picks(const at::Tensor& mine, const ScanShares& shares) const;
-  at::Tensor to_parts(const at::Tensor& local, const QueryTile& tile) const;
-  at::Tensor to_local(const at::Tensor& parts, const QueryTile& tile) const;
-  void exchange_queries(const at::Tensor& sent, at::Tensor& received) const;
+  // Rows on their way between ranks.
+  struct Moving {
+    at::Tensor rows;
+    SideStream::Ticket ticket;
+  };
+  std::vector<QueryHeads> pieces(int64_t query_heads) const;
+  std::vector<Moving> to_parts(const at::Tensor& local, const QueryTile& tile) const;
+  Moving to_home(const at::Tensor& parts, const QueryHeads& heads) const;
+  at::Tensor to_local(std::vector<Moving>& pieces, int64_t query_heads, const QueryTile& tile) const;
+  Moving exchange_queries(const at::Tensor& sent, at::IntArrayRef shape) const;
   template <typename Body>
-  void for_each_part(const QueryTile& tile, HeadRange heads, int64_t group_size, const Body& body) const;
+  void for_each_part(const QueryTile& tile, const QueryHeads& piece, HeadRange kv_heads, const Body& body) const;
   void attend(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,
               AttentionOutput output) const;
   void attend_backward(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,

@@ -277,6 +277,7 @@ class StepWalk {
     const int64_t counts = model_.num_kv_heads * kernels::num_tiles(tokens_) * 8;
     const Held tile_counts = device_.hold(Item::kSearch, counts);
     lists_.push_back(device_.hold(Item::kLists, counts + model_.num_kv_heads * 8));
+    if (inputs_.on_gpu) lists_.push_back(host_.hold(Item::kLists, counts + model_.num_kv_heads * 8));
     lists_.push_back(device_.hold(Item::kLists, num_entries(attention, tokens_) * 4));
   }
 
@@ -373,7 +374,11 @@ class StepWalk {
     std::vector<Held> parts;
     if (by_heads(attention)) parts.push_back(exchange_queries());
     Held d_query = device_.hold(Item::kQueryTile, query_tile_bytes());
-    if (inputs_.on_gpu) attention_backward_scratch(attention);
+    if (inputs_.on_gpu) {
+      // Pieces that have not come are still being sent, those that are done come home.
+      const Held moving = device_.hold(Item::kExchange, by_heads(attention) ? query_tile_bytes() : 0);
+      attention_backward_scratch(attention);
+    }
     if (by_heads(attention)) parts.push_back(exchange_queries());
     return d_query;
   }

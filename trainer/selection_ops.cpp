@@ -10,19 +10,22 @@ namespace hiptrain {
 namespace {
 
 // counts (kv heads, tiles) -> offsets (kv heads, tiles + 1), and an entries tensor of their total. The host waits for
-// that number.
+// the offsets, here and then no more.
 BlockLists allocate_lists(const at::Tensor& counts) {
   const int64_t num_kv_heads = counts.size(0), tiles = counts.size(1);
   if (tiles == 0)  // a rank without tokens
-    return {.offsets = at::zeros({num_kv_heads, 1}, counts.options()), .entries = empty_beside(counts, {0}, at::kInt)};
+    return {.offsets = at::zeros({num_kv_heads, 1}, counts.options()),
+            .entries = empty_beside(counts, {0}, at::kInt),
+            .offsets_on_host = at::zeros({num_kv_heads, 1}, at::kLong)};
   at::Tensor offsets = at::empty({num_kv_heads, tiles + 1}, counts.options());
   const kernels::ListOffsetsParams params{.counts = data_of<int64_t>(counts, counts),
                                           .offsets = offsets.mutable_data_ptr<int64_t>(),
                                           .num_tiles = tiles,
                                           .num_kv_heads = static_cast<int>(num_kv_heads)};
   run(counts, params, kernels::list_offsets_reference, kernels::list_offsets_cuda);
-  const int64_t total = offsets[num_kv_heads - 1][tiles].item<int64_t>();
-  return {.offsets = offsets, .entries = empty_beside(counts, {total}, at::kInt)};
+  const at::Tensor on_host = offsets.cpu();
+  const int64_t total = on_host.const_data_ptr<int64_t>()[on_host.numel() - 1];
+  return {.offsets = offsets, .entries = empty_beside(counts, {total}, at::kInt), .offsets_on_host = on_host};
 }
 
 uint32_t* entry_data(BlockLists& lists) {
@@ -158,7 +161,9 @@ BlockLists search_from_copies(const at::Tensor& query, int64_t queries_begin, co
   const BlockLists lists =
       published_search(query.cpu(), queries_begin, key.cpu(), host_geometry, begin, end, settings, host_counts);
   counts.add_nan_scores(host_counts.take().nan_scores);
-  return {.offsets = lists.offsets.to(query.device()), .entries = lists.entries.to(query.device())};
+  return {.offsets = lists.offsets.to(query.device()),
+          .entries = lists.entries.to(query.device()),
+          .offsets_on_host = lists.offsets};
 }
 
 }  // namespace

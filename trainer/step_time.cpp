@@ -5,6 +5,7 @@
 
 #include "kernels/attention_geometry.h"
 #include "trainer/attention_exchange.h"
+#include "trainer/hip_attention.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {
@@ -209,12 +210,19 @@ class StepTimeModel {
     const double project = 2 * tile * tokens_ * query_ * hidden_ / rates_.matmul;
     const double forward = tile * attention_forward().seconds / (both_passes() + layers_);
     const double backward = tile * attention_backward().seconds / layers_;
+    const double pieces =
+        real(static_cast<int64_t>(query_pieces(static_cast<int64_t>(held), model_.group_size()).size()));
+    // Queries come and outputs go by pieces: the first and the last beside nothing, the others beside attention.
+    const auto by_pieces = [&](double beside) {
+      const double seconds = 2 * queries / link_;
+      return seconds / pieces + std::max(0.0, seconds - beside) * (pieces - 1) / pieces;
+    };
     const double first = late(keys, held, element_, selects ? search().seconds / layers_ : project, forward);
     traffic.keys += (2 + layers_again) * keys + gradients + (selects ? index + picks : 0);
     traffic.queries += (2 * (1 + layers_again) + 4) * queries;
     traffic.waited += first + (1 + layers_again) * late(keys, held, element_, project, forward) +
-                      late(gradients, held, 4, 3 * project, backward) +
-                      ((selects ? index + picks : 0) + (2 * (1 + layers_again) + 4) * queries) / link_;
+                      late(gradients, held, 4, 3 * project, backward) + (selects ? index + picks : 0) / link_ +
+                      (2 + layers_again) * by_pieces(forward / tile) + by_pieces(backward / tile);
   }
 
   // Of a rank's tokens, one query tile.

@@ -43,24 +43,25 @@ constexpr int32_t kSeenByNone = kTileRows;
 class TileBlocks {
  public:
   __device__ TileBlocks(const SparseAttentionParams& params, int kv_head, int64_t tile /* from the call's first */) {
-    const int64_t own = params.query_begin / kQueryTile + tile;
-    const TileRanges ranges = tile_ranges(params.geometry, own);
-    own_ = static_cast<int32_t>(own);
-    num_window_ = static_cast<int32_t>(ranges.window_end - ranges.window_begin);
-    num_sinks_ = static_cast<int32_t>(ranges.sink_end - ranges.sink_begin);
-    window_last_ = static_cast<int32_t>(ranges.window_end - 1);
-    sink_last_ = static_cast<int32_t>(ranges.sink_end - 1);
     if (params.list_offsets) {
       const int64_t* offsets = params.list_offsets + kv_head * params.list_offsets_stride + tile;
       last_entry_ = params.list_entries + offsets[1] - 1;
       num_entries_ = static_cast<int32_t>(offsets[1] - offsets[0]);
     }
+    AttentionGeometry geometry = params.geometry;
+    geometry.block_size = kBlockKeys;  // which the compiler divides by without a division
+    const int64_t own = params.query_begin / kQueryTile + tile;
+    const TileRanges ranges = tile_ranges(geometry, own);
+    own_ = static_cast<int32_t>(own);
+    sink_last_ = static_cast<int32_t>(ranges.sink_end - 1);
+    num_window_ = static_cast<int32_t>(ranges.window_end - ranges.window_begin);
+    count_ = num_window_ + num_entries_ + static_cast<int32_t>(ranges.sink_end - ranges.sink_begin);
   }
 
-  __device__ int count() const { return num_window_ + num_entries_ + num_sinks_; }
+  __device__ int count() const { return count_; }
 
   __device__ BlockView operator[](int i) const {
-    if (i < num_window_) return structured(window_last_ - i);
+    if (i < num_window_) return structured(own_ - i);
     i -= num_window_;
     if (i < num_entries_) {
       const uint32_t entry = *(last_entry_ - i);
@@ -73,7 +74,7 @@ class TileBlocks {
   __device__ BlockView structured(int32_t block) const { return {block, 0, block == own_}; }
 
   const uint32_t* last_entry_ = nullptr;
-  int32_t num_entries_ = 0, num_window_, num_sinks_, window_last_, sink_last_, own_;
+  int32_t count_, num_entries_ = 0, num_window_, own_ /* the window's last */, sink_last_;
 };
 
 // Rows by head_dim in shared memory: panels of 64 columns, each with its rows after each other, swizzled. As operand

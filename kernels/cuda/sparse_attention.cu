@@ -24,6 +24,10 @@ int64_t rows_bytes(const SparseAttentionParams& params) {
 
 }  // namespace
 
+int64_t sparse_attention_forward_workspace_bytes(const SparseAttentionParams& params) {
+  return tensor_cores(params) ? forward_tensor_cores_workspace_bytes() : 0;
+}
+
 void sparse_attention_forward_cuda(const SparseAttentionParams& params, Stream stream) {
   check_sizes(params);
   if (params.num_queries == 0) return;
@@ -34,8 +38,8 @@ void sparse_attention_forward_cuda(const SparseAttentionParams& params, Stream s
 }
 
 int64_t sparse_attention_backward_workspace_bytes(const SparseAttentionBackwardParams& params) {
-  const int64_t plan_bytes = tensor_cores(params.forward) ? backward_key_workspace_bytes(params) : 0;
-  return rows_bytes(params.forward) + plan_bytes;
+  if (!tensor_cores(params.forward)) return rows_bytes(params.forward);
+  return rows_bytes(params.forward) + backward_query_workspace_bytes() + backward_key_workspace_bytes(params);
 }
 
 void sparse_attention_backward_cuda(const SparseAttentionBackwardParams& params, Stream stream) {
@@ -46,8 +50,9 @@ void sparse_attention_backward_cuda(const SparseAttentionBackwardParams& params,
   auto* rows = static_cast<BackwardRow*>(params.workspace);
   prepare_backward(params, rows, stream);
   if (tensor_cores(params.forward)) {
-    backward_query_tensor_cores(params, rows, stream);
-    backward_key_tensor_cores(params, rows, static_cast<char*>(params.workspace) + rows_bytes(params.forward), stream);
+    char* workspace = static_cast<char*>(params.workspace) + rows_bytes(params.forward);
+    backward_query_tensor_cores(params, rows, workspace, stream);
+    backward_key_tensor_cores(params, rows, workspace + backward_query_workspace_bytes(), stream);
   } else {
     backward_query_plain(params, rows, stream);
     backward_key_plain(params, rows, stream);

@@ -6,6 +6,7 @@
 namespace hiptrain::kernels {
 
 // bfloat16, head_dim 64 or 128, blocks of 64 keys.
+int64_t forward_tensor_cores_workspace_bytes();
 void sparse_attention_forward_tensor_cores(const SparseAttentionParams& params, Stream stream);
 
 // The rows of all query heads as the backward passes read them, written by prepare_backward.
@@ -16,7 +17,9 @@ struct BackwardRow {
 
 // (num_query_heads, tiles * kQueryTile)
 void prepare_backward(const SparseAttentionBackwardParams& params, BackwardRow* rows, Stream stream);
-void backward_query_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, Stream stream);
+int64_t backward_query_workspace_bytes();
+void backward_query_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, void* workspace,
+                                 Stream stream);
 int64_t backward_key_workspace_bytes(const SparseAttentionBackwardParams& params);
 void backward_key_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, void* workspace,
                                Stream stream);

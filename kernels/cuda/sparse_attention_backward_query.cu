@@ -9,7 +9,6 @@
 
 #include <cmath>
 
-#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/query_items.cuh"
 #include "kernels/cuda/sparse_attention.h"
 
@@ -28,6 +27,7 @@ struct Storage {
   alignas(1024) bfloat16 value[kStages][kBlockKeys * kHeadDim];
   uint32_t views[kStages];  // BlockView::packed
   RingBarriers<kStages> blocks;
+  ItemSlot items;
 };
 
 struct Maps {
@@ -40,16 +40,12 @@ class Loader {
  public:
   static constexpr int kStages = Storage<kHeadDim>::kStages;
 
-  __device__ Loader(const SparseAttentionParams& params, const Maps& maps, Storage<kHeadDim>& shared)
-      : params_(params), maps_(maps), shared_(shared) {}
+  __device__ Loader(const Maps& maps, Storage<kHeadDim>& shared) : maps_(maps), shared_(shared) {}
 
   __device__ void run() {
-    const QueryItems items(params_);
-    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
-      const QueryItems::Item item = items[i];
-      const TileBlocks blocks(params_, item.kv_head, item.tile);
-      for (int first = 0; first < blocks.count(); first += 32) load_blocks(item.kv_head, blocks, first);
-    }
+    const ItemSlot& now = shared_.items;
+    for (ItemReader reader(shared_.items); reader.next(); reader.release())
+      for (int first = 0; first < now.blocks.count(); first += 32) load_blocks(now.item.kv_head, now.blocks, first);
   }
 
  private:
@@ -74,7 +70,6 @@ class Loader {
     load_rows<kBlockKeys, kHeadDim>(maps_.value, full, shared_.value[at_.stage], 0, row, kv_head, kKeepInCache);
   }
 
-  const SparseAttentionParams& params_;
   const Maps& maps_;
   Storage<kHeadDim>& shared_;
   RingPosition<kStages> at_;
@@ -91,10 +86,13 @@ class Multiplier {
       : params_(params), rows_(rows), shared_(shared), warpgroup_(warpgroup) {}
 
   __device__ void run() {
-    const QueryItems items(params_.forward);
-    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
-      const QueryItems::Item item = items[i];
-      run_item(item, TileBlocks(params_.forward, item.kv_head, item.tile).count(), items.tiles());
+    const int64_t tiles = num_tiles(params_.forward.num_queries);
+    ItemReader reader(shared_.items);
+    while (reader.next()) {
+      const QueryItems::Item item = shared_.items.item;
+      const int num_blocks = shared_.items.blocks.count();
+      reader.release();
+      run_item(item, num_blocks, tiles);
     }
   }
 
@@ -163,10 +161,10 @@ class Multiplier {
 
   // Rows of one head of a tile of (tokens, query heads, head_dim) as left operand.
   template <class Operand>
-  __device__ void load_operand(const void* tensor, int64_t tile, int head, Operand& operand) const {
+  __device__ void load_operand(const void* tensor, int32_t tile, int head, Operand& operand) const {
     CUTE_UNROLL
     for (int i = 0; i < size(operand); i += 2) {
-      const int64_t token = tile * kQueryTile + lane_.row(AccumulatorLane::half(i));
+      const int64_t token = int64_t{tile} * kQueryTile + lane_.row(AccumulatorLane::half(i));
       __nv_bfloat162 pair = __floats2bfloat162_rn(0, 0);
       if (token < params_.forward.num_queries)
         pair = *reinterpret_cast<const __nv_bfloat162*>(static_cast<const __nv_bfloat16*>(tensor) +
@@ -198,11 +196,11 @@ class Multiplier {
   __device__ void release(int stage) { shared_.blocks.empty[stage].arrive(); }
 
   template <class Gradient>
-  __device__ void store(int64_t tile, int head, const Gradient& d_query) const {
+  __device__ void store(int32_t tile, int head, const Gradient& d_query) const {
     const float scale = params_.forward.scale;
     CUTE_UNROLL
     for (int i = 0; i < size(d_query); i += 2) {
-      const int64_t token = tile * kQueryTile + lane_.row(AccumulatorLane::half(i));
+      const int64_t token = int64_t{tile} * kQueryTile + lane_.row(AccumulatorLane::half(i));
       if (token >= params_.forward.num_queries) continue;
       auto* target = static_cast<__nv_bfloat16*>(params_.d_query) + element(token, head) + lane_.column(i);
       *reinterpret_cast<__nv_bfloat162*>(target) = __floats2bfloat162_rn(d_query(i) * scale, d_query(i + 1) * scale);
@@ -220,17 +218,20 @@ class Multiplier {
 template <int kHeadDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
     backward_query_kernel(const __grid_constant__ SparseAttentionBackwardParams params,
-                          const __grid_constant__ Maps maps, const BackwardRow* rows) {
+                          const __grid_constant__ Maps maps, const BackwardRow* rows,
+                          const __grid_constant__ QueryItems items, uint32_t* next_item) {
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
     shared.blocks.init(kPairHeads * kWarpgroupThreads);
+    shared.items.init();
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     cutlass::arch::warpgroup_reg_dealloc<kLoaderRegisters>();
-    if (threadIdx.x < 32) Loader<kHeadDim>(params.forward, maps, shared).run();
+    if (threadIdx.x < 32) Loader<kHeadDim>(maps, shared).run();
+    if (threadIdx.x == 32) take_items(params.forward, items, next_item, shared.items);
   } else {
     cutlass::arch::warpgroup_reg_alloc<kMultiplierRegisters>();
     const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroupThreads - 1, 0);
@@ -239,7 +240,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
 }
 
 template <int kHeadDim>
-void launch(const SparseAttentionBackwardParams& params, const BackwardRow* rows, Stream stream) {
+void launch(const SparseAttentionBackwardParams& params, const BackwardRow* rows, uint32_t* next_item, Stream stream) {
   const SparseAttentionParams& forward = params.forward;
   const int64_t num_tokens = forward.geometry.num_tokens, stride = forward.key_head_stride;
   const Maps maps{tensor_map(forward.key, kHeadDim, num_tokens, forward.num_kv_heads, kHeadDim, stride),
@@ -249,18 +250,22 @@ void launch(const SparseAttentionBackwardParams& params, const BackwardRow* rows
   check_cuda(
       cudaFuncSetAttribute(backward_query_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
       "sparse attention backward (queries): shared memory");
-  const int64_t grid = std::min<int64_t>(items.count(), num_multiprocessors());
-  backward_query_kernel<kHeadDim><<<grid, kPairThreads, kSharedBytes, stream>>>(params, maps, rows);
+  const unsigned grid = start_items(items, next_item, stream);
+  backward_query_kernel<kHeadDim><<<grid, kPairThreads, kSharedBytes, stream>>>(params, maps, rows, items, next_item);
   check_launch("sparse attention backward (queries)");
 }
 
 }  // namespace
 
-void backward_query_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, Stream stream) {
+int64_t backward_query_workspace_bytes() { return kItemCounterBytes; }
+
+void backward_query_tensor_cores(const SparseAttentionBackwardParams& params, const BackwardRow* rows, void* workspace,
+                                 Stream stream) {
+  auto* next_item = static_cast<uint32_t*>(workspace);
   if (params.forward.head_dim == 64)
-    launch<64>(params, rows, stream);
+    launch<64>(params, rows, next_item, stream);
   else
-    launch<128>(params, rows, stream);
+    launch<128>(params, rows, next_item, stream);
 }
 
 }  // namespace hiptrain::kernels

@@ -7,13 +7,11 @@
 //
 // The scores of the next step are computed while this step's O += P V is under way, and the two warpgroups take turns
 // (named barriers), so that one's softmax runs beside the other's products (FlashAttention-3, arXiv 2407.08608).
-// Thread blocks stay and take every gridDim.x-th (KV head, tile, pair of heads); pairs of a tile are neighbours and
-// find its keys in the cache.
+// Thread blocks stay and take one (KV head, tile, pair of heads) after the other (kernels/cuda/query_items.cuh).
 #include <cuda_bf16.h>
 
 #include <cmath>
 
-#include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/query_items.cuh"
 #include "kernels/cuda/sparse_attention.h"
 
@@ -35,6 +33,7 @@ struct Storage {
   alignas(1024) bfloat16 value[kStages][kStepKeys * kHeadDim];
   uint32_t views[kStages][kBlocksAStep];  // BlockView::packed
   Barrier query_full, query_empty;
+  ItemSlot items;
   RingBarriers<kStages> keys, values;
 };
 
@@ -49,16 +48,13 @@ class Loader {
  public:
   static constexpr int kStages = Storage<kHeadDim>::kStages;
 
-  __device__ Loader(const SparseAttentionParams& params, const Maps& maps, Storage<kHeadDim>& shared)
-      : params_(params), maps_(maps), shared_(shared) {}
+  __device__ Loader(const Maps& maps, Storage<kHeadDim>& shared) : maps_(maps), shared_(shared) {}
 
   __device__ void run() {
-    const QueryItems items(params_);
-    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
-      const QueryItems::Item item = items[i];
-      load_query(item);
-      const TileBlocks blocks(params_, item.kv_head, item.tile);
-      for (int first = 0; first < blocks.count(); first += 32) load_blocks(item, blocks, first);
+    const ItemSlot& now = shared_.items;
+    for (ItemReader reader(shared_.items); reader.next(); reader.release()) {
+      load_query(now.item);
+      for (int first = 0; first < now.blocks.count(); first += 32) load_blocks(now.item.kv_head, now.blocks, first);
     }
   }
 
@@ -69,12 +65,12 @@ class Loader {
     if (threadIdx.x % 32 != 0) return;
     shared_.query_full.arrive_and_expect_tx(sizeof(shared_.query));
     for (int i = 0; i < kPairHeads; ++i)
-      load_rows<kTileRows, kHeadDim>(maps_.query, shared_.query_full, shared_.query[i], 0,
-                                     static_cast<int32_t>(item.tile * kQueryTile), item.head(i), kReadOnce);
+      load_rows<kTileRows, kHeadDim>(maps_.query, shared_.query_full, shared_.query[i], 0, item.tile * kQueryTile,
+                                     item.head(i), kReadOnce);
   }
 
   // Up to 32 blocks from `first` on: every lane reads one list entry ahead.
-  __device__ void load_blocks(const QueryItems::Item& item, const TileBlocks& blocks, int first) {
+  __device__ void load_blocks(int kv_head, const TileBlocks& blocks, int first) {
     const int lane = threadIdx.x % 32, count = min(32, blocks.count() - first);
     BlockView view = blocks[first + min(lane, count - 1)];
     // The second half of the last step of an odd number of blocks repeats a block that nobody sees.
@@ -87,9 +83,9 @@ class Loader {
         const uint32_t packed = __shfl_sync(~0u, view.packed(), i + j);
         if (lane == 0) shared_.views[at_.stage][j] = packed;
       }
-      if (lane == 0) load_step(maps_.key, shared_.keys, shared_.key[at_.stage], item.kv_head, rows);
+      if (lane == 0) load_step(maps_.key, shared_.keys, shared_.key[at_.stage], kv_head, rows);
       shared_.values.wait_empty(at_);
-      if (lane == 0) load_step(maps_.value, shared_.values, shared_.value[at_.stage], item.kv_head, rows);
+      if (lane == 0) load_step(maps_.value, shared_.values, shared_.value[at_.stage], kv_head, rows);
       at_.advance();
     }
   }
@@ -102,7 +98,6 @@ class Loader {
       load_rows<kStepKeys, kHeadDim>(map, full, shared, j * kBlockKeys, rows[j], kv_head, kKeepInCache);
   }
 
-  const SparseAttentionParams& params_;
   const Maps& maps_;
   Storage<kHeadDim>& shared_;
   RingPosition<kStages> at_;
@@ -189,10 +184,12 @@ class Multiplier {
   }
 
   __device__ void run() {
-    const QueryItems items(params_);
-    for (int64_t i = blockIdx.x; i < items.count(); i += gridDim.x) {
-      const QueryItems::Item item = items[i];
-      run_item(item, TileBlocks(params_, item.kv_head, item.tile).count());
+    ItemReader reader(shared_.items);
+    while (reader.next()) {
+      const QueryItems::Item item = shared_.items.item;
+      const int num_blocks = shared_.items.blocks.count();
+      reader.release();
+      run_item(item, num_blocks);
     }
   }
 
@@ -294,7 +291,7 @@ class Multiplier {
     const int head = item.head(warpgroup_);
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int64_t token = item.tile * kQueryTile + lane_.row(half);
+      const int64_t token = int64_t{item.tile} * kQueryTile + lane_.row(half);
       if (token >= params_.num_queries) continue;
       const int64_t row = token * params_.token_heads + head;
       const bool empty = rows.sum[half] == 0;  // no key, or only scores of -infinity
@@ -319,7 +316,8 @@ class Multiplier {
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    forward_kernel(const __grid_constant__ SparseAttentionParams params, const __grid_constant__ Maps maps) {
+    forward_kernel(const __grid_constant__ SparseAttentionParams params, const __grid_constant__ Maps maps,
+                   const __grid_constant__ QueryItems items, uint32_t* next_item) {
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<Storage<kHeadDim>*>(memory);
   if (threadIdx.x == 0) {
@@ -328,12 +326,14 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     shared.query_empty.init(kReaders);
     shared.keys.init(kReaders);
     shared.values.init(kReaders);
+    shared.items.init();
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroupThreads) {
     cutlass::arch::warpgroup_reg_dealloc<kLoaderRegisters>();
-    if (threadIdx.x < 32) Loader<kHeadDim>(params, maps, shared).run();
+    if (threadIdx.x < 32) Loader<kHeadDim>(maps, shared).run();
+    if (threadIdx.x == 32) take_items(params, items, next_item, shared.items);
   } else {
     cutlass::arch::warpgroup_reg_alloc<kMultiplierRegisters>();
     const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroupThreads - 1, 0);
@@ -353,12 +353,15 @@ void launch(const SparseAttentionParams& params, Stream stream) {
   constexpr int kSharedBytes = sizeof(Storage<kHeadDim>);
   check_cuda(cudaFuncSetAttribute(forward_kernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
              "sparse attention forward: shared memory");
-  const int64_t grid = std::min<int64_t>(items.count(), num_multiprocessors());
-  forward_kernel<kHeadDim><<<grid, kPairThreads, kSharedBytes, stream>>>(params, maps);
+  auto* next_item = static_cast<uint32_t*>(params.workspace);
+  const unsigned grid = start_items(items, next_item, stream);
+  forward_kernel<kHeadDim><<<grid, kPairThreads, kSharedBytes, stream>>>(params, maps, items, next_item);
   check_launch("sparse attention forward");
 }
 
 }  // namespace
+
+int64_t forward_tensor_cores_workspace_bytes() { return kItemCounterBytes; }
 
 void sparse_attention_forward_tensor_cores(const SparseAttentionParams& params, Stream stream) {
   if (params.head_dim == 64)

@@ -180,11 +180,15 @@ void bench(const Options& options, int64_t tokens) {
   params.num_entries = inverted_entries.size();
   DeviceBuffer<char> workspace(kernels::sparse_attention_backward_workspace_bytes(params));
   params.workspace = workspace.data();
+  DeviceBuffer<char> forward_workspace(kernels::sparse_attention_forward_workspace_bytes(params.forward));
+  params.forward.workspace = forward_workspace.data();
   const double forward = median_seconds([&] { kernels::sparse_attention_forward_cuda(params.forward, nullptr); });
   auto* rows = reinterpret_cast<kernels::BackwardRow*>(workspace.data());
   char* key_workspace = workspace.data() + workspace.size() - kernels::backward_key_workspace_bytes(params);
+  char* query_workspace = key_workspace - kernels::backward_query_workspace_bytes();
   const double prepare = median_seconds([&] { kernels::prepare_backward(params, rows, nullptr); });
-  const double queries = median_seconds([&] { kernels::backward_query_tensor_cores(params, rows, nullptr); });
+  const double queries =
+      median_seconds([&] { kernels::backward_query_tensor_cores(params, rows, query_workspace, nullptr); });
   const double keys = median_seconds([&] { kernels::backward_key_tensor_cores(params, rows, key_workspace, nullptr); });
   const double backward = median_seconds([&] {
     check_cuda(cudaMemsetAsync(d_key.data(), 0, d_key.bytes()), "memset");

@@ -195,8 +195,10 @@ kernels::SparseAttentionParams AttentionCase::forward_params(KernelCall& call, i
 
 void AttentionCase::forward(int64_t query_begin, int64_t num_queries, HeadRange kv_heads) {
   KernelCall call(backend_);
-  call.run(forward_params(call, query_begin, num_queries, kv_heads), kernels::sparse_attention_forward_reference,
-           kernels::sparse_attention_forward_cuda);
+  kernels::SparseAttentionParams params = forward_params(call, query_begin, num_queries, kv_heads);
+  if (backend_ == Backend::kCuda)
+    params.workspace = call.workspace(kernels::sparse_attention_forward_workspace_bytes(params));
+  call.run(params, kernels::sparse_attention_forward_reference, kernels::sparse_attention_forward_cuda);
 }
 
 void AttentionCase::invert_lists(int64_t query_begin, int64_t num_queries, HeadRange kv_heads) {

@@ -95,6 +95,12 @@ def test_waits_for_other_ranks_are_parts_of_the_step(exchange, small_model, tmp_
         assert name in result.stdout
     assert figures["exposed_communication_seconds"] == pytest.approx(sum(waits.values()))
     assert f"{1e3 * sum(waits.values()):.1f} ms" in result.stdout
+    ranks = figures["rank_exposed_communication_seconds"]
+    assert len(ranks) == 2 and ranks[0] == pytest.approx(sum(waits.values()))
+    assert f"the ranks wait {1e3 * min(ranks):.1f} to {1e3 * max(ranks):.1f} ms" in result.stdout
+    early, late = figures["rank_list_entries"]
+    if exchange == "allgather":
+        assert early < late  # which have more to choose from
 
 
 def test_shipped_shapes_are_the_models():

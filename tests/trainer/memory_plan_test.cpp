@@ -431,7 +431,7 @@ TEST(StepTime, RanksShareTheWork) {
   EXPECT_GT(seconds(8), seconds(1) / 8);  // the exchange
 }
 
-TEST(StepTime, KeysComeBehindAttentionAndQueriesDoNot) {
+TEST(StepTime, KeysComeBehindAttentionAndQueriesButForTheFirstPiece) {
   const auto waited = [](const char* exchange, double link) {
     RunConfig run = run_of();
     run.parallel.exchange = exchange;
@@ -447,7 +447,11 @@ TEST(StepTime, KeysComeBehindAttentionAndQueriesDoNot) {
   ASSERT_EQ(heads.traffic.size(), 3u);
   EXPECT_EQ(heads.traffic[1].name, "queries and outputs");
   EXPECT_NEAR(heads.traffic[1].bytes, 32 * 6 * 0.75 * 262144 * 4096 * 2, 1);
-  EXPECT_GT(heads.parts.back().seconds, heads.traffic[1].seconds);
+  // Of two KV heads a rank: one of two pieces. On a slow link attention is not long enough for the other.
+  EXPECT_GT(heads.parts.back().seconds, heads.traffic[1].seconds / 2);
+  EXPECT_LT(heads.parts.back().seconds, heads.traffic[1].seconds * 0.6);
+  const StepTime slow = waited("alltoall", 1e9);
+  EXPECT_GT(slow.parts.back().seconds, slow.traffic[1].seconds * 0.8);
 }
 
 TEST(MachineRates, CurvesAreStraightOverTheLogarithm) {

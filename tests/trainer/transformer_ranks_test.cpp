@@ -76,6 +76,7 @@ using LayerLists = std::vector<std::vector<TileList>>;  // of every KV head, of 
 
 LayerLists on_host(const BlockLists& lists) {
   const at::Tensor host_offsets = lists.offsets.cpu(), host_entries = lists.entries.cpu();
+  EXPECT_TRUE(at::equal(lists.offsets_on_host, host_offsets));
   const auto offsets = host_offsets.accessor<int64_t, 2>();
   const int32_t* entries = host_entries.const_data_ptr<int32_t>();
   LayerLists result(offsets.size(0));
@@ -244,6 +245,18 @@ TEST_P(TransformerRanks, SomeRanksHaveNoTokens) {
   RunConfig brief = run();
   brief.data.sequence_length = 100;
   expect_ranks_agree(brief, model(), device_);
+}
+
+// By heads: a KV head a rank, whose group is exchanged in halves.
+TEST_P(TransformerRanks, OneKeyHeadARank) {
+  ModelConfig model = small_model(test_runtime().size());
+  model.num_query_heads = 4 * model.num_kv_heads;
+  expect_ranks_agree(run(), model, device_);
+}
+
+// By heads: more than are exchanged at a time.
+TEST_P(TransformerRanks, FiveKeyHeadsARank) {
+  expect_ranks_agree(run(), small_model(5 * test_runtime().size()), device_);
 }
 
 // Data x sequence ranks: every divisor of the ranks.
