@@ -106,14 +106,16 @@ float median_ms(int repeats, const std::function<void()>& work) {
 template <class Score, int kKeys, int kUnitKeys>
 class NoSelection {
  public:
-  __device__ NoSelection(TileBest, int, int64_t*) {}
+  __device__ NoSelection(TileBest, int, int64_t* counter) : counter_(counter) {}
   template <class Scores, class UnitsOf>
   __device__ void take(const Scores& scores, const UnitsOf&) {
-    const auto bits = cute::recast<uint32_t>(scores);
-    CUTE_UNROLL
-    for (int i = 0; i < cute::size(bits); ++i) asm volatile("" ::"r"(bits(i)));  // the compiler would leave them out
+    // Never true; a product that nobody reads would be left out.
+    if (cute::recast<uint32_t>(scores)(0) == 0x7fc12345u) ++*counter_;
   }
   __device__ void finish() const {}
+
+ private:
+  int64_t* counter_;
 };
 
 // The product and the question whether a step has a score above the row's limit, which is always answered no.
