@@ -176,6 +176,13 @@ std::vector<ConfigField> train_fields() {
        "what SIGTERM, SIGINT and SIGUSR1 do before saving: finish_step; or abandon_step: within a layer, as of the "
        "step "
        "before"},
+      {"train.deterministic",
+       slot<&RunConfig::train, &TrainSection::deterministic>,
+       {},
+       "on the same number of ranks the same bits in every run, whatever memory, recompute and offload are: tiles are of " +
+           std::to_string(kUsualQueryTile) + " (queries), " + std::to_string(kUsualTokenTile) + " (MLP) and " +
+           std::to_string(kUsualLossTile) +
+           " (loss) tokens, larger ones are taken in such pieces; sets attention.deterministic in all layers"},
   };
 }
 

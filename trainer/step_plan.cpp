@@ -159,6 +159,8 @@ int64_t StepPlanner::enough_ranks(PlanInputs inputs) const {
 }
 
 StepPlanner::Tiles StepPlanner::tiles_for(const PlanInputs& inputs) const {
+  if (run_.train.deterministic)
+    return {.query = {kUsualQueryTile}, .token = {kUsualTokenTile}, .loss = {kUsualLossTile}};
   const int64_t tokens = inputs.local_tokens();
   return {.query = tile_options(wishes_.query_tile, kQueryTiles, tokens),
           .token = tile_options(wishes_.token_tile, kTokenTiles, tokens),

@@ -1,6 +1,7 @@
 // Where things lie and when they are copied changes no bit: layer inputs, intervals of recompute, offload.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -188,6 +189,25 @@ TEST_P(MemoryEngine, OffloadChangesNothing) {
                              ", offload " + std::to_string(which));
       }
     }
+}
+
+// Longer than the tiles that such a run is cut into, but for queries'.
+TEST_P(MemoryEngine, DeterministicRunsDoNotTellTheirTiles) {
+  ModelConfig model = small_model();
+  model.num_layers = 3;
+  const auto run_with = [&](const MemorySection& tiles, int64_t interval, int64_t host_inputs) {
+    RunConfig run = plain_run(device_.is_cpu() ? "float32" : "bfloat16");
+    run.train.deterministic = true;
+    run.data.sequence_length = 5000;
+    run.memory = tiles;
+    run.recompute.interval = interval;
+    run.offload.layer_inputs = host_inputs;
+    EXPECT_THAT(find_conflicts(run, RunPurpose::kAny), testing::IsEmpty());
+    return train(model, resolve_memory(run), device_);
+  };
+  const Outcome expected = run_with({}, 1, 0);
+  expect_same_bits(run_with({.token_tile = 8192}, 1, 2), expected, "large token tile");
+  expect_same_bits(run_with({.query_tile = 131072, .loss_tile = 5120}, 2, 1), expected, "large loss tile");
 }
 
 // Sums over tokens are grouped by tiles: the same numbers to rounding.

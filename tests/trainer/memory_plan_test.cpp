@@ -337,6 +337,23 @@ TEST_F(Planner, WishesAndChoicesAreThoseOfTheConfig) {
   EXPECT_EQ(plan(inputs_of(65536)).memory.choice, choice);
 }
 
+// Where memory is short, and where the user wants more a tile, too.
+TEST_F(Planner, DeterministicRunsHaveOneSizeOfTiles) {
+  run_.train.deterministic = true;
+  for (const int64_t gpu_bytes : {139, 96}) {
+    PlanInputs inputs = inputs_of(524288);
+    inputs.gpu_bytes = gpu_bytes * kGiB;
+    for (const std::optional<int64_t> token_tile : {std::optional<int64_t>(), std::optional<int64_t>(16384)}) {
+      wishes_.token_tile = token_tile;
+      const MemoryPlan found = plan(inputs).memory;
+      EXPECT_TRUE(found.fits());
+      EXPECT_EQ(found.choice.query_tile, kUsualQueryTile);
+      EXPECT_EQ(found.choice.token_tile, kUsualTokenTile);
+      EXPECT_EQ(found.choice.loss_tile, kUsualLossTile);
+    }
+  }
+}
+
 TEST_F(Planner, TheLongestSequenceFitsAndNoLongerOne) {
   model_.num_layers = 4;
   for (const int64_t ranks : {1, 2}) {
