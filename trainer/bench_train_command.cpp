@@ -1,5 +1,6 @@
 // hiptrain bench train: the time of a training step on random weights and tokens, part by part.
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 #include <map>
 #include <random>
@@ -24,19 +25,25 @@ namespace {
 constexpr double kLearningRate = 1e-6;  // small: the weights stay what they are
 
 // A stretch of text repeats few words, and so neighbours pick the same blocks. Drawn from the whole vocabulary, tokens
-// would share nothing, and lists would be several times as long as a trained model's (about 34 blocks a tile).
+// would share nothing, and lists would be several times as long as a trained model's.
 constexpr int64_t kStretchTokens = 512;
-constexpr int64_t kStretchVocabulary = 5;
+
+// So many that lists are as long as a trained model's (trainer/memory_walk.cpp), which grow faster with the sequence
+// than those of a fixed number of words.
+int64_t stretch_vocabulary(int64_t sequence_tokens) {
+  const double doublings = std::log2(static_cast<double>(sequence_tokens) / 1048576);
+  return std::max<int64_t>(5, 14 + std::llround(doublings));
+}
 
 // One document.
 TokenBatch random_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
   std::mt19937_64 generator(seed);
-  std::vector<int32_t> words(kStretchVocabulary);
+  std::vector<int32_t> words(stretch_vocabulary(length));
   TokenBatch batch{.tokens = {}, .targets = {}, .positions = {}, .document_starts = {0}, .num_targets = length};
   for (int64_t i = 0; i <= length; ++i) {
     if (i % kStretchTokens == 0)
       for (int32_t& word : words) word = static_cast<int32_t>(generator() % static_cast<uint64_t>(vocabulary));
-    batch.tokens.push_back(words[generator() % kStretchVocabulary]);
+    batch.tokens.push_back(words[generator() % words.size()]);
   }
   batch.targets.assign(batch.tokens.begin() + 1, batch.tokens.end());
   batch.tokens.pop_back();

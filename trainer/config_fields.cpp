@@ -179,7 +179,8 @@ std::vector<ConfigField> train_fields() {
       {"train.deterministic",
        slot<&RunConfig::train, &TrainSection::deterministic>,
        {},
-       "on the same number of ranks the same bits in every run, whatever memory, recompute and offload are: tiles are of " +
+       "on the same number of ranks the same bits in every run, whatever memory, recompute and offload are: tiles are "
+       "of " +
            std::to_string(kUsualQueryTile) + " (queries), " + std::to_string(kUsualTokenTile) + " (MLP) and " +
            std::to_string(kUsualLossTile) +
            " (loss) tokens, larger ones are taken in such pieces; sets attention.deterministic in all layers"},

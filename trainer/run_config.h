@@ -88,8 +88,8 @@ struct MemorySection {
   int64_t loss_tile = kAuto;          // tokens whose logits exist at a time
 };
 
-// Tokens of the usual tiles, which are those of every deterministic run: sums over tiles of another size, and products of
-// another number of rows, differ in the last bits.
+// Tokens of the usual tiles, which are those of every deterministic run: sums over tiles of another size, and products
+// of another number of rows, differ in the last bits.
 inline constexpr int64_t kUsualQueryTile = 65536, kUsualTokenTile = 4096, kUsualLossTile = 1024;
 
 struct RecomputeSection {
