@@ -12,18 +12,23 @@
 
 namespace hiptrain {
 
-// The last segment and the kept inputs. While a segment is computed, the next one's input comes from the host, to where
-// one on the device was before; where there was none, to that of the segment's last layer when this one is done; where
-// that is the only layer, to a place of its own.
+// The last segment, or two inputs of it, and the kept inputs. While a segment is computed, the next one's input comes
+// from the host, to where one on the device was before; where there was none, to that of the segment's last layer when
+// this one is done; where that is the only layer, to a place of its own.
 int64_t ActivationStore::device_inputs(const Plan& plan) {
   const int64_t kept = num_segments(plan) - 1 - plan.host_inputs;
   const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0 && plan.interval == 1;
-  return kept + std::min(plan.interval, plan.num_layers) + (needs_room_to_return ? 1 : 0);
+  const int64_t of_segment = std::min(plan.interval, plan.num_layers);
+  return kept + (plan.from_start ? std::min<int64_t>(of_segment, 2) : of_segment) + (needs_room_to_return ? 1 : 0);
 }
 
-// All but each segment's last layer, and not the last segment's.
+// All but each segment's last layer, and not the last segment's; from the start, those before each layer of a segment.
 int64_t ActivationStore::layers_again(const Plan& plan) {
-  return plan.num_layers - std::min(plan.interval, plan.num_layers) - (num_segments(plan) - 1);
+  const int64_t of_segment = std::min(plan.interval, plan.num_layers), others = num_segments(plan) - 1;
+  if (!plan.from_start) return plan.num_layers - of_segment - others;
+  const int64_t of_first = plan.num_layers - others * plan.interval;
+  const auto before_each = [](int64_t layers) { return layers * (layers - 1) / 2; };
+  return others * before_each(of_segment) + before_each(of_first);
 }
 
 ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device)
@@ -47,7 +52,7 @@ int64_t ActivationStore::segment_begin(int64_t layer) const {
 }
 
 bool ActivationStore::keeps_input(int64_t layer) const {
-  return segment_begin(layer) == layer || segment_of(layer) == num_segments(plan_) - 1;
+  return segment_begin(layer) == layer || (!plan_.from_start && segment_of(layer) == num_segments(plan_) - 1);
 }
 
 void ActivationStore::clear() {

@@ -15,7 +15,9 @@ namespace hiptrain {
 // Layers are cut into segments of `interval` layers, counted from the last; the first segment may be shorter. The input
 // of each segment's first layer is kept, the first segments' in host memory as far as asked, the others' on the device.
 // Of the last segment all inputs are kept: it comes first in the backward pass. The inputs between are made again in
-// the backward pass, in the memory of those that are done with. Lists are kept for every layer: the search is never
+// the backward pass, in the memory of those that are done with. Or, `from_start`, only the first input of the last
+// segment is kept too, and those between are made one at a time, each from its segment's first: there are never more
+// than two of a segment, for about interval / 2 forward passes. Lists are kept for every layer: the search is never
 // repeated.
 //
 // All memory of inputs is taken at the start and used by every step again. Copies go on beside the computation: to the
@@ -26,6 +28,7 @@ class ActivationStore {
     int64_t num_layers;
     int64_t interval = 1;
     int64_t host_inputs = 0;  // at most segments - 1
+    bool from_start = false;
   };
   // How many inputs it has room for on the device.
   static int64_t device_inputs(const Plan& plan);
@@ -36,6 +39,7 @@ class ActivationStore {
   // input_shape: (local tokens, hidden).
   ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device);
 
+  const Plan& plan() const { return plan_; }
   int64_t segment_begin(int64_t layer) const;
   bool keeps_input(int64_t layer) const;
   void clear();  // before a forward pass

@@ -217,6 +217,11 @@ std::vector<ConfigField> memory_fields() {
        "tokens whose logits exist at a time"},
       {"recompute.interval", auto_count<&RunConfig::recompute, &RecomputeSection::interval>, at_least(1),
        "every n-th layer's input is kept, counted from the last; the layers between run again in backward"},
+      {"recompute.from_start",
+       slot<&RunConfig::recompute, &RecomputeSection::from_start>,
+       {},
+       "the inputs between are made one at a time, each from the kept one, when its layer's turn comes: two of them on "
+       "the device instead of interval, for interval / 2 forward passes"},
       {"offload.layer_inputs", auto_count<&RunConfig::offload, &OffloadSection::layer_inputs>, at_least(0),
        "how many of the kept inputs lie in host memory; the first layers' first"},
       {"offload.optimizer",

@@ -20,6 +20,7 @@ RunConfig resolve_memory(RunConfig config) {
   set_if_auto(config.memory.loss_tile, kUsualLossTile);
   set_if_auto(config.recompute.interval, 1);
   set_if_auto(config.offload.layer_inputs, 0);
+  set_if_auto(config.recompute.from_start, Choice::kNo);
   for (Choice* choice : {&config.offload.optimizer, &config.offload.gradients, &config.offload.weights})
     set_if_auto(*choice, Choice::kNo);
   return config;

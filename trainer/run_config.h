@@ -93,7 +93,8 @@ struct MemorySection {
 inline constexpr int64_t kUsualQueryTile = 65536, kUsualTokenTile = 4096, kUsualLossTile = 1024;
 
 struct RecomputeSection {
-  int64_t interval = kAuto;  // every n-th layer's input is kept
+  int64_t interval = kAuto;                // every n-th layer's input is kept
+  Choice from_start = Choice::kUndecided;  // the inputs between are made one at a time, each from the kept one
 };
 
 // What lies in host memory instead of the GPU's.

@@ -13,12 +13,6 @@ namespace {
 double real(int64_t value) { return static_cast<double>(value); }
 double ceil_div(double value, double divisor) { return std::ceil(value / divisor); }
 
-// All but the first of each segment; none of the last.
-double layers_run_again(const ModelConfig& model, const MemoryChoice& choice) {
-  const int64_t segments = ActivationStore::num_segments(store_plan(model, choice));
-  return real(model.num_layers - std::min(choice.interval, model.num_layers) - (segments - 1));
-}
-
 // Of one rank; "a layer" is of one sequence.
 class StepTimeModel {
  public:
@@ -31,7 +25,7 @@ class StepTimeModel {
         rates_(rates),
         link_(inputs.nodes > 1 ? rates.node_link : rates.link),
         layers_(real(model.num_layers)),
-        again_(layers_run_again(model, choice)),
+        again_(real(ActivationStore::layers_again(store_plan(model, choice)))),
         tokens_(real(inputs.tokens) / real(inputs.sequence_ranks)),
         hidden_(real(model.hidden_size)),
         query_(real(model.num_query_heads) * model.head_dim),

@@ -151,16 +151,19 @@ class MemoryEngine : public testing::TestWithParam<std::string> {
 TEST_P(MemoryEngine, IntervalsAndPlacesOfInputsChangeNothing) {
   const Outcome expected = train(small_model(), plain_run(), device_);
   EXPECT_LT(expected.losses.back(), expected.losses.front() * 1.5) << "diverged";
-  for (int64_t interval = 1; interval <= kLayers + 1; ++interval) {
-    const int64_t segments = ActivationStore::num_segments({.num_layers = kLayers, .interval = interval});
-    for (int64_t host_inputs = 0; host_inputs < segments; ++host_inputs) {
-      RunConfig run = plain_run();
-      run.recompute.interval = interval;
-      run.offload.layer_inputs = host_inputs;
-      expect_same_bits(train(small_model(), run, device_), expected,
-                       "interval " + std::to_string(interval) + ", in host memory " + std::to_string(host_inputs));
+  for (int64_t interval = 1; interval <= kLayers + 1; ++interval)
+    for (const Choice from_start : {Choice::kNo, Choice::kYes}) {
+      const int64_t segments = ActivationStore::num_segments({.num_layers = kLayers, .interval = interval});
+      for (int64_t host_inputs = 0; host_inputs < segments; ++host_inputs) {
+        RunConfig run = plain_run();
+        run.recompute = {.interval = interval, .from_start = from_start};
+        run.offload.layer_inputs = host_inputs;
+        expect_same_bits(train(small_model(), run, device_), expected,
+                         "interval " + std::to_string(interval) + ", from start " +
+                             std::to_string(from_start == Choice::kYes) + ", in host memory " +
+                             std::to_string(host_inputs));
+      }
     }
-  }
 }
 
 // Each of these kinds of weights and states against itself.
@@ -280,6 +283,9 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 3, .host_inputs = 0}), 2);
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 1, .host_inputs = 0}), 0);
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 9, .host_inputs = 0}), 0);
+  const Plan from_start{.num_layers = 7, .interval = 3, .host_inputs = 2, .from_start = true};
+  EXPECT_EQ(ActivationStore::device_inputs(from_start), 2);
+  EXPECT_EQ(ActivationStore::layers_again(from_start), 3 + 3);
   const ActivationStore store({.num_layers = 7, .interval = 3}, {2, 2}, at::kFloat, at::kCPU);
   const std::vector<int64_t> begins{0, 1, 1, 1, 4, 4, 4};
   for (int64_t layer = 0; layer < 7; ++layer) {
