@@ -16,6 +16,7 @@ namespace hiptrain {
 // from the host, to where one on the device was before; where there was none, to that of the segment's last layer when
 // this one is done; where that is the only layer, to a place of its own.
 int64_t ActivationStore::device_inputs(const Plan& plan) {
+  if (has_one_place(plan)) return 1;
   const int64_t kept = num_segments(plan) - 1 - plan.host_inputs;
   const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0 && plan.interval == 1;
   const int64_t of_segment = std::min(plan.interval, plan.num_layers);
@@ -33,7 +34,7 @@ int64_t ActivationStore::layers_again(const Plan& plan) {
 
 ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device)
     : plan_(plan), stream_(device, part::kHostCopies), inputs_(plan.num_layers), lists_(plan.num_layers) {
-  if (plan.host_inputs < 0 || plan.host_inputs > num_segments(plan) - 1)
+  if (plan.host_inputs < 0 || plan.host_inputs > most_host_inputs(plan))
     throw std::logic_error("ActivationStore: " + std::to_string(plan.host_inputs) + " inputs in host memory of " +
                            std::to_string(num_segments(plan)) + " segments");
   for (int64_t i = 0; i < plan.host_inputs; ++i) host_.push_back(host_tensor(input_shape, type, device));
@@ -75,9 +76,13 @@ void ActivationStore::save_input(int64_t layer, const at::Tensor& hidden) {
 void ActivationStore::prefetch_input(int64_t layer, int64_t begin, int64_t end) {
   const auto missing = std::count_if(inputs_.begin() + begin, inputs_.begin() + end,
                                      [](const Slot& slot) { return !slot.tensor.defined(); });
-  if (has_input(layer) || std::ssize(free_) <= missing) return;
+  if (!has_input(layer) && std::ssize(free_) > missing && !has_one_place(plan_)) bring_input(layer, layer);
+}
+
+// Starts to copy a kept input from host memory to where it becomes the layer's.
+void ActivationStore::bring_input(int64_t from, int64_t layer) {
   Slot slot = take_free();
-  const at::Tensor& host = host_[segment_of(layer)];
+  const at::Tensor& host = host_[segment_of(from)];
   slot.copied = stream_.run([&] { slot.tensor.copy_(host, /*non_blocking=*/true); }, {slot.tensor, host});
   inputs_[layer] = std::move(slot);
 }
@@ -88,6 +93,13 @@ at::Tensor ActivationStore::input(int64_t layer) {
   return inputs_[layer].tensor;
 }
 
+at::Tensor ActivationStore::copy_input(int64_t from, int64_t layer) {
+  if (has_input(from)) return room_for_input(layer).copy_(input(from));
+  bring_input(from, layer);
+  return input(layer);
+}
+
+// Uninitialised memory.
 at::Tensor ActivationStore::room_for_input(int64_t layer) {
   inputs_[layer] = take_free();
   return inputs_[layer].tensor;

@@ -220,8 +220,8 @@ std::vector<ConfigField> memory_fields() {
       {"recompute.from_start",
        slot<&RunConfig::recompute, &RecomputeSection::from_start>,
        {},
-       "the inputs between are made one at a time, each from the kept one, when its layer's turn comes: two of them on "
-       "the device instead of interval, for interval / 2 forward passes"},
+       "the inputs between are made one at a time, each from the kept one: two of them on the device instead of "
+       "interval, or one if all kept ones are in host memory, for about interval / 2 forward passes"},
       {"offload.layer_inputs", auto_count<&RunConfig::offload, &OffloadSection::layer_inputs>, at_least(0),
        "how many of the kept inputs lie in host memory; the first layers' first"},
       {"offload.optimizer",

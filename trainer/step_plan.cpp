@@ -45,7 +45,7 @@ std::vector<bool> from_start_options(std::optional<bool> wish, int64_t interval)
 }
 
 int64_t most_host_inputs(const ModelConfig& model, const MemoryChoice& choice) {
-  return ActivationStore::num_segments(store_plan(model, choice)) - 1;
+  return ActivationStore::most_host_inputs(store_plan(model, choice));
 }
 
 std::optional<int64_t> wish_of(int64_t value) { return value == kAuto ? std::nullopt : std::optional(value); }

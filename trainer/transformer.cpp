@@ -157,8 +157,7 @@ void Transformer::run_layers_back(SequenceContext& context, at::Tensor& d_hidden
 // If it is not there: from that of an earlier layer.
 void Transformer::make_input(SequenceContext& context, int64_t from, int64_t layer) {
   if (store_->has_input(layer)) return;
-  const at::Tensor input = store_->input(from);
-  at::Tensor hidden = store_->room_for_input(layer).copy_(input);
+  at::Tensor hidden = store_->copy_input(from, layer);
   for (; from < layer; ++from) {
     begin_pass(LayerPass::kAgain);
     const LayerTensors weights = layer_weights(from, parameters_.layout().layer_unit(from + 1));

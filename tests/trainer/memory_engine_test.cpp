@@ -153,8 +153,9 @@ TEST_P(MemoryEngine, IntervalsAndPlacesOfInputsChangeNothing) {
   EXPECT_LT(expected.losses.back(), expected.losses.front() * 1.5) << "diverged";
   for (int64_t interval = 1; interval <= kLayers + 1; ++interval)
     for (const Choice from_start : {Choice::kNo, Choice::kYes}) {
-      const int64_t segments = ActivationStore::num_segments({.num_layers = kLayers, .interval = interval});
-      for (int64_t host_inputs = 0; host_inputs < segments; ++host_inputs) {
+      const int64_t most = ActivationStore::most_host_inputs(
+          {.num_layers = kLayers, .interval = interval, .from_start = from_start == Choice::kYes});
+      for (int64_t host_inputs = 0; host_inputs <= most; ++host_inputs) {
         RunConfig run = plain_run();
         run.recompute = {.interval = interval, .from_start = from_start};
         run.offload.layer_inputs = host_inputs;
@@ -286,6 +287,7 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   const Plan from_start{.num_layers = 7, .interval = 3, .host_inputs = 2, .from_start = true};
   EXPECT_EQ(ActivationStore::device_inputs(from_start), 2);
   EXPECT_EQ(ActivationStore::layers_again(from_start), 3 + 3);
+  EXPECT_EQ(ActivationStore::device_inputs({.num_layers = 7, .interval = 3, .host_inputs = 3, .from_start = true}), 1);
   const ActivationStore store({.num_layers = 7, .interval = 3}, {2, 2}, at::kFloat, at::kCPU);
   const std::vector<int64_t> begins{0, 1, 1, 1, 4, 4, 4};
   for (int64_t layer = 0; layer < 7; ++layer) {
