@@ -12,23 +12,29 @@
 
 namespace hiptrain {
 
-// The last segment and the kept inputs. While a segment is computed, the next one's input comes from the host, to where
-// one on the device was before; where there was none, to that of the segment's last layer when this one is done; where
-// that is the only layer, to a place of its own.
+// The last segment, or two inputs of it, and the kept inputs. While a segment is computed, the next one's input comes
+// from the host, to where one on the device was before; where there was none, to that of the segment's last layer when
+// this one is done; where that is the only layer, to a place of its own.
 int64_t ActivationStore::device_inputs(const Plan& plan) {
+  if (has_one_place(plan)) return 1;
   const int64_t kept = num_segments(plan) - 1 - plan.host_inputs;
   const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0 && plan.interval == 1;
-  return kept + std::min(plan.interval, plan.num_layers) + (needs_room_to_return ? 1 : 0);
+  const int64_t of_segment = std::min(plan.interval, plan.num_layers);
+  return kept + (plan.from_start ? std::min<int64_t>(of_segment, 2) : of_segment) + (needs_room_to_return ? 1 : 0);
 }
 
-// All but each segment's last layer, and not the last segment's.
+// All but each segment's last layer, and not the last segment's; from the start, those before each layer of a segment.
 int64_t ActivationStore::layers_again(const Plan& plan) {
-  return plan.num_layers - std::min(plan.interval, plan.num_layers) - (num_segments(plan) - 1);
+  const int64_t of_segment = std::min(plan.interval, plan.num_layers), others = num_segments(plan) - 1;
+  if (!plan.from_start) return plan.num_layers - of_segment - others;
+  const int64_t of_first = plan.num_layers - others * plan.interval;
+  const auto before_each = [](int64_t layers) { return layers * (layers - 1) / 2; };
+  return others * before_each(of_segment) + before_each(of_first);
 }
 
 ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device)
     : plan_(plan), stream_(device, part::kHostCopies), inputs_(plan.num_layers), lists_(plan.num_layers) {
-  if (plan.host_inputs < 0 || plan.host_inputs > num_segments(plan) - 1)
+  if (plan.host_inputs < 0 || plan.host_inputs > most_host_inputs(plan))
     throw std::logic_error("ActivationStore: " + std::to_string(plan.host_inputs) + " inputs in host memory of " +
                            std::to_string(num_segments(plan)) + " segments");
   for (int64_t i = 0; i < plan.host_inputs; ++i) host_.push_back(host_tensor(input_shape, type, device));
@@ -47,7 +53,7 @@ int64_t ActivationStore::segment_begin(int64_t layer) const {
 }
 
 bool ActivationStore::keeps_input(int64_t layer) const {
-  return segment_begin(layer) == layer || segment_of(layer) == num_segments(plan_) - 1;
+  return segment_begin(layer) == layer || (!plan_.from_start && segment_of(layer) == num_segments(plan_) - 1);
 }
 
 void ActivationStore::clear() {
@@ -70,9 +76,13 @@ void ActivationStore::save_input(int64_t layer, const at::Tensor& hidden) {
 void ActivationStore::prefetch_input(int64_t layer, int64_t begin, int64_t end) {
   const auto missing = std::count_if(inputs_.begin() + begin, inputs_.begin() + end,
                                      [](const Slot& slot) { return !slot.tensor.defined(); });
-  if (has_input(layer) || std::ssize(free_) <= missing) return;
+  if (!has_input(layer) && std::ssize(free_) > missing && !has_one_place(plan_)) bring_input(layer, layer);
+}
+
+// Starts to copy a kept input from host memory to where it becomes the layer's.
+void ActivationStore::bring_input(int64_t from, int64_t layer) {
   Slot slot = take_free();
-  const at::Tensor& host = host_[segment_of(layer)];
+  const at::Tensor& host = host_[segment_of(from)];
   slot.copied = stream_.run([&] { slot.tensor.copy_(host, /*non_blocking=*/true); }, {slot.tensor, host});
   inputs_[layer] = std::move(slot);
 }
@@ -83,6 +93,13 @@ at::Tensor ActivationStore::input(int64_t layer) {
   return inputs_[layer].tensor;
 }
 
+at::Tensor ActivationStore::copy_input(int64_t from, int64_t layer) {
+  if (has_input(from)) return room_for_input(layer).copy_(input(from));
+  bring_input(from, layer);
+  return input(layer);
+}
+
+// Uninitialised memory.
 at::Tensor ActivationStore::room_for_input(int64_t layer) {
   inputs_[layer] = take_free();
   return inputs_[layer].tensor;

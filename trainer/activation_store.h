@@ -15,7 +15,10 @@ namespace hiptrain {
 // Layers are cut into segments of `interval` layers, counted from the last; the first segment may be shorter. The input
 // of each segment's first layer is kept, the first segments' in host memory as far as asked, the others' on the device.
 // Of the last segment all inputs are kept: it comes first in the backward pass. The inputs between are made again in
-// the backward pass, in the memory of those that are done with. Lists are kept for every layer: the search is never
+// the backward pass, in the memory of those that are done with. Or, `from_start`, only the first input of the last
+// segment is kept too, and those between are made one at a time, each from its segment's first: there are never more
+// than two of a segment, for about interval / 2 forward passes; and one, if the first of every segment is in host
+// memory, from where it is copied, and waited for, each time. Lists are kept for every layer: the search is never
 // repeated.
 //
 // All memory of inputs is taken at the start and used by every step again. Copies go on beside the computation: to the
@@ -25,17 +28,22 @@ class ActivationStore {
   struct Plan {
     int64_t num_layers;
     int64_t interval = 1;
-    int64_t host_inputs = 0;  // at most segments - 1
+    int64_t host_inputs = 0;  // at most most_host_inputs
+    bool from_start = false;
   };
   // How many inputs it has room for on the device.
   static int64_t device_inputs(const Plan& plan);
   // How many layers are run again in the backward pass.
   static int64_t layers_again(const Plan& plan);
   static int64_t num_segments(const Plan& plan) { return (plan.num_layers + plan.interval - 1) / plan.interval; }
+  static int64_t most_host_inputs(const Plan& plan) { return num_segments(plan) - (plan.from_start ? 0 : 1); }
+  // Whether there is room for one input only.
+  static bool has_one_place(const Plan& plan) { return plan.host_inputs == num_segments(plan); }
 
   // input_shape: (local tokens, hidden).
   ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device);
 
+  const Plan& plan() const { return plan_; }
   int64_t segment_begin(int64_t layer) const;
   bool keeps_input(int64_t layer) const;
   void clear();  // before a forward pass
@@ -49,8 +57,8 @@ class ActivationStore {
   void prefetch_input(int64_t layer, int64_t begin, int64_t end);
   bool has_input(int64_t layer) const { return inputs_[layer].tensor.defined(); }
   at::Tensor input(int64_t layer);
-  // Uninitialised memory that becomes the layer's input.
-  at::Tensor room_for_input(int64_t layer);
+  // A copy of a kept input, here or in host memory, that becomes the layer's input.
+  at::Tensor copy_input(int64_t from, int64_t layer);
   const BlockLists& lists(int64_t layer) const { return lists_[layer]; }
   // The layer's input and lists are not needed any more.
   void release(int64_t layer);
@@ -64,6 +72,8 @@ class ActivationStore {
     SideStream::Ticket copied;  // to or from host memory
   };
   Slot take_free();
+  at::Tensor room_for_input(int64_t layer);
+  void bring_input(int64_t from, int64_t layer);
   bool goes_to_host(int64_t layer) const { return segment_of(layer) < plan_.host_inputs; }
   int64_t segment_of(int64_t layer) const;
 

@@ -1,6 +1,7 @@
 #include "trainer/config_checks.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "kernels/hip_selection.h"
 
@@ -104,6 +105,17 @@ void add_memory_conflicts(const RunConfig& config, std::vector<ConfigConflict>& 
         "true, but the master weights stay on the GPU; set offload.optimizer: true or optimizer.master_weights: false");
 }
 
+// A deterministic run takes larger tiles in pieces.
+void add_tile_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
+  if (!config.train.deterministic) return;
+  for (const auto& [name, tile, piece] : {std::tuple{"memory.query_tile", config.memory.query_tile, kUsualQueryTile},
+                                          std::tuple{"memory.token_tile", config.memory.token_tile, kUsualTokenTile},
+                                          std::tuple{"memory.loss_tile", config.memory.loss_tile, kUsualLossTile}})
+    if (tile != kAuto && tile % piece != 0)
+      add(conflicts, {name, "train.deterministic"},
+          number(tile) + " is not valid with train.deterministic: true; valid: auto or a multiple of " + number(piece));
+}
+
 void add_missing(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
   if (config.model.path.empty()) add(conflicts, {"model.path"}, "missing; set it to a Hugging Face model folder");
   if (config.data.path.empty())
@@ -169,6 +181,7 @@ std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose p
   add_length_conflicts(config, conflicts);
   add_schedule_conflicts(config, conflicts);
   add_memory_conflicts(config, conflicts);
+  add_tile_conflicts(config, conflicts);
   return conflicts;
 }
 

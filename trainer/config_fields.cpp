@@ -176,6 +176,14 @@ std::vector<ConfigField> train_fields() {
        "what SIGTERM, SIGINT and SIGUSR1 do before saving: finish_step; or abandon_step: within a layer, as of the "
        "step "
        "before"},
+      {"train.deterministic",
+       slot<&RunConfig::train, &TrainSection::deterministic>,
+       {},
+       "on the same number of ranks the same bits in every run, whatever memory, recompute and offload are: tiles are "
+       "of " +
+           std::to_string(kUsualQueryTile) + " (queries), " + std::to_string(kUsualTokenTile) + " (MLP) and " +
+           std::to_string(kUsualLossTile) +
+           " (loss) tokens, larger ones are taken in such pieces; sets attention.deterministic in all layers"},
   };
 }
 
@@ -209,6 +217,11 @@ std::vector<ConfigField> memory_fields() {
        "tokens whose logits exist at a time"},
       {"recompute.interval", auto_count<&RunConfig::recompute, &RecomputeSection::interval>, at_least(1),
        "every n-th layer's input is kept, counted from the last; the layers between run again in backward"},
+      {"recompute.from_start",
+       slot<&RunConfig::recompute, &RecomputeSection::from_start>,
+       {},
+       "the inputs between are made one at a time, each from the kept one: two of them on the device instead of "
+       "interval, or one if all kept ones are in host memory, for about interval / 2 forward passes"},
       {"offload.layer_inputs", auto_count<&RunConfig::offload, &OffloadSection::layer_inputs>, at_least(0),
        "how many of the kept inputs lie in host memory; the first layers' first"},
       {"offload.optimizer",

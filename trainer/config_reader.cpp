@@ -33,6 +33,7 @@ class ConfigReader {
   void read_field(const ConfigSource& source, const ConfigField& field, const YAML::Node& key, const YAML::Node& value);
   void read_layers(const ConfigSource& source, const YAML::Node& value);
   void add(const ConfigSource& source, const YAML::Mark& mark, const std::string& name, const std::string& what);
+  void make_layers_deterministic();
   void add_conflicts(RunPurpose purpose);
 
   RunConfig config_;
@@ -163,10 +164,16 @@ void ConfigReader::add_conflicts(RunPurpose purpose) {
   }
 }
 
+void ConfigReader::make_layers_deterministic() {
+  config_.attention.deterministic = true;
+  for (LayerAttention& entry : config_.attention_layers) entry.attention.deterministic = true;
+}
+
 RunConfig ConfigReader::finish(RunPurpose purpose) {
   const bool attention_is_right = std::none_of(wrong_fields_.begin(), wrong_fields_.end(),
                                                [](const std::string& name) { return name.starts_with("attention."); });
   if (layers_ && attention_is_right) config_.attention_layers = layers_->apply(config_.attention);
+  if (config_.train.deterministic) make_layers_deterministic();
   if (files_are_read_) add_conflicts(purpose);
   if (!errors_.empty()) throw ConfigError(errors_);
   return config_;

@@ -60,6 +60,15 @@ void refuse_untied_copy(const ModelConfig& model, const SafetensorsFolder& tenso
                       "tie_word_embeddings true; set it to false or remove lm_head.weight");
 }
 
+// 1 / sqrt(inputs) (LeCun et al. 1998): products are as large as what is multiplied, at every width. What layers add to
+// the stream is as large as the embeddings in it, over the root of the number of additions (GPT-2; Radford et al.
+// 2019): otherwise the first layer's output drowns the token.
+double preserving_deviation(const Parameter& parameter, const ModelConfig& model) {
+  const double deviation = 1 / std::sqrt(static_cast<double>(parameter.shape.back()));
+  const bool adds_to_stream = parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("down_proj.weight");
+  return adds_to_stream ? deviation / std::sqrt(2.0 * model.num_layers * model.hidden_size) : deviation;
+}
+
 // Norms 1, biases 0. Returns whether the parameter was one.
 bool fill_vector(const Parameter& parameter, at::Tensor& out) {
   if (!parameter.is_matrix) out.fill_(parameter.name.ends_with(".bias") ? 0 : 1);
@@ -85,7 +94,7 @@ void load_random_on_device(ShardedParameters& parameters, const ModelConfig& mod
     if (fill_vector(parameter, out)) return;
     const bool here = out.device() == parameters.device();  // or in host memory, where drawing numbers takes long
     at::Tensor values = here ? out : at::empty(out.sizes(), out.options().device(parameters.device()));
-    values.normal_(0, model.initializer_range);
+    values.normal_(0, preserving_deviation(parameter, model));
     if (!here) out.copy_(values);
   });
 }

@@ -17,7 +17,9 @@ void load_pretrained(ShardedParameters& parameters, const ModelConfig& model, co
 // alone: the same on any number of ranks.
 void load_random(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed);
 
-// The same distributions by the device's own generator: fast, but other numbers on every device and number of ranks.
+// For benchmarks: weights with which a layer at any depth, of a model of any width, still tells from a token what it
+// is, as a trained model's does, so that neighbours pick the same blocks. By the device's own generator: fast, but
+// other numbers on every device and number of ranks.
 void load_random_on_device(ShardedParameters& parameters, const ModelConfig& model, uint64_t seed);
 
 }  // namespace hiptrain

@@ -133,9 +133,9 @@ class StepWalk {
   }
 
   void run_layers_back() {
-    const int64_t last_segment = std::max<int64_t>(0, model_.num_layers - choice_.interval);
+    const int64_t whole = choice_.from_start ? 0 : choice_.interval;  // of the last layers all inputs are kept
     for (int64_t layer = model_.num_layers - 1; layer >= 0; --layer) {
-      if (layer < last_segment) layer_forward(run_.attention_of(layer), /*searches=*/false);
+      if (layer < model_.num_layers - whole) layer_forward(run_.attention_of(layer), /*searches=*/false);
       layer_backward(run_.attention_of(layer));
     }
     lists_.clear();
@@ -459,7 +459,10 @@ double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inp
 }
 
 ActivationStore::Plan store_plan(const ModelConfig& model, const MemoryChoice& choice) {
-  return {.num_layers = model.num_layers, .interval = choice.interval, .host_inputs = choice.host_inputs};
+  return {.num_layers = model.num_layers,
+          .interval = choice.interval,
+          .host_inputs = choice.host_inputs,
+          .from_start = choice.from_start};
 }
 
 void walk_step(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,

@@ -13,9 +13,10 @@ namespace hiptrain {
 
 // What `auto` leaves open: how a step is cut, and where its state lies.
 struct MemoryChoice {
-  int64_t interval = 1;                                             // layers of a segment (trainer/activation_store.h)
-  int64_t host_inputs = 0;                                          // layer inputs kept in host memory
-  int64_t query_tile = 65536, token_tile = 4096, loss_tile = 1024;  // tokens
+  int64_t interval = 1;     // layers of a segment (trainer/activation_store.h)
+  bool from_start = false;  // each input of a segment is made from its first
+  int64_t host_inputs = 0;  // layer inputs kept in host memory
+  int64_t query_tile = kUsualQueryTile, token_tile = kUsualTokenTile, loss_tile = kUsualLossTile;  // tokens
   bool offload_optimizer = false, offload_gradients = false, offload_weights = false;
 
   bool operator==(const MemoryChoice&) const = default;

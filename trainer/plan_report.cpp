@@ -25,7 +25,8 @@ std::string inputs_text(const MemoryPlan& plan) {
   const MemoryChoice& choice = plan.choice;
   const std::string which = choice.interval == 1
                                 ? "every layer's input kept"
-                                : "inputs kept of segments of " + std::to_string(choice.interval) + " layers";
+                                : "inputs kept of segments of " + std::to_string(choice.interval) + " layers" +
+                                      (choice.from_start ? ", those between made one at a time" : "");
   return which + ", " + std::to_string(plan.device_inputs) + " on the device and " +
          std::to_string(choice.host_inputs) + " in host memory";
 }
@@ -99,6 +100,7 @@ nlohmann::ordered_json plan_json(const StepPlan& plan) {
                               {"sequence_ranks", plan.inputs.sequence_ranks},
                               {"fits", memory.fits()},
                               {"recompute_interval", choice.interval},
+                              {"recompute_from_start", choice.from_start},
                               {"device_inputs", memory.device_inputs},
                               {"host_inputs", choice.host_inputs},
                               {"query_tile", choice.query_tile},

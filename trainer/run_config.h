@@ -74,6 +74,7 @@ struct TrainSection {
   int64_t gradient_accumulation_steps = 1;
   int64_t max_skipped_steps = 3;          // non-finite steps in a row that end the run
   std::string on_signal = "finish_step";  // finish_step | abandon_step
+  bool deterministic = false;             // the same bits whatever memory, recompute and offload are
 };
 
 struct ParallelSection {
@@ -90,8 +91,13 @@ struct MemorySection {
   int64_t loss_tile = kAuto;          // tokens whose logits exist at a time
 };
 
+// Tokens of the usual tiles, which are those of every deterministic run: sums over tiles of another size, and products
+// of another number of rows, differ in the last bits.
+inline constexpr int64_t kUsualQueryTile = 65536, kUsualTokenTile = 4096, kUsualLossTile = 1024;
+
 struct RecomputeSection {
-  int64_t interval = kAuto;  // every n-th layer's input is kept
+  int64_t interval = kAuto;                // every n-th layer's input is kept
+  Choice from_start = Choice::kUndecided;  // the inputs between are made one at a time, each from the kept one
 };
 
 // What lies in host memory instead of the GPU's.

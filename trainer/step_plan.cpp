@@ -38,8 +38,14 @@ std::vector<bool> offload_options(std::optional<bool> wish, bool on_gpu) {
   return on_gpu ? std::vector<bool>{false, true} : std::vector<bool>{false};
 }
 
+// From three layers on it saves memory.
+std::vector<bool> from_start_options(std::optional<bool> wish, int64_t interval) {
+  if (wish) return {*wish};
+  return interval > 2 ? std::vector<bool>{false, true} : std::vector<bool>{false};
+}
+
 int64_t most_host_inputs(const ModelConfig& model, const MemoryChoice& choice) {
-  return ActivationStore::num_segments(store_plan(model, choice)) - 1;
+  return ActivationStore::most_host_inputs(store_plan(model, choice));
 }
 
 std::optional<int64_t> wish_of(int64_t value) { return value == kAuto ? std::nullopt : std::optional(value); }
@@ -59,6 +65,7 @@ double share_needed(const MemoryPlan& plan) {
 
 MemoryWishes memory_wishes(const RunConfig& run) {
   return {.interval = wish_of(run.recompute.interval),
+          .from_start = wish_of(run.recompute.from_start),
           .host_inputs = wish_of(run.offload.layer_inputs),
           .query_tile = wish_of(run.memory.query_tile),
           .token_tile = wish_of(run.memory.token_tile),
@@ -70,7 +77,7 @@ MemoryWishes memory_wishes(const RunConfig& run) {
 
 RunConfig with_choice(RunConfig run, const MemoryChoice& choice) {
   const auto decided = [](bool offloaded) { return offloaded ? Choice::kYes : Choice::kNo; };
-  run.recompute.interval = choice.interval;
+  run.recompute = {.interval = choice.interval, .from_start = decided(choice.from_start)};
   run.memory.query_tile = choice.query_tile;
   run.memory.token_tile = choice.token_tile;
   run.memory.loss_tile = choice.loss_tile;
@@ -159,6 +166,8 @@ int64_t StepPlanner::enough_ranks(PlanInputs inputs) const {
 }
 
 StepPlanner::Tiles StepPlanner::tiles_for(const PlanInputs& inputs) const {
+  if (run_.train.deterministic)
+    return {.query = {kUsualQueryTile}, .token = {kUsualTokenTile}, .loss = {kUsualLossTile}};
   const int64_t tokens = inputs.local_tokens();
   return {.query = tile_options(wishes_.query_tile, kQueryTiles, tokens),
           .token = tile_options(wishes_.token_tile, kTokenTiles, tokens),
@@ -169,16 +178,18 @@ StepPlanner::Tiles StepPlanner::tiles_for(const PlanInputs& inputs) const {
 std::vector<MemoryChoice> StepPlanner::placements(bool on_gpu) const {
   std::vector<MemoryChoice> choices;
   for (const int64_t interval : interval_options(wishes_.interval, model_))
-    for (const bool weights : offload_options(wishes_.offload_weights, on_gpu))
-      for (const bool gradients : offload_options(wishes_.offload_gradients, on_gpu))
-        for (const bool optimizer : offload_options(wishes_.offload_optimizer, on_gpu)) {
-          const MemoryChoice choice{.interval = interval,
-                                    .offload_optimizer = optimizer,
-                                    .offload_gradients = gradients,
-                                    .offload_weights = weights};
-          // Weights that are rounded from master weights on the GPU are kept nowhere.
-          if (!weights || state_bytes(run_, choice).weights > 0) choices.push_back(choice);
-        }
+    for (const bool from_start : from_start_options(wishes_.from_start, interval))
+      for (const bool weights : offload_options(wishes_.offload_weights, on_gpu))
+        for (const bool gradients : offload_options(wishes_.offload_gradients, on_gpu))
+          for (const bool optimizer : offload_options(wishes_.offload_optimizer, on_gpu)) {
+            const MemoryChoice choice{.interval = interval,
+                                      .from_start = from_start,
+                                      .offload_optimizer = optimizer,
+                                      .offload_gradients = gradients,
+                                      .offload_weights = weights};
+            // Weights that are rounded from master weights on the GPU are kept nowhere.
+            if (!weights || state_bytes(run_, choice).weights > 0) choices.push_back(choice);
+          }
   return choices;
 }
 

@@ -14,12 +14,6 @@ namespace {
 double real(int64_t value) { return static_cast<double>(value); }
 double ceil_div(double value, double divisor) { return std::ceil(value / divisor); }
 
-// All but the first of each segment; none of the last.
-double layers_run_again(const ModelConfig& model, const MemoryChoice& choice) {
-  const int64_t segments = ActivationStore::num_segments(store_plan(model, choice));
-  return real(model.num_layers - std::min(choice.interval, model.num_layers) - (segments - 1));
-}
-
 // Of one rank; "a layer" is of one sequence.
 class StepTimeModel {
  public:
@@ -32,7 +26,7 @@ class StepTimeModel {
         rates_(rates),
         link_(inputs.nodes > 1 ? rates.node_link : rates.link),
         layers_(real(model.num_layers)),
-        again_(layers_run_again(model, choice)),
+        again_(real(ActivationStore::layers_again(store_plan(model, choice)))),
         tokens_(real(inputs.tokens) / real(inputs.sequence_ranks)),
         hidden_(real(model.hidden_size)),
         query_(real(model.num_query_heads) * model.head_dim),
@@ -150,16 +144,19 @@ class StepTimeModel {
   // Copies run beside the computation, the optimizer's beside nothing: it begins when the gradient's norm is known.
   void add_host_copies(StepTime& step, double sequences) const {
     const double inputs = real(choice_.host_inputs);
-    const double inputs_bytes = inputs * tokens_ * hidden_ * element_ * sequences;
+    const double input_bytes = tokens_ * hidden_ * element_ * sequences, inputs_bytes = inputs * input_bytes;
+    // In one place for all inputs nothing can come in while another is used.
+    const bool awaited = ActivationStore::has_one_place(store_plan(model_, choice_));
     const double mine = parameters_ / real(inputs_.ranks());
     const double weights = choice_.offload_weights ? mine * element_ * (2 + again_ / layers_) * sequences : 0;
     const double gradients = choice_.offload_gradients ? mine * 4 : 0;
     const StateBytes state = state_bytes(run_, choice_);
     const double states = choice_.offload_optimizer ? mine * real(state.master + state.moments) : 0;
     const double updated = choice_.offload_weights ? mine * real(state.weights) : 0;
-    const double beside_out = inputs_bytes + gradients, beside_in = inputs_bytes + weights;
+    const double beside_out = inputs_bytes + gradients, beside_in = (awaited ? 0 : inputs_bytes) + weights;
     const double leaving = states + updated, coming = states + gradients + (state.master > 0 ? 0 : updated);
-    const double out = beside_out + leaving, in = beside_in + coming;
+    const double awaited_in = awaited ? layers_ * input_bytes : 0;
+    const double out = beside_out + leaving, in = beside_in + coming + awaited_in;
     if (out + in == 0) return;
     step.traffic.push_back({"to host", out, out / rates_.to_host});
     step.traffic.push_back({"from host", in, in / rates_.from_host});
@@ -167,7 +164,8 @@ class StepTimeModel {
     const double late = std::max(
         {0.0, beside_out / rates_.to_host - step.seconds / 3, beside_in / rates_.from_host - step.seconds * 2 / 3});
     step.parts.push_back(
-        {"host copies, waited for", 0, late + std::max(leaving / rates_.to_host, coming / rates_.from_host)});
+        {"host copies, waited for", 0,
+         late + awaited_in / rates_.from_host + std::max(leaving / rates_.to_host, coming / rates_.from_host)});
   }
 
   // What attention exchanges is awaited where the computation beside it is shorter; weights of every pass are gathered

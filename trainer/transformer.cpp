@@ -33,7 +33,10 @@ void refuse_acting_sliding_window(const ModelConfig& model, int64_t sequence_len
 }  // namespace
 
 ActivationStore::Plan store_plan(const RunConfig& run, int64_t num_layers) {
-  return {.num_layers = num_layers, .interval = run.recompute.interval, .host_inputs = run.offload.layer_inputs};
+  return {.num_layers = num_layers,
+          .interval = run.recompute.interval,
+          .host_inputs = run.offload.layer_inputs,
+          .from_start = run.recompute.from_start == Choice::kYes};
 }
 
 Transformer::Transformer(const ModelConfig& model, const RunConfig& run, ShardedParameters& parameters,
@@ -139,24 +142,26 @@ void Transformer::run_layers_back(SequenceContext& context, at::Tensor& d_hidden
       if (begin > 0) store_->prefetch_input(next_begin, begin, not_done);
     };
     prefetch(end);
-    run_segment_again(context, begin, end);
+    const bool from_start = store_->plan().from_start;
+    if (!from_start)
+      for (int64_t layer = begin + 1; layer < end; ++layer) make_input(context, layer - 1, layer);
     for (int64_t layer = end - 1; layer >= begin; --layer) {
-      run_layer_back(context, layer, layer > begin ? layer - 1 : next_begin, d_hidden);
+      make_input(context, begin, layer);
+      run_layer_back(context, layer, layer == begin ? next_begin : from_start ? begin : layer - 1, d_hidden);
       prefetch(layer);
     }
     end = begin;
   }
 }
 
-// Makes those inputs of layers [begin, end) that were not kept.
-void Transformer::run_segment_again(SequenceContext& context, int64_t begin, int64_t end) {
-  for (int64_t layer = begin; layer + 1 < end; ++layer) {
-    if (store_->has_input(layer + 1)) continue;
+// If it is not there: from that of an earlier layer.
+void Transformer::make_input(SequenceContext& context, int64_t from, int64_t layer) {
+  if (store_->has_input(layer)) return;
+  at::Tensor hidden = store_->copy_input(from, layer);
+  for (; from < layer; ++from) {
     begin_pass(LayerPass::kAgain);
-    const at::Tensor input = store_->input(layer);
-    at::Tensor hidden = store_->room_for_input(layer + 1).copy_(input);
-    const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(layer + 1));
-    layers_[layer].forward(weights, hidden, context, &store_->lists(layer));
+    const LayerTensors weights = layer_weights(from, parameters_.layout().layer_unit(from + 1));
+    layers_[from].forward(weights, hidden, context, &store_->lists(from));
   }
 }
 

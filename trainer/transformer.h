@@ -83,7 +83,7 @@ class Transformer {
   TokenLosses run_head_back(const LocalBatch& batch, double gradient_scale, const at::Tensor& hidden,
                             at::Tensor& d_hidden);
   void run_layers_back(SequenceContext& context, at::Tensor& d_hidden);
-  void run_segment_again(SequenceContext& context, int64_t begin, int64_t end);
+  void make_input(SequenceContext& context, int64_t from, int64_t layer);
   void run_layer_back(SequenceContext& context, int64_t layer, int64_t next_layer, at::Tensor& d_hidden);
   void run_embedding_back(const LocalBatch& batch, const at::Tensor& d_hidden);
 

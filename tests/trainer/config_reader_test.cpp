@@ -117,6 +117,7 @@ train:
   gradient_accumulation_steps: 3
   max_skipped_steps: 5
   on_signal: abandon_step
+  deterministic: true
 parallel:
   sequence: 4
   exchange: allgather
@@ -125,11 +126,12 @@ parallel:
 memory:
   gpu: 60 GiB
   host: 1500000
-  query_tile: 128
-  token_tile: 100
-  loss_tile: 10
+  query_tile: 131072
+  token_tile: 8192
+  loss_tile: 5120
 recompute:
   interval: 2
+  from_start: true
 offload:
   layer_inputs: 3
   optimizer: true
@@ -389,8 +391,17 @@ TEST_F(ConfigReaderTest, CombinationsThatCannotBe) {
   EXPECT_THAT(errors("offload: {weights: true, optimizer: false}\n"),
               ElementsAre("run.yaml:1:11: error: offload.weights: true, but the master weights stay on the GPU; set "
                           "offload.optimizer: true or optimizer.master_weights: false"));
+  EXPECT_THAT(errors("train: {deterministic: true}\nmemory: {query_tile: 131072, token_tile: 1000, loss_tile: auto}\n"),
+              ElementsAre("run.yaml:2:30: error: memory.token_tile: 1000 is not valid with train.deterministic: true; "
+                          "valid: auto or a multiple of 4096"));
   // A value that was refused is not compared with others as well.
   EXPECT_THAT(errors("attention: {block_size: 128, sink_tokens: x}\n"), ::testing::SizeIs(1));
+}
+
+TEST_F(ConfigReaderTest, DeterministicRunsHaveDeterministicLayers) {
+  const RunConfig config = read("attention: {layers: [{layers: 0, type: dense}]}\ntrain: {deterministic: true}\n");
+  EXPECT_TRUE(config.attention_of(0).deterministic);
+  EXPECT_TRUE(config.attention_of(1).deterministic);
 }
 
 TEST_F(ConfigReaderTest, WrongLayers) {

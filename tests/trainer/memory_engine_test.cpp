@@ -1,6 +1,7 @@
 // Where things lie and when they are copied changes no bit: layer inputs, intervals of recompute, offload.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -150,16 +151,20 @@ class MemoryEngine : public testing::TestWithParam<std::string> {
 TEST_P(MemoryEngine, IntervalsAndPlacesOfInputsChangeNothing) {
   const Outcome expected = train(small_model(), plain_run(), device_);
   EXPECT_LT(expected.losses.back(), expected.losses.front() * 1.5) << "diverged";
-  for (int64_t interval = 1; interval <= kLayers + 1; ++interval) {
-    const int64_t segments = ActivationStore::num_segments({.num_layers = kLayers, .interval = interval});
-    for (int64_t host_inputs = 0; host_inputs < segments; ++host_inputs) {
-      RunConfig run = plain_run();
-      run.recompute.interval = interval;
-      run.offload.layer_inputs = host_inputs;
-      expect_same_bits(train(small_model(), run, device_), expected,
-                       "interval " + std::to_string(interval) + ", in host memory " + std::to_string(host_inputs));
+  for (int64_t interval = 1; interval <= kLayers + 1; ++interval)
+    for (const Choice from_start : {Choice::kNo, Choice::kYes}) {
+      const int64_t most = ActivationStore::most_host_inputs(
+          {.num_layers = kLayers, .interval = interval, .from_start = from_start == Choice::kYes});
+      for (int64_t host_inputs = 0; host_inputs <= most; ++host_inputs) {
+        RunConfig run = plain_run();
+        run.recompute = {.interval = interval, .from_start = from_start};
+        run.offload.layer_inputs = host_inputs;
+        expect_same_bits(train(small_model(), run, device_), expected,
+                         "interval " + std::to_string(interval) + ", from start " +
+                             std::to_string(from_start == Choice::kYes) + ", in host memory " +
+                             std::to_string(host_inputs));
+      }
     }
-  }
 }
 
 // Each of these kinds of weights and states against itself.
@@ -188,6 +193,25 @@ TEST_P(MemoryEngine, OffloadChangesNothing) {
                              ", offload " + std::to_string(which));
       }
     }
+}
+
+// Longer than the tiles that such a run is cut into, but for queries'.
+TEST_P(MemoryEngine, DeterministicRunsDoNotTellTheirTiles) {
+  ModelConfig model = small_model();
+  model.num_layers = 3;
+  const auto run_with = [&](const MemorySection& tiles, int64_t interval, int64_t host_inputs) {
+    RunConfig run = plain_run(device_.is_cpu() ? "float32" : "bfloat16");
+    run.train.deterministic = true;
+    run.data.sequence_length = 5000;
+    run.memory = tiles;
+    run.recompute.interval = interval;
+    run.offload.layer_inputs = host_inputs;
+    EXPECT_THAT(find_conflicts(run, RunPurpose::kAny), testing::IsEmpty());
+    return train(model, resolve_memory(run), device_);
+  };
+  const Outcome expected = run_with({}, 1, 0);
+  expect_same_bits(run_with({.token_tile = 8192}, 1, 2), expected, "large token tile");
+  expect_same_bits(run_with({.query_tile = 131072, .loss_tile = 5120}, 2, 1), expected, "large loss tile");
 }
 
 // Sums over tokens are grouped by tiles: the same numbers to rounding.
@@ -260,6 +284,10 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 3, .host_inputs = 0}), 2);
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 1, .host_inputs = 0}), 0);
   EXPECT_EQ(ActivationStore::layers_again(Plan{.num_layers = 7, .interval = 9, .host_inputs = 0}), 0);
+  const Plan from_start{.num_layers = 7, .interval = 3, .host_inputs = 2, .from_start = true};
+  EXPECT_EQ(ActivationStore::device_inputs(from_start), 2);
+  EXPECT_EQ(ActivationStore::layers_again(from_start), 3 + 3);
+  EXPECT_EQ(ActivationStore::device_inputs({.num_layers = 7, .interval = 3, .host_inputs = 3, .from_start = true}), 1);
   const ActivationStore store({.num_layers = 7, .interval = 3}, {2, 2}, at::kFloat, at::kCPU);
   const std::vector<int64_t> begins{0, 1, 1, 1, 4, 4, 4};
   for (int64_t layer = 0; layer < 7; ++layer) {

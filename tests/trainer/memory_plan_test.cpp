@@ -337,6 +337,43 @@ TEST_F(Planner, WishesAndChoicesAreThoseOfTheConfig) {
   EXPECT_EQ(plan(inputs_of(65536)).memory.choice, choice);
 }
 
+// Where memory is short, and where the user wants more a tile, too.
+TEST_F(Planner, DeterministicRunsHaveOneSizeOfTiles) {
+  run_.train.deterministic = true;
+  for (const int64_t gpu_bytes : {139, 96}) {
+    PlanInputs inputs = inputs_of(524288);
+    inputs.gpu_bytes = gpu_bytes * kGiB;
+    for (const std::optional<int64_t> token_tile : {std::optional<int64_t>(), std::optional<int64_t>(16384)}) {
+      wishes_.token_tile = token_tile;
+      const MemoryPlan found = plan(inputs).memory;
+      EXPECT_TRUE(found.fits());
+      EXPECT_EQ(found.choice.query_tile, kUsualQueryTile);
+      EXPECT_EQ(found.choice.token_tile, kUsualTokenTile);
+      EXPECT_EQ(found.choice.loss_tile, kUsualLossTile);
+    }
+  }
+}
+
+// Where nothing else fits, segments' inputs are made one at a time.
+TEST_F(Planner, TheLongestSequencesMakeInputsOneAtATime) {
+  PlanInputs inputs = inputs_of(1572864);
+  const MemoryPlan found = plan(inputs).memory;
+  EXPECT_TRUE(found.fits());
+  EXPECT_TRUE(found.choice.from_start);
+  wishes_.from_start = false;
+  EXPECT_FALSE(plan(inputs).memory.fits());
+}
+
+TEST(MemoryPlan, OneInputIsOnTheDeviceWhereEverySegmentsIsOnTheHost) {
+  const int64_t input = int64_t{262144} * 4096 * 2;
+  for (const auto& [host_inputs, here] : {std::pair{3, 2}, {4, 1}}) {
+    const MemoryPlan found = plan_of(llama_8b(), run_of(), inputs_of(262144),
+                                     {.interval = 8, .from_start = true, .host_inputs = host_inputs});
+    EXPECT_EQ(item(found, MemoryItem::kLayerInputs).gpu_bytes, here * input);
+    EXPECT_EQ(item(found, MemoryItem::kLayerInputs).host_bytes, host_inputs * input);
+  }
+}
+
 TEST_F(Planner, TheLongestSequenceFitsAndNoLongerOne) {
   model_.num_layers = 4;
   for (const int64_t ranks : {1, 2}) {
@@ -349,7 +386,7 @@ TEST_F(Planner, TheLongestSequenceFitsAndNoLongerOne) {
 
 TEST_F(Planner, RefusesWithTheTableAndAWayOut) {
   PlanInputs inputs = inputs_of(1048576);
-  inputs.gpu_bytes = 40 * kGiB;
+  inputs.gpu_bytes = 20 * kGiB;
   const StepPlan found = plan(inputs);
   ASSERT_FALSE(found.memory.fits());
   try {
@@ -357,7 +394,7 @@ TEST_F(Planner, RefusesWithTheTableAndAWayOut) {
     FAIL() << "not refused";
   } catch (const std::invalid_argument& error) {
     EXPECT_THAT(error.what(), HasSubstr("memory: 1048576 tokens need "));
-    EXPECT_THAT(error.what(), HasSubstr("of GPU memory a rank, and there are 40.0 GiB"));
+    EXPECT_THAT(error.what(), HasSubstr("of GPU memory a rank, and there are 20.0 GiB"));
     EXPECT_THAT(error.what(), HasSubstr("key and value gradients"));
     EXPECT_THAT(error.what(), HasSubstr("data.sequence_length of at most "));
   }
