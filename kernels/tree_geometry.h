@@ -15,10 +15,14 @@ HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level 
 // A token keeps the best block of each class, a block's class being its number modulo their number.
 constexpr int kBlockClasses = 32;
 
-// Whether blocks are chosen by their boxes before their keys are scored: not where that could leave too few to pick,
-// since the 16 blocks of one kept node may be all.
-HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_picks, int top_level) {
-  return top_level > 0 && num_picks <= kTreeFanout;
+// Whether blocks are chosen by their boxes before their keys are scored. Not where that could leave too few to pick,
+// since the 16 blocks of one kept node may be all; and not where the beam holds all nodes of the sequence's num_blocks:
+// such a tree is the scan.
+HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks, int top_level) {
+  return top_level > 0 && num_picks <= kTreeFanout && beam < num_blocks / kTreeFanout;
+}
+HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int top_level) {
+  return boxes_blocks(params.geometry.num_tokens / params.geometry.block_size, params.beam, params.num_picks, top_level);
 }
 
 // The nodes that a token keeps at a level: never more than level 1 has.
@@ -51,7 +55,7 @@ HIPTRAIN_HOST_DEVICE inline int tree_top_level(int64_t num_blocks, int top_nodes
 
 // Tiles before a tile whose kept nodes it hears of, through the levels from the top to the lowest that keeps nodes.
 HIPTRAIN_HOST_DEVICE inline int num_halo_tiles(const SearchParams& params, int top_level) {
-  return top_level + (boxes_blocks(params.num_picks, top_level) ? 1 : 0);
+  return top_level + (boxes_blocks(params, top_level) ? 1 : 0);
 }
 
 }  // namespace hiptrain::kernels

@@ -134,7 +134,7 @@ NodeBoxes node_boxes(const SearchParams& params) {
   auto* memory = static_cast<char*>(params.workspace);
   const int64_t num_blocks = num_sequence_blocks(params);
   const int top = tree_top_level(num_blocks, params.top_nodes);
-  boxes.lowest_level = boxes_blocks(params.num_picks, top) ? 0 : 1;
+  boxes.lowest_level = boxes_blocks(params, top) ? 0 : 1;
   boxes.num_levels = top + 1;
   for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
     boxes.num_nodes[level] = num_whole_nodes(num_blocks, level);
@@ -147,7 +147,7 @@ NodeBoxes node_boxes(const SearchParams& params) {
 int64_t search_tree_workspace_bytes(const SearchParams& params) {
   const int top = tree_top_level(num_sequence_blocks(params), params.top_nodes);
   int64_t bytes = 0;
-  for (int level = boxes_blocks(params.num_picks, top) ? 0 : 1; level <= top; ++level) bytes += level_bytes(params, level);
+  for (int level = boxes_blocks(params, top) ? 0 : 1; level <= top; ++level) bytes += level_bytes(params, level);
   return bytes;
 }
 

@@ -153,7 +153,7 @@ class TileTreeSearch {
     const TreeTile at{head, num_picking_rows(params_, tile), tile, ranges.sink_end};
     const int64_t num_blocks = ranges.num_searched();
     const int top = tree_top_level(num_blocks, params_.top_nodes);
-    const int lowest = boxes_blocks(params_.num_picks, top) ? 0 : 1;  // of the levels that keep nodes
+    const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
     TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
     scorer_.set_tile(at);
     for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {

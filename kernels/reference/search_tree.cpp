@@ -92,7 +92,7 @@ TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_
   for (int level = 0; level <= top; ++level) {
     const int64_t num_boxes = num_whole_nodes(num_blocks, level) * boxes_per_node(level);
     const int64_t box_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
-    const bool boxed = level > 0 || boxes_blocks(params.num_picks, top);
+    const bool boxed = level > 0 || boxes_blocks(params, top);
     levels_.push_back(boxed ? boxes_of(index_keys, num_boxes, box_keys) : std::vector<float>());
   }
 }
@@ -190,7 +190,7 @@ int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes
                                 int tiles_before, RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin, num_blocks = ranges.num_searched();
   const int top = tree_top_level(num_blocks, params_.top_nodes);
-  const int lowest = boxes_blocks(params_.num_picks, top) ? 0 : 1;  // of the levels that keep nodes
+  const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
   pack_bound_columns(columns);
   kept_.resize(static_cast<size_t>(top + 1));
   Entries candidates;

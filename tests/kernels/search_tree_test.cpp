@@ -28,7 +28,8 @@ class TreeDefinition {
     }
     int top = 0;
     while (whole(searched, top) > setup_.top_nodes) ++top;
-    const bool blocks_are_kept = top > 0 && setup_.num_picks <= 16;
+    const bool blocks_are_kept =
+        top > 0 && setup_.num_picks <= 16 && setup_.beam < setup_.num_tokens / setup_.block_size / 16;
     for (int level = top; level >= (blocks_are_kept ? 0 : 1); --level) {
       kept_[static_cast<size_t>(token)][level] = keep(ranges, token, level, seen(ranges, token, level, top));
     }
@@ -52,7 +53,8 @@ class TreeDefinition {
 
   // The best of each class, and of these the best.
   std::vector<int32_t> keep(const TileRanges& ranges, int64_t token, int level, const std::set<int64_t>& nodes) const {
-    const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16));
+    const int64_t most = std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16);
+    const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, most);
     int64_t classes = level == 0 ? 32 : 8;
     while (classes < beam) classes *= 2;
     std::map<int64_t, std::vector<std::pair<float, int64_t>>> by_class;
