@@ -22,7 +22,8 @@ HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, 
   return top_level > 0 && num_picks <= kTreeFanout && beam < num_blocks / kTreeFanout;
 }
 HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int top_level) {
-  return boxes_blocks(params.geometry.num_tokens / params.geometry.block_size, params.beam, params.num_picks, top_level);
+  return boxes_blocks(params.geometry.num_tokens / params.geometry.block_size, params.beam, params.num_picks,
+                      top_level);
 }
 
 // The nodes that a token keeps at a level: never more than level 1 has.

@@ -153,8 +153,7 @@ int64_t search_tree_workspace_bytes(const SearchParams& params) {
 
 void build_node_boxes(const SearchParams& params, const NodeBoxes& boxes, Stream stream) {
   for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
-    const int64_t count =
-        params.num_kv_heads * boxes.num_nodes[level] * boxes_per_node(level) * params.num_index_dims;
+    const int64_t count = params.num_kv_heads * boxes.num_nodes[level] * boxes_per_node(level) * params.num_index_dims;
     const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
     if (blocks == 0) continue;
     if (level <= 1) {

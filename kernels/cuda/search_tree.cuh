@@ -45,7 +45,8 @@ struct TreeCandidates {
   }
   // How many parents are below a node of their level.
   __device__ int parents_below(int64_t node) const {
-    return parents == nullptr ? static_cast<int>(min(node, int64_t{num_parents})) : entries_below(parents, num_parents, node);
+    return parents == nullptr ? static_cast<int>(min(node, int64_t{num_parents}))
+                              : entries_below(parents, num_parents, node);
   }
   __device__ bool has_parent(int place, int64_t node) const {
     return place < num_parents && entry_block(parent(place)) == node;
@@ -93,7 +94,8 @@ struct TreeLists {
   }
   // Needed between the scoring of two levels.
   HIPTRAIN_HOST_DEVICE static int64_t scratch_bytes(int num_threads) {
-    return TileBest::bytes(kBlockClasses) + (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
+    return TileBest::bytes(kBlockClasses) +
+           (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
   }
 };
 static_assert(kMaxBeam <= kBlockClasses / 2, "scratch memory must hold what any level keeps");

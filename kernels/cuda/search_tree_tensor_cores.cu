@@ -2,12 +2,14 @@
 // step by the copy engine, boxes of some nodes or keys of some blocks, while the rows before are multiplied; several
 // thread blocks on a multiprocessor hide each other's waits.
 #include <cute/arch/copy_sm90_tma.hpp>
+#include <utility>
 
 #include "kernels/cuda/block_candidates.cuh"
 #include "kernels/cuda/index_product.cuh"
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/node_best.cuh"
 #include "kernels/cuda/ring.cuh"
+#include "kernels/cuda/row_best.cuh"
 #include "kernels/cuda/search.h"
 #include "kernels/cuda/search_tree.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -46,7 +48,7 @@ HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists) {
   return bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
 }
 
-// The blocks of a step, as BlockCandidates asks for them.
+// The blocks of a step, as a selection asks for them.
 struct StepBlocks {
   const uint32_t* entries;
   int count, block_shift;
@@ -83,6 +85,7 @@ class TensorScorer {
   __device__ void set_tile(const TreeTile& at) {
     queries_ = static_cast<const bfloat16_t*>(params_.index_query) + at.head * params_.index_query_head_stride +
                (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_dims;
+    bounds_ = bound_operand(at);
   }
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
@@ -95,27 +98,10 @@ class TensorScorer {
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
-    using Product = KeyProduct<kDims>;
-    constexpr int kUnitKeys = 16;
-    const int block_keys = static_cast<int>(params_.geometry.block_size), step_blocks = kStepRows / block_keys;
-    const int steps = (candidates.count() + step_blocks - 1) / step_blocks;
-    const auto load = [&](int step, int buffer) {
-      load_blocks<Product>(at, candidates, step * step_blocks, min(step_blocks, candidates.count() - step * step_blocks),
-                           buffer);
-    };
-    BlockCandidates<float, kStepRows, kUnitKeys> selection(best, at.num_rows, params_.num_nan_scores);
-    score<Product>(
-        key_ring_, steps, load,
-        [&] {
-          return Product::left_operand(threadIdx.x,
-                                       [&](int row, int dim) { return static_cast<bfloat16_t>(query(at, row, dim)); });
-        },
-        [&](auto& scores, int step, int buffer) {
-          selection.take(scores, [&] {
-            return StepBlocks{shared_.entries[buffer], min(step_blocks, candidates.count() - step * step_blocks),
-                              __ffs(block_keys / kUnitKeys) - 1};
-          });
-        });
+    if (params_.geometry.block_size >= 64 && params_.num_picks <= kRegisterPicks)
+      score_keys<64, RowBest<float, kStepRows, 64>>(at, candidates, best);
+    else
+      score_keys<16, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
   }
 
  private:
@@ -128,7 +114,30 @@ class TensorScorer {
       score_boxes<NodeBest<boxes_per_node(2), kClasses>>(at, level, candidates, best);
   }
 
-  // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
+  template <int kUnitKeys, class Selection>
+  __device__ void score_keys(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
+    using Product = KeyProduct<kDims>;
+    const int block_keys = static_cast<int>(params_.geometry.block_size), step_blocks = kStepRows / block_keys;
+    const int steps = (candidates.count() + step_blocks - 1) / step_blocks,
+              block_shift = __ffs(block_keys / kUnitKeys) - 1;
+    const auto blocks_of = [&](int step) { return min(step_blocks, candidates.count() - step * step_blocks); };
+    Selection selection(best, at.num_rows, params_.num_nan_scores);
+    score<Product>(
+        key_ring_, steps,
+        [&](int step, int buffer) {
+          load_blocks<Product>(at, candidates, step * step_blocks, blocks_of(step), buffer);
+        },
+        [&] {
+          return Product::left_operand(threadIdx.x,
+                                       [&](int row, int dim) { return static_cast<bfloat16_t>(query(at, row, dim)); });
+        },
+        [&](auto& scores, int step, int buffer) {
+          selection.take(scores, [&] { return StepBlocks{shared_.entries[buffer], blocks_of(step), block_shift}; });
+        });
+    selection.finish();
+    __syncthreads();
+  }
+
   template <class Selection>
   __device__ void score_boxes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
     using Product = BoxProduct<kDims>;
@@ -142,7 +151,7 @@ class TensorScorer {
     };
     Selection selection(at.num_rows);
     score<Product>(
-        box_ring_, steps, load, [&] { return bound_operand(at); },
+        box_ring_, steps, load, [&] { return bounds_; },
         [&](const auto& scores, int step, int) {
           const int parent = step / kParts, part = step % kParts;
           const uint32_t entry = candidates.parent(parent);
@@ -154,6 +163,7 @@ class TensorScorer {
     __syncthreads();
   }
 
+  // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
   __device__ auto bound_operand(const TreeTile& at) const {
     const float finite = largest_finite(ElementType::kBfloat16);
     return BoxProduct<kDims>::left_operand(threadIdx.x, [&](int row, int dim) {
@@ -183,12 +193,15 @@ class TensorScorer {
     }
   }
 
-  // One thread. Rows of a last step's missing blocks keep what was there.
+  // One thread. Rows of a last step's missing blocks keep what was there. Inlined, for products are under way across no
+  // call.
   template <class Product>
-  __device__ void load_blocks(const TreeTile& at, const TreeCandidates& candidates, int first, int count, int buffer) {
+  __device__ __forceinline__ void load_blocks(const TreeTile& at, const TreeCandidates& candidates, int first,
+                                              int count, int buffer) {
     const int block_keys = static_cast<int>(params_.geometry.block_size);
     Barrier& full = shared_.keys_full[buffer];
     full.arrive_and_expect_tx(count * block_keys * kDims * 2);
+#pragma unroll 1  // for the sake of the instruction cache
     for (int i = 0; i < count; ++i) {
       const uint32_t entry = candidates[first + i];
       shared_.entries[buffer][i] = entry;
@@ -197,7 +210,8 @@ class TensorScorer {
         cute::SM90_TMA_LOAD_3D::copy(
             &maps_.keys, reinterpret_cast<uint64_t*>(&full),
             static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
-            shared_.rows + (buffer * kDims + dim) * kStepRows + i * block_keys * Product::kPanelDims, dim, row, at.head);
+            shared_.rows + (buffer * kDims + dim) * kStepRows + i * block_keys * Product::kPanelDims, dim, row,
+            at.head);
       }
     }
   }
@@ -231,6 +245,7 @@ class TensorScorer {
   StepRing<kBoxBuffers> box_ring_;
   StepRing<kKeyBuffers> key_ring_;
   const bfloat16_t* queries_ = nullptr;
+  decltype(BoxProduct<kDims>::left_operand(0, std::declval<bfloat16_t (*)(int, int)>())) bounds_;  // of the tile
 };
 
 // Grid: (runs of tiles * KV heads), the last runs first.
@@ -243,8 +258,7 @@ __global__ void __launch_bounds__(kWarpgroupThreads, kDims <= 32 ? 3 : 2)
   const int head = static_cast<int>(blockIdx.x / runs);
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
   const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
-  unsigned char* const scratch =
-      extra_scratch_bytes<kDims>(lists) == 0 ? memory : shared.lists() + lists.bytes();
+  unsigned char* const scratch = extra_scratch_bytes<kDims>(lists) == 0 ? memory : shared.lists() + lists.bytes();
   Scorer scorer(params, maps, shared);
   TileTreeSearch<kWarpgroupThreads, Scorer> search(
       params, lists, scorer, shared.lists(), scratch,

@@ -25,7 +25,8 @@ CUtensorMapSwizzle swizzle_of(int64_t bytes) {
   return bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
 }
 
-// strides: in elements, of all dimensions but the first. box: elements of each dimension, the first is what is swizzled.
+// strides: in elements, of all dimensions but the first. box: elements of each dimension, the first is what is
+// swizzled.
 template <int kRank>
 CUtensorMap encode(const void* base, const int64_t (&sizes)[kRank], const int64_t (&strides)[kRank - 1],
                    const int64_t (&box)[kRank], ElementType element) {

@@ -62,7 +62,8 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
 // The best node of each class, of each row of a tile.
 class ClassBest {
  public:
-  explicit ClassBest(int64_t num_classes) : num_classes_(num_classes), keys_(static_cast<size_t>(kQueryTile * num_classes)) {}
+  explicit ClassBest(int64_t num_classes)
+      : num_classes_(num_classes), keys_(static_cast<size_t>(kQueryTile * num_classes)) {}
 
   void add(int64_t row, int64_t node, float bound) {
     uint64_t& key = keys_[static_cast<size_t>(row * num_classes_ + node % num_classes_)];
@@ -103,7 +104,8 @@ std::vector<float> TreeBoxes::boxes_of(const float* index_keys, int64_t num_boxe
     float* const box = boxes.data() + i * 2 * num_dims_;
     clear_box(box, num_dims_, largest_);
     for (int64_t key = i * box_keys; key < (i + 1) * box_keys; ++key) {
-      for (int64_t d = 0; d < num_dims_; ++d) widen_box(box, d, std::clamp(index_keys[key * num_dims_ + d], -largest_, largest_));
+      for (int64_t d = 0; d < num_dims_; ++d)
+        widen_box(box, d, std::clamp(index_keys[key * num_dims_ + d], -largest_, largest_));
     }
   });
   return boxes;

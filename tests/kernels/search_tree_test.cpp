@@ -34,7 +34,8 @@ class TreeDefinition {
       kept_[static_cast<size_t>(token)][level] = keep(ranges, token, level, seen(ranges, token, level, top));
     }
     candidates.clear();
-    const std::set<int64_t> blocks = blocks_are_kept ? kept_by_neighbours(ranges, token, 0) : seen(ranges, token, 0, top);
+    const std::set<int64_t> blocks =
+        blocks_are_kept ? kept_by_neighbours(ranges, token, 0) : seen(ranges, token, 0, top);
     for (const int64_t x : blocks) add_leaf(ranges, token, x, &candidates);
     return best_blocks(candidates, setup_.num_picks);
   }
