@@ -2,7 +2,8 @@
 //
 // A document's nodes of level l begin at its first searched block b, at blocks b, b + 16^l, ...: they never meet those
 // of another document, so node n has place b / 16^l + n among all nodes of the level, and the places are as many as
-// 16^l goes into the sequence's blocks. Places that no node has are never written or read.
+// 16^l goes into the sequence's blocks. Places that no node has are never written, and what is read there is not looked
+// at.
 #pragma once
 
 #include "kernels/tree_geometry.h"
