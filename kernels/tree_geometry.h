@@ -8,9 +8,8 @@ namespace hiptrain::kernels {
 
 constexpr int64_t kTreeFanout = 16;
 
-// 8, 16, 32, 32, ...: boxes of an eighth of a block, of 1, 8, 128, ... blocks. Nodes of high levels are few, and only
-// small boxes tell them apart.
-HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level < 2 ? 8 << level : 32; }
+// Boxes of an eighth of a block, of half a block, of 8 blocks, of 128, ...
+HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
 
 // A token keeps the best block of each class, a block's class being its number modulo their number.
 constexpr int kBlockClasses = 32;

@@ -89,12 +89,13 @@ class TensorScorer {
   }
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
+    constexpr int kBlockBoxes = static_cast<int>(boxes_per_node(0)), kNodeBoxes = static_cast<int>(boxes_per_node(1));
     if (level == 0)
-      score_boxes<NodeBest<boxes_per_node(0), kBlockClasses>>(at, level, candidates, best);
+      score_boxes<NodeBest<kBlockBoxes, kBlockClasses>>(at, level, candidates, best);
     else if (best.num_classes == 8)
-      score_boxes_of_classes<8>(at, level, candidates, best);
+      score_boxes<NodeBest<kNodeBoxes, 8>>(at, level, candidates, best);
     else
-      score_boxes_of_classes<16>(at, level, candidates, best);
+      score_boxes<NodeBest<kNodeBoxes, 16>>(at, level, candidates, best);
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
@@ -105,15 +106,6 @@ class TensorScorer {
   }
 
  private:
-  template <int kClasses>
-  __device__ void score_boxes_of_classes(const TreeTile& at, int level, const TreeCandidates& candidates,
-                                         const ClassBest& best) {
-    if (level == 1)
-      score_boxes<NodeBest<boxes_per_node(1), kClasses>>(at, level, candidates, best);
-    else
-      score_boxes<NodeBest<boxes_per_node(2), kClasses>>(at, level, candidates, best);
-  }
-
   template <int kUnitKeys, class Selection>
   __device__ void score_keys(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
     using Product = KeyProduct<kDims>;

@@ -96,7 +96,7 @@ class TreeDefinition {
   float bound(const TileRanges& ranges, int64_t token, int level, int64_t node) const {
     int64_t node_keys = setup_.block_size;
     for (int i = 0; i < level; ++i) node_keys *= 16;
-    const int64_t num_boxes = level == 0 ? 8 : level == 1 ? 16 : 32, box_keys = node_keys / num_boxes;
+    const int64_t num_boxes = level == 0 ? 8 : 32, box_keys = node_keys / num_boxes;
     float best = -kInfinity;
     for (int64_t box = 0; box < num_boxes; ++box) {
       const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + box * box_keys;
@@ -184,7 +184,7 @@ TEST(SearchTree, BoxesHoldTheirKeysAndNoMore) {
     const IndexData data = normal_values(setup, generator);
     const TreeBoxes boxes(search_params(setup), data.key.data(), 520);
     for (const int level : {0, 1, 2}) {
-      const int64_t node_boxes = std::vector{8, 16, 32}[static_cast<size_t>(level)];
+      const int64_t node_boxes = level == 0 ? 8 : 32;
       const int64_t num_boxes = num_whole_nodes(520, level) * node_boxes;
       const int64_t box_keys = (block_size << (4 * level)) / node_boxes;
       for (int64_t i = 0; i < num_boxes * 3; ++i) {
