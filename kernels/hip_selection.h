@@ -46,7 +46,7 @@ void index_cuda(const IndexParams& params, Stream stream);
 // blocks, counted from the first searched block of the document; a node is represented by boxes (minimum and maximum of
 // each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box.
 // The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
-// A node's class is its number modulo the number of classes: 32 of blocks, 8 of other nodes, or the power of two that
+// A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
 // is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of level 1
 // and above only the `beam` best of these. A tile's candidates on the level below are the children of the sliding union
 // of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens up to itself,

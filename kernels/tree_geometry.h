@@ -33,7 +33,7 @@ HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
 
 // The same of the nodes of the levels above.
 HIPTRAIN_HOST_DEVICE inline int64_t num_node_classes(int64_t beam) {
-  int64_t classes = 8;
+  int64_t classes = 16;
   while (classes < beam) classes *= 2;
   return classes;
 }

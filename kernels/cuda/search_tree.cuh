@@ -12,7 +12,7 @@
 namespace hiptrain::kernels {
 
 constexpr int64_t kTilesPerRun = 32;
-constexpr int kMaxBeam = 16;
+constexpr int kNodeClasses = 16, kMaxBeam = kNodeClasses;  // num_node_classes of every such beam
 constexpr int kFanout = static_cast<int>(kTreeFanout), kTileRows = static_cast<int>(kQueryTile);
 
 // Of entries ascending by block, how many are below one.
@@ -69,12 +69,11 @@ struct ClassBest {
 
 // Sizes of the lists in shared memory, host and device.
 struct TreeLists {
-  int beam, num_classes, num_picks, num_levels;
+  int beam, num_picks, num_levels;
 
   static TreeLists of(const SearchParams& params) {
-    const int64_t beam = effective_beam(params), blocks = params.geometry.num_tokens / params.geometry.block_size;
-    return {static_cast<int>(beam), static_cast<int>(num_node_classes(beam)), params.num_picks,
-            tree_top_level(blocks, params.top_nodes) + 1};
+    const int64_t blocks = params.geometry.num_tokens / params.geometry.block_size;
+    return {static_cast<int>(effective_beam(params)), params.num_picks, tree_top_level(blocks, params.top_nodes) + 1};
   }
 
   // What the tokens of a tile keep, at most.
@@ -159,9 +158,9 @@ class TileTreeSearch {
     TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
     scorer_.set_tile(at);
     for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {
-      const ClassBest best{class_keys_, level == 0 ? kBlockClasses : lists_.num_classes};
+      const ClassBest best{class_keys_, level == 0 ? kBlockClasses : kNodeClasses};
       scorer_.score_nodes(at, level, candidates, best);
-      if (level > 0 && lists_.beam < lists_.num_classes) keep_beam(best);
+      if (level > 0) keep_beam(best);
       candidates = candidates_below(candidates, best, num_blocks, level);
     }
     if (tiles_before > 0) return;
@@ -182,17 +181,17 @@ class TileTreeSearch {
 
   // Of a row's best nodes the `beam` best stay.
   __device__ void keep_beam(const ClassBest& best) const {
-    const int count = best.num_classes;
     if (threadIdx.x < kTileRows) {
-      uint64_t* const keys = best.keys + threadIdx.x * count;
-      uint32_t dropped = 0;
-      for (int i = 0; i < count; ++i) {
+      uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;
+      uint64_t keys[kNodeClasses];
+#pragma unroll
+      for (int i = 0; i < kNodeClasses; ++i) keys[i] = row[i];
+#pragma unroll
+      for (int i = 0; i < kNodeClasses; ++i) {
         int better = 0;
-        for (int j = 0; j < count; ++j) better += keys[j] > keys[i];
-        dropped |= static_cast<uint32_t>(better >= lists_.beam) << i;
-      }
-      for (int i = 0; i < count; ++i) {
-        if (dropped >> i & 1) keys[i] = 0;
+#pragma unroll
+        for (const uint64_t other : keys) better += other > keys[i];
+        if (better >= lists_.beam) row[i] = 0;
       }
     }
     __syncthreads();

@@ -92,10 +92,8 @@ class TensorScorer {
     constexpr int kBlockBoxes = static_cast<int>(boxes_per_node(0)), kNodeBoxes = static_cast<int>(boxes_per_node(1));
     if (level == 0)
       score_boxes<NodeBest<kBlockBoxes, kBlockClasses>>(at, level, candidates, best);
-    else if (best.num_classes == 8)
-      score_boxes<NodeBest<kNodeBoxes, 8>>(at, level, candidates, best);
     else
-      score_boxes<NodeBest<kNodeBoxes, 16>>(at, level, candidates, best);
+      score_boxes<NodeBest<kNodeBoxes, kNodeClasses>>(at, level, candidates, best);
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
