@@ -43,19 +43,23 @@ void index_cuda(const IndexParams& params, Stream stream);
 // preserving form (-0 as +0) and the inverted block number.
 //
 // Tiles that search at most scan_tokens tokens score every key. Beyond, a tree. Its nodes of level l are runs of 16^l
-// blocks, counted from the first searched block of the document; a node is represented by 32 boxes (minimum and maximum
-// of each index dim) of 16^l * block_size / 32 keys, and scores as the largest upper bound of a box. The top level
-// is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored. At each level
-// a token keeps the `beam` best candidates it sees. A tile's candidates on the level below are the children of the
-// sliding union of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's
-// tokens up to itself, kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the
-// level above. The last level, blocks, scores keys. With beam >= all nodes the tree equals the scan.
+// blocks, counted from the first searched block of the document; a node is represented by boxes (minimum and maximum of
+// each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box.
+// The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
+// A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
+// is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of level 1
+// and above only the `beam` best of these. A tile's candidates on the level below are the children of the sliding union
+// of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens up to itself,
+// kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the level above. Of the
+// sliding union of kept blocks the keys are scored. Where the top level is that of blocks, with more than 16 picks, and
+// with a beam that holds all nodes of level 1, blocks are not chosen by their boxes: all candidates' keys are scored.
+// So with beam >= all nodes the tree equals the scan.
 //
 // Keys in float8 (kernels/float8_score.h): every query is multiplied by a power of two of its own, which does not
 // change its order of blocks, and rounded to float8; the score is rounded to half precision. Such keys are only
 // scanned.
 //
-// The GPU takes block sizes of 16 to 128, at most 128 index dims, and a beam of at most 64 (or all nodes of level 1).
+// The GPU takes block sizes of 16 to 128, at most 128 index dims, and a beam of at most 16 (or all nodes of level 1).
 // Its tensor cores, for bfloat16 keys of a multiple of 8 dims and float8 keys of a multiple of 16, add a dot product in
 // an order of their own; all else gives the reference's bits.
 struct SearchParams {

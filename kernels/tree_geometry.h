@@ -1,5 +1,5 @@
 // The nodes of the search's tree, counted the same way on CPU and GPU. Nodes of level 0 are the blocks of a document
-// from its first searched block on; a node of level l is 16 of level l - 1.
+// from its first searched block on; a node of level l is 16 of level l - 1, its children.
 #pragma once
 
 #include "kernels/hip_selection.h"
@@ -7,7 +7,36 @@
 namespace hiptrain::kernels {
 
 constexpr int64_t kTreeFanout = 16;
-constexpr int64_t kBoxesPerNode = 32;
+
+// Boxes of an eighth of a block, of half a block, of 8 blocks, of 128, ...
+HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
+
+// A token keeps the best block of each class, a block's class being its number modulo their number.
+constexpr int kBlockClasses = 32;
+
+// Whether blocks are chosen by their boxes before their keys are scored. Not where that could leave too few to pick,
+// since the 16 blocks of one kept node may be all; and not where the beam holds all nodes of the sequence's num_blocks:
+// such a tree is the scan.
+HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks, int top_level) {
+  return top_level > 0 && num_picks <= kTreeFanout && beam < num_blocks / kTreeFanout;
+}
+HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int top_level) {
+  return boxes_blocks(params.geometry.num_tokens / params.geometry.block_size, params.beam, params.num_picks,
+                      top_level);
+}
+
+// The nodes that a token keeps at a level: never more than level 1 has.
+HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
+  const int64_t nodes = params.geometry.num_tokens / params.geometry.block_size / kTreeFanout;
+  return params.beam < nodes ? params.beam : nodes > 1 ? nodes : 1;
+}
+
+// The same of the nodes of the levels above.
+HIPTRAIN_HOST_DEVICE inline int64_t num_node_classes(int64_t beam) {
+  int64_t classes = 16;
+  while (classes < beam) classes *= 2;
+  return classes;
+}
 
 // Whether a tile that searches num_blocks blocks uses the tree.
 HIPTRAIN_HOST_DEVICE inline bool uses_tree(const SearchParams& params, int64_t num_blocks) {
@@ -22,6 +51,11 @@ HIPTRAIN_HOST_DEVICE inline int tree_top_level(int64_t num_blocks, int top_nodes
   int level = 0;
   while (num_whole_nodes(num_blocks, level) > top_nodes) ++level;
   return level;
+}
+
+// Tiles before a tile whose kept nodes it hears of, through the levels from the top to the lowest that keeps nodes.
+HIPTRAIN_HOST_DEVICE inline int num_halo_tiles(const SearchParams& params, int top_level) {
+  return top_level + (boxes_blocks(params, top_level) ? 1 : 0);
 }
 
 }  // namespace hiptrain::kernels

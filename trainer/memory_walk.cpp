@@ -301,9 +301,11 @@ class StepWalk {
     if (!inputs_.on_gpu || inputs_.tokens <= attention.scan_tokens) return 0;
     const int64_t blocks = ceil_div(inputs_.tokens, attention.block_size);
     const int top = kernels::tree_top_level(blocks, static_cast<int>(attention.top_nodes));
-    int64_t nodes = 0;
-    for (int level = 1; level <= top; ++level) nodes += kernels::num_whole_nodes(blocks, level);
-    return nodes * model_.num_kv_heads * kernels::kBoxesPerNode * 2 * index_dims(attention) * compute_;
+    int64_t boxes = 0;
+    const int lowest = kernels::boxes_blocks(blocks, attention.beam, attention.picks, top) ? 0 : 1;
+    for (int level = lowest; level <= top; ++level)
+      boxes += kernels::num_whole_nodes(blocks, level) * kernels::boxes_per_node(level);
+    return boxes * model_.num_kv_heads * 2 * index_dims(attention) * compute_;
   }
 
   // HipAttention::Pass

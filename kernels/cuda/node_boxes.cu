@@ -15,7 +15,8 @@ int64_t num_sequence_blocks(const SearchParams& params) {
 
 int64_t level_bytes(const SearchParams& params, int level) {
   const int64_t nodes = params.num_kv_heads * num_whole_nodes(num_sequence_blocks(params), level);
-  const int64_t bytes = nodes * NodeBoxes::node_elements(params.num_index_dims) * element_bytes(params.query_element);
+  const int64_t bytes =
+      nodes * NodeBoxes::node_elements(level, params.num_index_dims) * element_bytes(params.query_element);
   return (bytes + 255) / 256 * 256;
 }
 
@@ -52,7 +53,7 @@ struct Node {
   }
 };
 
-// A thread a box and dim. box: of the node. Level 1 is made of keys, the others of the level below.
+// A thread a box and dim. box: of the node. Levels 0 and 1 are made of keys, the others of the level below.
 struct BoxDim {
   int dim, box, head;
   int64_t place;
@@ -60,8 +61,8 @@ struct BoxDim {
   __device__ BoxDim(const SearchParams& params, const NodeBoxes& boxes, int level, int64_t i) {
     dim = static_cast<int>(i % params.num_index_dims);
     i /= params.num_index_dims;
-    box = static_cast<int>(i % kBoxesPerNode);
-    i /= kBoxesPerNode;
+    box = static_cast<int>(i % boxes_per_node(level));
+    i /= boxes_per_node(level);
     place = i % boxes.num_nodes[level];
     head = static_cast<int>(i / boxes.num_nodes[level]);
   }
@@ -81,29 +82,30 @@ struct Bounds {
 
 __device__ void store_bounds(const SearchParams& params, const NodeBoxes& boxes, int level, const BoxDim& at,
                              const Bounds& bounds) {
-  const int64_t box = (at.head * boxes.num_nodes[level] + at.place) * kBoxesPerNode + at.box;
+  const int64_t box = (at.head * boxes.num_nodes[level] + at.place) * boxes_per_node(level) + at.box;
   const int64_t element = (box * params.num_index_dims + at.dim) * 2;
   store_element(boxes.boxes[level], params.query_element, element, bounds.largest);
   store_element(boxes.boxes[level], params.query_element, element + 1, bounds.smallest);
 }
 
-__global__ void __launch_bounds__(kThreads) box_keys(const SearchParams params, const NodeBoxes boxes, int64_t count) {
+__global__ void __launch_bounds__(kThreads)
+    box_keys(const SearchParams params, const NodeBoxes boxes, int level, int64_t count) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= count) return;
-  const BoxDim at(params, boxes, 1, i);
-  const Node node(params, 1, at.place);
+  const BoxDim at(params, boxes, level, i);
+  const Node node(params, level, at.place);
   if (!node.exists) return;
   const float finite = largest_finite(params.query_element);
-  const int64_t num_keys = kTreeFanout * params.geometry.block_size / kBoxesPerNode;
+  const int64_t num_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
   const int64_t first_key =
-      node.first_block * params.geometry.block_size + (node.number * kBoxesPerNode + at.box) * num_keys;
+      node.first_block * params.geometry.block_size + (node.number * boxes_per_node(level) + at.box) * num_keys;
   Bounds bounds(finite);
   for (int64_t key = first_key; key < first_key + num_keys; ++key) {
     const int64_t element = at.head * params.index_key_head_stride + key * params.num_index_dims + at.dim;
     const float value = load_element(params.index_key, params.key_element, element);
     if (!isnan(value)) bounds.widen(fmaxf(fminf(value, finite), -finite), fmaxf(fminf(value, finite), -finite));
   }
-  store_bounds(params, boxes, 1, at, bounds);
+  store_bounds(params, boxes, level, at, bounds);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -113,10 +115,11 @@ __global__ void __launch_bounds__(kThreads)
   const BoxDim at(params, boxes, level, i);
   const Node node(params, level, at.place);
   if (!node.exists) return;
-  const int64_t first_part = (node.number * kBoxesPerNode + at.box) * kTreeFanout;  // box of the document below
+  const int64_t num_parts = kTreeFanout * boxes_per_node(level - 1) / boxes_per_node(level);
+  const int64_t first_part = (node.number * boxes_per_node(level) + at.box) * num_parts;  // box of the document below
   const int64_t document = boxes.first_element(level - 1, at.head, node.first_block, params.num_index_dims);
   Bounds bounds(largest_finite(params.query_element));
-  for (int64_t part = first_part; part < first_part + kTreeFanout; ++part) {
+  for (int64_t part = first_part; part < first_part + num_parts; ++part) {
     const int64_t element = document + (part * params.num_index_dims + at.dim) * 2;
     bounds.widen(load_element(boxes.boxes[level - 1], params.query_element, element),
                  load_element(boxes.boxes[level - 1], params.query_element, element + 1));
@@ -130,8 +133,10 @@ NodeBoxes node_boxes(const SearchParams& params) {
   NodeBoxes boxes{};
   auto* memory = static_cast<char*>(params.workspace);
   const int64_t num_blocks = num_sequence_blocks(params);
-  boxes.num_levels = tree_top_level(num_blocks, params.top_nodes) + 1;
-  for (int level = 1; level < boxes.num_levels; ++level) {
+  const int top = tree_top_level(num_blocks, params.top_nodes);
+  boxes.lowest_level = boxes_blocks(params, top) ? 0 : 1;
+  boxes.num_levels = top + 1;
+  for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
     boxes.num_nodes[level] = num_whole_nodes(num_blocks, level);
     boxes.boxes[level] = memory;
     memory += level_bytes(params, level);
@@ -140,19 +145,19 @@ NodeBoxes node_boxes(const SearchParams& params) {
 }
 
 int64_t search_tree_workspace_bytes(const SearchParams& params) {
-  const int num_levels = tree_top_level(num_sequence_blocks(params), params.top_nodes) + 1;
+  const int top = tree_top_level(num_sequence_blocks(params), params.top_nodes);
   int64_t bytes = 0;
-  for (int level = 1; level < num_levels; ++level) bytes += level_bytes(params, level);
+  for (int level = boxes_blocks(params, top) ? 0 : 1; level <= top; ++level) bytes += level_bytes(params, level);
   return bytes;
 }
 
 void build_node_boxes(const SearchParams& params, const NodeBoxes& boxes, Stream stream) {
-  for (int level = 1; level < boxes.num_levels; ++level) {
-    const int64_t count = params.num_kv_heads * boxes.num_nodes[level] * kBoxesPerNode * params.num_index_dims;
+  for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
+    const int64_t count = params.num_kv_heads * boxes.num_nodes[level] * boxes_per_node(level) * params.num_index_dims;
     const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
     if (blocks == 0) continue;
-    if (level == 1) {
-      box_keys<<<blocks, kThreads, 0, stream>>>(params, boxes, count);
+    if (level <= 1) {
+      box_keys<<<blocks, kThreads, 0, stream>>>(params, boxes, level, count);
     } else {
       box_boxes<<<blocks, kThreads, 0, stream>>>(params, boxes, level, count);
     }

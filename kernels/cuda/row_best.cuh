@@ -29,7 +29,7 @@ class RowBest {
     read_limits();
   }
 
-  // All threads of a warp. units_of() are the step's StepUnits, asked for when they are needed.
+  // All threads of a warp. units_of() are the step's StepUnits or the like, asked for when they are needed.
   template <class Scores, class UnitsOf>
   __device__ void take(Scores& scores, const UnitsOf& units_of) {
     const Largest largest(scores, limits_);
@@ -58,8 +58,8 @@ class RowBest {
   // A missing row's list takes nothing.
   __device__ float empty_limit(int half) const { return Columns::row(half) < num_rows_ ? NAN : INFINITY; }
 
-  template <class Scores>
-  __device__ void add_blocks(Scores& scores, const StepUnits& units, Largest largest) {
+  template <class Scores, class Units>
+  __device__ void add_blocks(Scores& scores, const Units& units, Largest largest) {
     bool any_nan = false;
     CUTE_UNROLL
     for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest(i / kUnits, i % kUnits));
@@ -75,7 +75,8 @@ class RowBest {
       Columns::join_units(units.block_shift, best);
       CUTE_UNROLL
       for (int unit = 0; unit < kUnits; ++unit) {
-        if (units.begins_block(unit)) add(half, best[unit], static_cast<int32_t>(units.block(unit)));
+        if (units.begins_block(unit) && Columns::row(half) >= units.first_row(unit))
+          add(half, best[unit], static_cast<int32_t>(units.block(unit)));
       }
     }
     read_limits();

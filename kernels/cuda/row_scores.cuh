@@ -20,7 +20,7 @@ class RowScores {
     return floats * static_cast<int64_t>(sizeof(float));
   }
 
-  // memory: bytes(num_dims, num_keys) of shared memory, 16-byte aligned. num_keys: 16, 32, or a multiple of 64.
+  // memory: bytes(num_dims, num_keys) of shared memory, 16-byte aligned. num_keys: 8, 16, 32, or a multiple of 64.
   __device__ RowScores(float* memory, int num_dims, int num_keys)
       : num_dims_(num_dims),
         num_keys_(num_keys),
@@ -75,8 +75,8 @@ class RowScores {
   // counted.
   __device__ float best(int first_row, int end_row) {
     float best[kRows] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-    if (num_keys_ == kKeyLanes) {
-      score_keys<1>(0, first_row, end_row, best);
+    if (num_keys_ <= kKeyLanes) {
+      if (threadIdx.x / kRowLanes < num_keys_) score_keys<1>(0, first_row, end_row, best);
     } else if (num_keys_ == 2 * kKeyLanes) {
       score_keys<2>(0, first_row, end_row, best);
     } else {

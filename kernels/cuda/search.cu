@@ -25,9 +25,8 @@ int64_t search_workspace_bytes(const SearchParams& params) {
 }
 
 void search_tree_cuda(const SearchParams& params, Stream stream) {
-  const TreeLists lists{effective_beam(params), params.num_picks,
-                        tree_top_level(params.geometry.num_tokens / params.geometry.block_size, params.top_nodes) + 1};
-  check_search(lists.beam <= kMaxBeam, "on a GPU beam must be at most 64, or the nodes of level 1", params.beam);
+  const TreeLists lists = TreeLists::of(params);
+  check_search(lists.beam <= kMaxBeam, "on a GPU beam must be at most 16, or the nodes of level 1", params.beam);
   const NodeBoxes boxes = node_boxes(params);
   build_node_boxes(params, boxes, stream);
   if (tree_fits_tensor_cores(params, lists)) {

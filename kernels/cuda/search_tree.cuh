@@ -4,32 +4,52 @@
 // Scorer.
 #pragma once
 
+#include <cub/block/block_scan.cuh>
+
 #include "kernels/cuda/node_boxes.cuh"
 #include "kernels/cuda/tile_best.cuh"
-#include "kernels/cuda/tile_list.cuh"
 
 namespace hiptrain::kernels {
 
 constexpr int64_t kTilesPerRun = 32;
-constexpr int kMaxBeam = 64;
+constexpr int kNodeClasses = 16, kMaxBeam = kNodeClasses;  // num_node_classes of every such beam
+constexpr int kFanout = static_cast<int>(kTreeFanout), kTileRows = static_cast<int>(kQueryTile);
 
-// Nodes of one level that a tile scores, ascending: the children of the nodes that the level above handed on, and nodes
-// of this level that every row sees.
+// Of entries ascending by block, how many are below one.
+__device__ inline int entries_below(const uint32_t* entries, int count, int64_t block) {
+  int first = 0, last = count;
+  while (first < last) {
+    const int middle = (first + last) / 2;
+    if (entry_block(entries[middle]) < block)
+      first = middle + 1;
+    else
+      last = middle;
+  }
+  return first;
+}
+
+// Nodes of one level that a tile scores, ascending: the children of some nodes, of the last one maybe only the first,
+// or some nodes themselves.
 struct TreeCandidates {
-  const uint32_t* handed_on;  // list entries of node and first row
-  int num_handed_on;
-  int64_t tail_begin;
-  int num_tail;
+  const uint32_t* parents;  // list entries of node and first row; null: nodes 0, 1, ..., which every row sees
+  int num_parents;
+  int fanout;         // children of a parent; 1: the parents are the candidates
+  int last_children;  // of the last parent
 
-  __device__ int count() const { return num_handed_on * static_cast<int>(kTreeFanout) + num_tail; }
-
+  __device__ int count() const { return num_parents == 0 ? 0 : (num_parents - 1) * fanout + last_children; }
+  __device__ uint32_t parent(int i) const { return parents == nullptr ? make_list_entry(i, 0) : parents[i]; }
+  __device__ int children(int i) const { return i + 1 < num_parents ? fanout : last_children; }
   __device__ uint32_t operator[](int i) const {
-    const int child = i % static_cast<int>(kTreeFanout), parent = i / static_cast<int>(kTreeFanout);
-    if (parent >= num_handed_on) {
-      return make_list_entry(tail_begin + i - num_handed_on * static_cast<int>(kTreeFanout), 0);
-    }
-    const uint32_t entry = handed_on[parent];
-    return make_list_entry(entry_block(entry) * kTreeFanout + child, entry_first_row(entry));
+    const uint32_t entry = parent(i / fanout);
+    return make_list_entry(entry_block(entry) * fanout + i % fanout, entry_first_row(entry));
+  }
+  // How many parents are below a node of their level.
+  __device__ int parents_below(int64_t node) const {
+    return parents == nullptr ? static_cast<int>(min(node, int64_t{num_parents}))
+                              : entries_below(parents, num_parents, node);
+  }
+  __device__ bool has_parent(int place, int64_t node) const {
+    return place < num_parents && entry_block(parent(place)) == node;
   }
 };
 
@@ -40,43 +60,76 @@ struct TreeTile {
   int64_t first_block;  // of the document's nodes
 };
 
+// The best candidate of each row and class. A key is score_key of the bound and the candidate's place among the
+// candidates.
+struct ClassBest {
+  uint64_t* keys;  // (kQueryTile, num_classes); 0: none; shared memory
+  int num_classes;
+};
+
 // Sizes of the lists in shared memory, host and device.
 struct TreeLists {
   int beam, num_picks, num_levels;
 
-  HIPTRAIN_HOST_DEVICE int capacity() const { return beam > num_picks ? beam : num_picks; }
-  HIPTRAIN_HOST_DEVICE int level_room() const { return power_of_two_from(static_cast<int>(kQueryTile) * beam); }
-  // Kept keys, the handed on list, and by level what the previous tile kept.
+  static TreeLists of(const SearchParams& params) {
+    const int64_t blocks = params.geometry.num_tokens / params.geometry.block_size;
+    return {static_cast<int>(effective_beam(params)), params.num_picks, tree_top_level(blocks, params.top_nodes) + 1};
+  }
+
+  // What the tokens of a tile keep, at most.
+  HIPTRAIN_HOST_DEVICE int kept_nodes() const { return kTileRows * beam; }
+  HIPTRAIN_HOST_DEVICE static int kept_blocks() { return kTileRows * kBlockClasses; }
+  HIPTRAIN_HOST_DEVICE int kept(int level) const { return level == 0 ? kept_blocks() : kept_nodes(); }
+  HIPTRAIN_HOST_DEVICE int kept_before(int level) const {  // entries of the levels below
+    return level == 0 ? 0 : kept_blocks() + (level - 1) * kept_nodes();
+  }
+  // What is handed on, from two tiles, and a last parent.
+  HIPTRAIN_HOST_DEVICE int handed_nodes() const { return 2 * kept_nodes() + 1; }
+  HIPTRAIN_HOST_DEVICE static int handed_blocks() { return 2 * kept_blocks(); }
+
   HIPTRAIN_HOST_DEVICE int64_t bytes() const {
-    return TileBest::bytes(capacity()) + (2 + num_levels) * level_room() * static_cast<int64_t>(sizeof(uint32_t));
+    const int entries = 2 * handed_nodes() + handed_blocks() + kept_before(num_levels);
+    return TileBest::bytes(num_picks) + entries * static_cast<int64_t>(sizeof(uint32_t));
+  }
+  // Needed between the scoring of two levels.
+  HIPTRAIN_HOST_DEVICE static int64_t scratch_bytes(int num_threads) {
+    return TileBest::bytes(kBlockClasses) +
+           (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
   }
 };
+static_assert(kMaxBeam <= kBlockClasses / 2, "scratch memory must hold what any level keeps");
 
-// Never are more nodes kept than level 1 has.
-inline int effective_beam(const SearchParams& params) {
-  const int64_t nodes = params.geometry.num_tokens / params.geometry.block_size / kTreeFanout;
-  return static_cast<int>(params.beam < nodes ? params.beam : nodes > 1 ? nodes : 1);
-}
-
-// kThreads: of the thread block, all of which call all functions. Scorer: score_nodes and score_blocks add every
-// candidate to the best of each row that sees it.
+// kThreads: of the thread block, all of which call all functions. Scorer: score_nodes writes the best candidates of
+// each row, score_blocks adds every candidate to the best of each row that sees it. Both return when all threads are
+// done.
 template <int kThreads, class Scorer>
 class TileTreeSearch {
  public:
-  using List = TileList<kThreads>;
+  struct Storage {
+    typename cub::BlockScan<int, kThreads>::TempStorage scan;
+    int num_kept[kMaxTreeLevels];
+    int before[kThreads];  // entries handed on before each parent's children
+  };
 
-  // memory: lists.bytes() of shared memory, 8-byte aligned.
+  // memory: lists.bytes() of shared memory, scratch: lists.scratch_bytes(kThreads) that the scorers may use too; both
+  // 8-byte aligned.
   __device__ TileTreeSearch(const SearchParams& params, const TreeLists& lists, Scorer& scorer, unsigned char* memory,
-                            typename List::Storage& storage, int (&num_kept)[kMaxTreeLevels])
-      : params_(params), lists_(lists), scorer_(scorer), storage_(storage), num_kept_(num_kept) {
-    best_keys_ = reinterpret_cast<uint64_t*>(memory);
-    handed_on_ = reinterpret_cast<uint32_t*>(memory + TileBest::bytes(lists.capacity()));
-    kept_ = handed_on_ + 2 * lists.level_room();
+                            unsigned char* scratch, Storage& storage)
+      : params_(params), lists_(lists), scorer_(scorer), storage_(storage) {
+    picks_ = reinterpret_cast<uint64_t*>(memory);
+    handed_blocks_ = reinterpret_cast<uint32_t*>(picks_ + kTileRows * lists.num_picks);
+    handed_nodes_ = handed_blocks_ + lists.handed_blocks();
+    kept_ = handed_nodes_ + 2 * lists.handed_nodes();
+    class_keys_ = reinterpret_cast<uint64_t*>(scratch);
+    places_ = reinterpret_cast<uint32_t*>(scratch);
+    strays_ = places_ + lists.kept_blocks();
+    first_rows_ = strays_ + lists.kept_blocks();
+    own_ = first_rows_ + kThreads * kFanout;
     forget_kept();
   }
 
   __device__ void search_run(int head, int64_t begin, int64_t end) {
-    const int64_t halo = lists_.num_levels - 1;
+    const int64_t halo = num_halo_tiles(params_, lists_.num_levels - 1);
     for (int64_t tile = begin > halo ? begin - halo : 0; tile < end; ++tile) {
       const TileRanges ranges = tile_ranges(params_.geometry, tile);
       const bool with_tree = uses_tree(params_, ranges.num_searched());
@@ -87,73 +140,206 @@ class TileTreeSearch {
   }
 
  private:
+  static constexpr uint32_t kNoRow = 0xffffffffu;
+
   __device__ void forget_kept() {
     __syncthreads();
-    if (threadIdx.x < kMaxTreeLevels) num_kept_[threadIdx.x] = 0;
+    if (threadIdx.x < kMaxTreeLevels) storage_.num_kept[threadIdx.x] = 0;
     __syncthreads();
   }
 
-  // lowest_level: the lowest that later tiles still hear of; 0 for a tile that picks.
-  __device__ void search_tile(int head, int64_t tile, const TileRanges& ranges, int lowest_level) {
+  // tiles_before: the tile's distance from the first that picks; above 0 only the levels that later tiles still hear
+  // of are searched.
+  __device__ void search_tile(int head, int64_t tile, const TileRanges& ranges, int tiles_before) {
     const TreeTile at{head, num_picking_rows(params_, tile), tile, ranges.sink_end};
     const int64_t num_blocks = ranges.num_searched();
     const int top = tree_top_level(num_blocks, params_.top_nodes);
-    TreeCandidates candidates{handed_on_, 0, 0, static_cast<int>(num_whole_nodes(num_blocks, top))};
+    const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
+    TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
     scorer_.set_tile(at);
-    for (int level = top; level >= max(1, lowest_level); --level) {
-      const TileBest best = cleared_best(lists_.beam);
+    for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {
+      const ClassBest best{class_keys_, level == 0 ? kBlockClasses : kNodeClasses};
       scorer_.score_nodes(at, level, candidates, best);
-      __syncthreads();
-      candidates = candidates_below(best, at.num_rows, num_blocks, level);
+      if (level > 0) keep_beam(best);
+      candidates = candidates_below(candidates, best, num_blocks, level);
     }
-    if (lowest_level > 0) return;
-    const TileBest best = cleared_best(params_.num_picks);
-    scorer_.score_blocks(at, candidates, best);
+    if (tiles_before > 0) return;
+    const TileBest best{picks_, params_.num_picks};
+    best.clear(threadIdx.x, kThreads);
     __syncthreads();
+    scorer_.score_blocks(at, candidates, best);
     write_picks(params_, head, tile, best, 0, at.num_rows, threadIdx.x, kThreads, at.first_block);
     __syncthreads();
   }
 
-  __device__ TileBest cleared_best(int capacity) {
-    const TileBest best{best_keys_, capacity};
-    best.clear(threadIdx.x, kThreads);
-    __syncthreads();
-    return best;
+  // Those of num_parents whole parents and of one more, which has what is left of num_nodes.
+  __device__ static TreeCandidates children_of(const uint32_t* parents, int num_parents, int64_t num_nodes) {
+    const int last = static_cast<int>(num_nodes % kFanout);
+    const int whole = num_parents + static_cast<int>(parents == nullptr ? num_nodes / kFanout : 0);
+    return {parents, whole + (last > 0), kFanout, last > 0 ? last : kFanout};
   }
 
-  // The kept nodes of the level are handed on with those that the previous tile kept, and take their place. The level
-  // below has their children, and its whole nodes that lie in no whole node of the level.
-  __device__ TreeCandidates candidates_below(const TileBest& best, int num_rows, int64_t num_blocks, int level) {
-    uint32_t* const kept = kept_ + level * lists_.level_room();
-    const int num_own = num_rows * best.capacity, num_before = num_kept_[level];
-    for (int i = threadIdx.x; i < num_before; i += kThreads) handed_on_[num_own + i] = kept[i];
-    read_kept(best, num_own, 1, handed_on_);
-    const int num_handed_on = List(storage_, handed_on_).unite(num_own + num_before);
-    read_kept(best, num_own, 0, kept);
-    const int num_kept = List(storage_, kept).unite(num_own);
-    if (threadIdx.x == 0) num_kept_[level] = num_kept;
-    const int64_t tail_begin = num_whole_nodes(num_blocks, level) * kTreeFanout;
-    __syncthreads();
-    return {handed_on_, num_handed_on, tail_begin,
-            static_cast<int>(num_whole_nodes(num_blocks, level - 1) - tail_begin)};
-  }
-
-  // Entries (node, row * row_step) of every row's kept nodes.
-  __device__ static void read_kept(const TileBest& best, int count, int row_step, uint32_t* entries) {
-    for (int i = threadIdx.x; i < count; i += kThreads) {
-      const uint64_t key = best.keys[i];
-      entries[i] = key == 0 ? kNoEntry : make_list_entry(key_block(key), i / best.capacity * row_step);
+  // Of a row's best nodes the `beam` best stay.
+  __device__ void keep_beam(const ClassBest& best) const {
+    if (threadIdx.x < kTileRows) {
+      uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;
+      uint64_t keys[kNodeClasses];
+#pragma unroll
+      for (int i = 0; i < kNodeClasses; ++i) keys[i] = row[i];
+#pragma unroll
+      for (int i = 0; i < kNodeClasses; ++i) {
+        int better = 0;
+#pragma unroll
+        for (const uint64_t other : keys) better += other > keys[i];
+        if (better >= lists_.beam) row[i] = 0;
+      }
     }
+    __syncthreads();
+  }
+
+  // What is handed on of a level's candidates: with their children come the whole nodes of the level below that lie in
+  // no whole node of the level.
+  __device__ TreeCandidates candidates_below(const TreeCandidates& candidates, const ClassBest& best,
+                                             int64_t num_blocks, int level) {
+    uint32_t* const handed_on = level == 0 ? handed_blocks_ : handed_nodes_ + level % 2 * lists_.handed_nodes();
+    const int num_handed_on = hand_on(candidates, best, level, handed_on);
+    if (level == 0) return {handed_on, num_handed_on, 1, 1};
+    if (threadIdx.x == 0) handed_on[num_handed_on] = make_list_entry(num_whole_nodes(num_blocks, level), 0);
+    __syncthreads();
+    return children_of(handed_on, num_handed_on, num_whole_nodes(num_blocks, level - 1));
+  }
+
+  // The sliding union, ascending: what the rows keep and what the previous tile's rows kept. The rows' own take the
+  // previous ones' place. A table holds the first rows of the children of kThreads parents at a time.
+  __device__ int hand_on(const TreeCandidates& candidates, const ClassBest& best, int level, uint32_t* handed_on) {
+    const uint32_t* const previous = kept_ + lists_.kept_before(level);
+    const int num_previous = storage_.num_kept[level], num_kept_keys = kTileRows * best.num_classes;
+    keys_to_places(num_kept_keys);
+    const int num_strays = find_strays(candidates, previous, num_previous);
+    int num_handed_on = 0, num_own = 0;
+    for (int first = 0; first < candidates.num_parents; first += kThreads) {
+      for (int child = 0; child < kFanout; ++child) row_of(child) = kNoRow;
+      __syncthreads();
+      for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) enter(places_[i], first, i / best.num_classes);
+      __syncthreads();
+      const uint32_t own = entered();
+      __syncthreads();
+      enter_previous(candidates, previous, num_previous, first);
+      __syncthreads();
+      write_chunk(candidates, first, own, num_strays, handed_on, num_handed_on, num_own);
+    }
+    for (int i = threadIdx.x; i < num_strays; i += kThreads) {
+      if (candidates.parents_below(entry_block(strays_[i]) / kFanout) == candidates.num_parents)
+        handed_on[num_handed_on + i] = strays_[i];
+    }
+    uint32_t* const kept = kept_ + lists_.kept_before(level);
+    for (int i = threadIdx.x; i < num_own; i += kThreads) kept[i] = own_[i];
+    if (threadIdx.x == 0) storage_.num_kept[level] = num_own;
+    __syncthreads();
+    return num_handed_on + num_strays;
+  }
+
+  // The places take half of the keys' room, the strays the other half.
+  __device__ void keys_to_places(int count) const {
+    constexpr int kMost = kTileRows * kBlockClasses / kThreads;
+    uint32_t places[kMost];
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      const int at = i * kThreads + threadIdx.x;
+      const uint64_t key = at < count ? class_keys_[at] : 0;
+      places[i] = key == 0 ? kNoRow : static_cast<uint32_t>(key_block(key));
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) places_[i * kThreads + threadIdx.x] = places[i];
+    __syncthreads();
+  }
+
+  // The nodes that the previous tile's tokens kept and that are no candidates now.
+  __device__ int find_strays(const TreeCandidates& candidates, const uint32_t* previous, int num_previous) {
+    int count = 0;
+    for (int first = 0; first < num_previous; first += kThreads) {
+      const int i = first + threadIdx.x;
+      bool stray = false;
+      if (i < num_previous) {
+        const int64_t parent = entry_block(previous[i]) / kFanout;
+        stray = !candidates.has_parent(candidates.parents_below(parent), parent);
+      }
+      int place, total;
+      cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(static_cast<int>(stray), place, total);
+      if (stray) strays_[count + place] = previous[i];
+      count += total;
+      __syncthreads();
+    }
+    return count;
+  }
+
+  // The table's place of a child of the thread's parent.
+  __device__ uint32_t& row_of(int child) const { return first_rows_[child * kThreads + threadIdx.x]; }
+
+  // Which of the children of the thread's parent are in the table, a bit each.
+  __device__ uint32_t entered() const {
+    uint32_t children = 0;
+    for (int child = 0; child < kFanout; ++child) children |= static_cast<uint32_t>(row_of(child) != kNoRow) << child;
+    return children;
+  }
+
+  // place: among the candidates, or kNoRow. first: the table's first parent.
+  __device__ void enter(uint32_t place, int first, int row) const {
+    const uint32_t parent = place / kFanout - static_cast<uint32_t>(first);
+    if (place != kNoRow && parent < kThreads)
+      atomicMin(&first_rows_[place % kFanout * kThreads + parent], static_cast<uint32_t>(row));
+  }
+
+  __device__ void enter_previous(const TreeCandidates& candidates, const uint32_t* previous, int num_previous,
+                                 int first) const {
+    for (int i = threadIdx.x; i < num_previous; i += kThreads) {
+      const int64_t node = entry_block(previous[i]), parent = node / kFanout;
+      const int place = candidates.parents_below(parent);
+      if (candidates.has_parent(place, parent)) enter(place * kFanout + static_cast<int>(node % kFanout), first, 0);
+    }
+  }
+
+  // Writes the table's nodes, and the strays that belong before them. own: bits of the thread's parent's children.
+  __device__ void write_chunk(const TreeCandidates& candidates, int first, uint32_t own, int num_strays,
+                              uint32_t* handed_on, int& num_handed_on, int& num_own) {
+    const uint32_t children = entered();
+    int before, total;  // handed on in the lower half, own in the upper
+    cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(__popc(children) | __popc(own) << 16, before, total);
+    storage_.before[threadIdx.x] = num_handed_on + (before & 0xffff);
+    if (children != 0) {
+      const int64_t node = entry_block(candidates.parent(first + threadIdx.x)) * kFanout;
+      uint32_t* next = handed_on + num_handed_on + (before & 0xffff) + entries_below(strays_, num_strays, node);
+      uint32_t* next_own = own_ + num_own + (before >> 16);
+      for (int child = 0; child < kFanout; ++child) {
+        if (children >> child & 1) *next++ = make_list_entry(node + child, row_of(child));
+        if (own >> child & 1) *next_own++ = make_list_entry(node + child, 0);
+      }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < num_strays; i += kThreads) {
+      const int place = candidates.parents_below(entry_block(strays_[i]) / kFanout);
+      if (place >= first && place < min(first + kThreads, candidates.num_parents))
+        handed_on[storage_.before[place - first] + i] = strays_[i];
+    }
+    num_handed_on += total & 0xffff;
+    num_own += total >> 16;
+    __syncthreads();
   }
 
   const SearchParams& params_;
   const TreeLists& lists_;
   Scorer& scorer_;
-  typename List::Storage& storage_;
-  int (&num_kept_)[kMaxTreeLevels];  // by level; shared memory
-  uint64_t* best_keys_;              // (kQueryTile, capacity)
-  uint32_t* handed_on_;              // (2 * level_room)
-  uint32_t* kept_;                   // (num_levels, level_room): what the previous tile's tokens kept, first rows 0
+  Storage& storage_;
+  uint64_t* picks_;          // (kQueryTile, num_picks)
+  uint32_t* handed_blocks_;  // (handed_blocks)
+  uint32_t* handed_nodes_;   // (2, handed_nodes): of odd and even levels
+  uint32_t* kept_;           // (kept_before(num_levels)): what the previous tile's tokens kept, by level, first rows 0
+  uint64_t* class_keys_;     // of a ClassBest
+  uint32_t* places_;         // (kQueryTile, num_classes): in the keys' room, the places of a ClassBest
+  uint32_t* strays_;         // (kept_blocks)
+  uint32_t* first_rows_;     // (kFanout, kThreads): of the children of kThreads parents
+  uint32_t* own_;            // (kept_blocks): what this tile's tokens keep, of any level
 };
 
 }  // namespace hiptrain::kernels

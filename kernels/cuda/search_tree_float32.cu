@@ -11,7 +11,7 @@ class Float32Scorer {
  public:
   // Shared memory for the scores of nodes or of blocks.
   static int64_t bytes(const SearchParams& params) {
-    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, kBoxesPerNode);
+    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, boxes_per_node(kMaxTreeLevels));
     const int64_t blocks = RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size));
     return nodes > blocks ? nodes : blocks;
   }
@@ -24,12 +24,17 @@ class Float32Scorer {
                (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_dims;
   }
 
-  __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const TileBest& best) {
-    RowScores scores(memory_, 2 * params_.num_index_dims, kBoxesPerNode);
+  __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
+    RowScores scores(memory_, 2 * params_.num_index_dims, boxes_per_node(level));
     scores.set_bound_rows(params_.index_query, params_.query_element, queries_, at.num_rows,
                           largest_finite(params_.query_element));
+    for (int i = threadIdx.x; i < kTileRows * best.num_classes; i += kScoreThreads) best.keys[i] = 0;
     score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
-          NodeBoxes::node_elements(params_.num_index_dims), at.num_rows, candidates, best);
+          NodeBoxes::node_elements(level, params_.num_index_dims), at.num_rows, candidates,
+          [&](int row, float bound, int64_t node, int place) {
+            uint64_t& key = best.keys[row * best.num_classes + node % best.num_classes];
+            if (score_key(bound, place) > key) key = score_key(bound, place);
+          });
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
@@ -37,21 +42,23 @@ class Float32Scorer {
     RowScores scores(memory_, params_.num_index_dims, static_cast<int>(params_.geometry.block_size));
     scores.set_rows(params_.index_query, params_.query_element, queries_, at.num_rows);
     score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
-          block_elements, at.num_rows, candidates, best);
+          block_elements, at.num_rows, candidates,
+          [&](int row, float score, int64_t block, int) { best.add(row, score_key(score, block)); });
     scores.count_nan(params_.num_nan_scores);
   }
 
  private:
-  // The keys of node n begin at element first + n * node_elements.
+  // The keys of node n begin at element first + n * node_elements. add(row, score, node, place among the candidates)
+  template <class Add>
   __device__ void score(RowScores& scores, const void* keys, int64_t first, int64_t node_elements, int num_rows,
-                        const TreeCandidates& candidates, const TileBest& best) const {
+                        const TreeCandidates& candidates, const Add& add) const {
     for (int i = 0; i < candidates.count(); ++i) {
       const uint32_t entry = candidates[i];
       const int64_t node = entry_block(entry);
       const int row = threadIdx.x, first_row = static_cast<int>(entry_first_row(entry));
       scores.set_keys(keys, params_.query_element, first + node * node_elements);
       const float row_score = scores.best(first_row, num_rows);
-      if (row >= first_row && row < num_rows) best.add(row, score_key(row_score, node));
+      if (row >= first_row && row < num_rows) add(row, row_score, node, i);
     }
     __syncthreads();
   }
@@ -64,16 +71,17 @@ class Float32Scorer {
 
 // Grid: (runs of tiles * KV heads), the last runs first.
 __global__ void __launch_bounds__(kScoreThreads)
-    tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int64_t runs) {
+    tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int64_t scores_bytes,
+                int64_t runs) {
   using Search = TileTreeSearch<kScoreThreads, Float32Scorer>;
   extern __shared__ __align__(16) unsigned char memory[];
-  __shared__ Search::List::Storage storage;
-  __shared__ int num_kept[kMaxTreeLevels];
+  __shared__ Search::Storage storage;
   const int head = static_cast<int>(blockIdx.x / runs);
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
   const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
-  Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory + lists.bytes()));
-  Search search(params, lists, scorer, memory, storage, num_kept);
+  unsigned char* const scratch = memory + scores_bytes;
+  Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory));
+  Search search(params, lists, scorer, scratch + lists.scratch_bytes(kScoreThreads), scratch, storage);
   search.search_run(head, begin, begin + kTilesPerRun < end_tile ? begin + kTilesPerRun : end_tile);
 }
 
@@ -81,11 +89,12 @@ __global__ void __launch_bounds__(kScoreThreads)
 
 void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
   const int64_t runs = (num_tiles(params.num_queries) + kTilesPerRun - 1) / kTilesPerRun;
-  const auto shared_bytes = static_cast<int>(lists.bytes() + Float32Scorer::bytes(params));
+  const int64_t scores_bytes = (Float32Scorer::bytes(params) + 15) / 16 * 16;
+  const auto shared_bytes = static_cast<int>(scores_bytes + lists.scratch_bytes(kScoreThreads) + lists.bytes());
   check_cuda(cudaFuncSetAttribute(tree_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree, which grows with beam, num_picks and num_index_dims");
-  tree_kernel<<<static_cast<unsigned>(runs * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(params, boxes,
-                                                                                                          lists, runs);
+  tree_kernel<<<static_cast<unsigned>(runs * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(
+      params, boxes, lists, scores_bytes, runs);
   check_launch("search");
 }
 

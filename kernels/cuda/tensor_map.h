@@ -24,4 +24,14 @@ CUtensorMap tensor_map(
     int64_t head_stride /* strides in elements, multiples of 16 bytes; of one head it does not matter */,
     TensorBox box = {}, ElementType element = ElementType::kBfloat16);
 
+struct NodeMapBox {
+  int nodes, columns;
+};
+
+// The rows of nodes, (num_heads, num_nodes, node_rows, num_columns) without gaps, of which a box is consecutive nodes
+// whose rows interleave in pairs: rows 0 and 1 of each node, then rows 2 and 3 of each, ... Coordinates: (column, 0,
+// node, 0, head).
+CUtensorMap node_map(const void* base, int64_t num_columns, int64_t node_rows, int64_t num_nodes, int64_t num_heads,
+                     NodeMapBox box);
+
 }  // namespace hiptrain::kernels

@@ -171,15 +171,15 @@ void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& 
 // the top.
 int64_t search_halo(const SearchParams& params) {
   const AttentionGeometry& geometry = params.geometry;
-  int top = 0;
+  int halo = 0;
   for (int64_t i = 0; i < geometry.num_documents; ++i) {
     const int64_t end = i + 1 < geometry.num_documents ? geometry.document_starts[i + 1] : geometry.num_tokens;
     const int64_t num_searched = tile_ranges(geometry, (end - 1) / kQueryTile).num_searched();
     if (uses_tree(params, num_searched)) {
-      top = std::max(top, tree_top_level(num_searched, params.top_nodes));
+      halo = std::max(halo, num_halo_tiles(params, tree_top_level(num_searched, params.top_nodes)));
     }
   }
-  return top * kQueryTile;
+  return halo * kQueryTile;
 }
 
 void search_reference(const SearchParams& params) {

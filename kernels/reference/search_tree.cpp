@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -26,9 +28,9 @@ void clear_box(float* box, int64_t num_dims, float largest) {
   }
 }
 
-void widen_box(float* box, int64_t d, float largest, float smallest) {
-  if (largest > box[2 * d]) box[2 * d] = largest;  // a NaN is not
-  if (smallest < box[2 * d + 1]) box[2 * d + 1] = smallest;
+void widen_box(float* box, int64_t d, float value) {
+  if (value > box[2 * d]) box[2 * d] = value;  // a NaN is not
+  if (value < box[2 * d + 1]) box[2 * d + 1] = value;
 }
 
 template <typename BoxBody>
@@ -57,50 +59,56 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
   return candidates;
 }
 
+// The best node of each class, of each row of a tile.
+class ClassBest {
+ public:
+  explicit ClassBest(int64_t num_classes)
+      : num_classes_(num_classes), keys_(static_cast<size_t>(kQueryTile * num_classes)) {}
+
+  void add(int64_t row, int64_t node, float bound) {
+    uint64_t& key = keys_[static_cast<size_t>(row * num_classes_ + node % num_classes_)];
+    key = std::max(key, score_key(bound, node));
+  }
+
+  // Of a row, the `count` best, or all if there are fewer.
+  std::vector<uint64_t> row(int64_t row, int64_t count) const {
+    std::vector<uint64_t> best;
+    std::copy_if(keys_.begin() + row * num_classes_, keys_.begin() + (row + 1) * num_classes_, std::back_inserter(best),
+                 [](uint64_t key) { return key != 0; });
+    std::sort(best.begin(), best.end(), std::greater<>());
+    if (std::ssize(best) > count) best.resize(static_cast<size_t>(count));
+    return best;
+  }
+
+ private:
+  int64_t num_classes_;
+  std::vector<uint64_t> keys_;  // (kQueryTile, num_classes)
+};
+
 }  // namespace
 
 TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
-    : box_floats_(2 * int64_t{params.num_index_dims}), largest_(largest_finite(params.query_element)), levels_(1) {
+    : num_dims_(params.num_index_dims), largest_(largest_finite(params.query_element)) {
   const int top = tree_top_level(num_blocks, params.top_nodes);
-  const int64_t keys_per_box = kTreeFanout * params.geometry.block_size / kBoxesPerNode;
-  for (int level = 1; level <= top; ++level) {
-    const int64_t num_boxes = num_whole_nodes(num_blocks, level) * kBoxesPerNode;
-    if (level == 1) {
-      add_key_level(index_keys, keys_per_box, num_boxes);
-    } else {
-      add_box_level(num_boxes);
-    }
+  for (int level = 0; level <= top; ++level) {
+    const int64_t num_boxes = num_whole_nodes(num_blocks, level) * boxes_per_node(level);
+    const int64_t box_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
+    const bool boxed = level > 0 || boxes_blocks(params, top);
+    levels_.push_back(boxed ? boxes_of(index_keys, num_boxes, box_keys) : std::vector<float>());
   }
 }
 
-void TreeBoxes::add_key_level(const float* index_keys, int64_t keys_per_box, int64_t num_boxes) {
-  const int64_t num_dims = box_floats_ / 2;
-  std::vector<float>& boxes = levels_.emplace_back(static_cast<size_t>(num_boxes * box_floats_));
+std::vector<float> TreeBoxes::boxes_of(const float* index_keys, int64_t num_boxes, int64_t box_keys) const {
+  std::vector<float> boxes(static_cast<size_t>(num_boxes * 2 * num_dims_));
   for_each_box(num_boxes, [&](int64_t i) {
-    float* const box = boxes.data() + i * box_floats_;
-    clear_box(box, num_dims, largest_);
-    for (int64_t key = i * keys_per_box; key < (i + 1) * keys_per_box; ++key) {
-      for (int64_t d = 0; d < num_dims; ++d) {
-        const float value = std::clamp(index_keys[key * num_dims + d], -largest_, largest_);
-        widen_box(box, d, value, value);
-      }
+    float* const box = boxes.data() + i * 2 * num_dims_;
+    clear_box(box, num_dims_, largest_);
+    for (int64_t key = i * box_keys; key < (i + 1) * box_keys; ++key) {
+      for (int64_t d = 0; d < num_dims_; ++d)
+        widen_box(box, d, std::clamp(index_keys[key * num_dims_ + d], -largest_, largest_));
     }
   });
-}
-
-void TreeBoxes::add_box_level(int64_t num_boxes) {
-  const int64_t num_dims = box_floats_ / 2;
-  std::vector<float> boxes(static_cast<size_t>(num_boxes * box_floats_));
-  const float* const below = levels_.back().data();
-  for_each_box(num_boxes, [&](int64_t i) {
-    float* const box = boxes.data() + i * box_floats_;
-    clear_box(box, num_dims, largest_);
-    for (int64_t part = i * kTreeFanout; part < (i + 1) * kTreeFanout; ++part) {
-      const float* const inner = below + part * box_floats_;
-      for (int64_t d = 0; d < num_dims; ++d) widen_box(box, d, inner[2 * d], inner[2 * d + 1]);
-    }
-  });
-  levels_.push_back(std::move(boxes));
+  return boxes;
 }
 
 TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
@@ -122,26 +130,28 @@ void TreeSearch::pack_bound_columns(const float* columns) {
   }
 }
 
-// kept: for every row an entry (node, row) of each of its `beam` best candidates.
-void TreeSearch::keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows,
-                                 Entries* kept) const {
-  RunningBest best(std::min<int64_t>(params_.beam, static_cast<int64_t>(candidates.size())));
+// Entries (node, row) of what every row keeps.
+TreeSearch::Entries TreeSearch::best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
+                                           int64_t num_rows) const {
+  const int64_t beam = effective_beam(params_);
+  ClassBest best(level == 0 ? kBlockClasses : num_node_classes(beam));
   float bounds[kQueryTile];
   for (const uint32_t entry : candidates) {
     const int64_t node = entry_block(entry), first_row = entry_first_row(entry);
     best_scores({.columns = bound_columns_.data(),
                  .keys = boxes.node(level, node),
                  .best = bounds,
-                 .num_keys = kBoxesPerNode,
+                 .num_keys = boxes_per_node(level),
                  .num_dims = 2 * int64_t{params_.num_index_dims},
                  .wanted = row_bits(first_row, num_rows)});
-    for (int64_t row = first_row; row < num_rows; ++row) {
-      best.add(row, score_key(bounds[row], node));
-    }
+    for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, bounds[row]);
   }
+  Entries kept;
   for (int64_t row = 0; row < num_rows; ++row) {
-    for (const uint64_t key : best.row(row)) kept->push_back(make_list_entry(key_block(key), row));
+    for (const uint64_t key : best.row(row, level == 0 ? kBlockClasses : beam))
+      kept.push_back(make_list_entry(key_block(key), row));
   }
+  return kept;
 }
 
 int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
@@ -179,19 +189,19 @@ TreeSearch::Entries TreeSearch::hand_on(int level, Entries own) {
 }
 
 int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns,
-                                int lowest_level, RunningBest* best) {
+                                int tiles_before, RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin, num_blocks = ranges.num_searched();
   const int top = tree_top_level(num_blocks, params_.top_nodes);
+  const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
   pack_bound_columns(columns);
   kept_.resize(static_cast<size_t>(top + 1));
   Entries candidates;
   add_nodes(0, num_whole_nodes(num_blocks, top), 0, &candidates);
-  for (int level = top; level >= std::max(1, lowest_level); --level) {
-    Entries own;
-    keep_best_nodes(boxes, level, candidates, num_rows, &own);
-    candidates = candidates_below(hand_on(level, std::move(own)), num_blocks, level - 1);
+  for (int level = top; level >= lowest + std::max(0, tiles_before - 1); --level) {
+    Entries handed_on = hand_on(level, best_nodes(boxes, level, candidates, num_rows));
+    candidates = level == 0 ? std::move(handed_on) : candidates_below(handed_on, num_blocks, level - 1);
   }
-  return lowest_level > 0 ? 0 : score_leaves(ranges, candidates, columns, best);
+  return tiles_before > 0 ? 0 : score_leaves(ranges, candidates, columns, best);
 }
 
 }  // namespace hiptrain::kernels

@@ -22,18 +22,17 @@ class TreeBoxes {
   // num_index_dims).
   TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks);
 
-  // (kBoxesPerNode, num_index_dims, 2): maximum and minimum side by side. level is at least 1.
+  // (boxes_per_node, num_index_dims, 2): maximum and minimum side by side.
   const float* node(int level, int64_t node) const {
-    return levels_[static_cast<size_t>(level)].data() + node * kBoxesPerNode * box_floats_;
+    return levels_[static_cast<size_t>(level)].data() + node * boxes_per_node(level) * 2 * num_dims_;
   }
 
  private:
-  void add_key_level(const float* index_keys, int64_t keys_per_box, int64_t num_boxes);
-  void add_box_level(int64_t num_boxes);
+  std::vector<float> boxes_of(const float* index_keys, int64_t num_boxes, int64_t box_keys) const;
 
-  int64_t box_floats_;
+  int64_t num_dims_;
   float largest_;
-  std::vector<std::vector<float>> levels_;  // by level, the first empty; (boxes, num_index_dims, 2)
+  std::vector<std::vector<float>> levels_;  // by level, the first empty unless boxes_blocks; (boxes, num_index_dims, 2)
 };
 
 // Searches the tiles of one KV head one after the other: a tile's candidates come from its own and
@@ -46,18 +45,17 @@ class TreeSearch {
 
   void forget_kept() { kept_.clear(); }
 
-  // Adds the leaves that each row sees to the row's best, unless lowest_level is above 0: a tile
-  // before the first that picks needs only the levels that later tiles still hear of. columns as in
-  // scan_tile. Returns the number of NaN dot products.
-  int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns, int lowest_level,
+  // Adds the leaves that each row sees to the row's best. tiles_before: the tile's distance from the first that picks;
+  // above 0 only the levels that later tiles still hear of are searched. columns as in scan_tile. Returns the number of
+  // NaN dot products.
+  int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns, int tiles_before,
                       RunningBest* best);
 
  private:
   using Entries = std::vector<uint32_t>;  // list entries of node and first row
 
   void pack_bound_columns(const float* columns);
-  void keep_best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows,
-                       Entries* kept) const;
+  Entries best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows) const;
   int64_t score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
                        RunningBest* best) const;
   Entries hand_on(int level, Entries own);

@@ -1,9 +1,9 @@
 // Times the selection on a GPU: selection_bench [part ...], parts: maxima, scan, tree, union, index; all without
 // arguments.
 //
-// Data with structure: keys are waves of many lengths per dim, so that neighbours are alike, plus noise; a query is a
-// noisy key of the past, of which most of 16 neighbouring tokens ask for the same one. Medians of CUDA events after a
-// warm-up.
+// Data with structure. Waves: keys are waves of many lengths per dim, so that neighbours are alike, plus noise; a query
+// is a noisy key of the past, of which most of 16 neighbouring tokens ask for the same one. Subjects: as `hiptrain
+// bench` draws them, 512 tokens have a subject that comes back 8 times. Medians of CUDA events after a warm-up.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
@@ -82,6 +82,18 @@ __global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, __nv_fp8_e4m
   key[i] = __float2bfloat16(smooth(head, token, dim) + 0.5f * normal(2 * i) + mean);
   key8[i] = __nv_fp8_e4m3(__bfloat162float(key[i]));
   query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
+}
+
+// As trainer/attention_inputs.cpp, of 4 query heads a KV head.
+__global__ void make_subjects(__nv_bfloat16* query, __nv_bfloat16* key, int64_t tokens, int dims) {
+  constexpr int64_t kStretch = 512, kReturns = 8;
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= kHeads * tokens * dims) return;
+  const int64_t token = i / dims % tokens, head = i / dims / tokens, num_subjects = tokens / kStretch / kReturns + 1;
+  const auto subject_of = static_cast<int64_t>(mix(~static_cast<uint64_t>(token / kStretch)) % num_subjects);
+  const float subject = normal(~static_cast<uint64_t>((subject_of * kHeads + head) * dims + i % dims));
+  key[i] = __float2bfloat16(subject + 0.5f * normal(2 * i));
+  query[i] = __float2bfloat16(4 * subject + 2.6f * normal(2 * i + 1));
 }
 
 float median_ms(int repeats, const std::function<void()>& work) {
@@ -272,16 +284,21 @@ void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int r
 }
 
 // Every tile that searches anything does so through the tree. Returns nanoseconds a token.
-double time_tree(int64_t tokens, int repeats) {
+double time_tree(int64_t tokens, bool subjects, int repeats) {
   const Sequence sequence(tokens, 32);
+  if (subjects) {
+    const auto blocks = static_cast<unsigned>((kHeads * tokens * sequence.dims + 255) / 256);
+    make_subjects<<<blocks, 256>>>(sequence.query.data(), sequence.key.data(), tokens, sequence.dims);
+    check_launch("make_subjects");
+  }
   SearchParams params = sequence.search_params(0);
   const Buffer<char> workspace(search_workspace_bytes(params));
   params.workspace = workspace.data();
   const float boxes = median_ms(repeats, [&] { build_node_boxes(params, node_boxes(params), nullptr); });
   const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
   const double ns_per_token = search * 1e6 / static_cast<double>(tokens);
-  std::printf("tree  %8lld tokens  %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
-              static_cast<long long>(tokens), search, ns_per_token, boxes,
+  std::printf("tree  %8lld tokens  %-8s %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
+              static_cast<long long>(tokens), subjects ? "subjects" : "waves", search, ns_per_token, boxes,
               static_cast<double>(search_workspace_bytes(params)) / 1048576);
   return ns_per_token;
 }
@@ -375,8 +392,10 @@ int main(int argc, char** argv) {
     for (const int dims : {64, 128}) time_scan(256 * kThousand, dims, 0, "", 5);
   }
   if (wanted("tree", argc, argv)) {
-    const double at_million = time_tree(kMillion, 3);
-    std::printf("tree  time a token at 4M over 1M: %.2f\n", time_tree(4 * kMillion, 2) / at_million);
+    for (const bool subjects : {true, false}) {
+      const double at_million = time_tree(kMillion, subjects, 3);
+      std::printf("tree  time a token at 4M over 1M: %.2f\n", time_tree(4 * kMillion, subjects, 2) / at_million);
+    }
   }
   if (wanted("union", argc, argv)) {
     time_lists(256 * kThousand);

@@ -28,16 +28,15 @@ class TreeDefinition {
     }
     int top = 0;
     while (whole(searched, top) > setup_.top_nodes) ++top;
-    for (int level = top; level > 0; --level) {
-      candidates.clear();
-      for (const int64_t node : seen(ranges, token, level, top)) {
-        candidates.emplace_back(bound(ranges, token, level, node), node);
-      }
-      std::vector<int32_t>& kept = kept_[static_cast<size_t>(token)][level];
-      kept = best_blocks(candidates, std::min<int64_t>(setup_.beam, std::ssize(candidates)));
+    const bool blocks_are_kept =
+        top > 0 && setup_.num_picks <= 16 && setup_.beam < setup_.num_tokens / setup_.block_size / 16;
+    for (int level = top; level >= (blocks_are_kept ? 0 : 1); --level) {
+      kept_[static_cast<size_t>(token)][level] = keep(ranges, token, level, seen(ranges, token, level, top));
     }
     candidates.clear();
-    for (const int64_t x : seen(ranges, token, 0, top)) add_leaf(ranges, token, x, &candidates);
+    const std::set<int64_t> blocks =
+        blocks_are_kept ? kept_by_neighbours(ranges, token, 0) : seen(ranges, token, 0, top);
+    for (const int64_t x : blocks) add_leaf(ranges, token, x, &candidates);
     return best_blocks(candidates, setup_.num_picks);
   }
 
@@ -53,6 +52,22 @@ class TreeDefinition {
     candidates->emplace_back(block_score(setup_, data_, head_, token, block), block);
   }
 
+  // The best of each class, and of these the best.
+  std::vector<int32_t> keep(const TileRanges& ranges, int64_t token, int level, const std::set<int64_t>& nodes) const {
+    const int64_t most = std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16);
+    const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, most);
+    int64_t classes = level == 0 ? 32 : 16;
+    while (classes < beam) classes *= 2;
+    std::map<int64_t, std::vector<std::pair<float, int64_t>>> by_class;
+    for (const int64_t node : nodes) by_class[node % classes].emplace_back(bound(ranges, token, level, node), node);
+    std::vector<std::pair<float, int64_t>> winners;
+    for (const auto& [number, candidates] : by_class) {
+      const int64_t winner = best_blocks(candidates, 1)[0];
+      winners.emplace_back(bound(ranges, token, level, winner), winner);
+    }
+    return best_blocks(winners, std::min<int64_t>(beam, std::ssize(winners)));
+  }
+
   // The nodes of a level that the token sees.
   std::set<int64_t> seen(const TileRanges& ranges, int64_t token, int level, int top) {
     const int64_t searched = ranges.num_searched();
@@ -60,22 +75,30 @@ class TreeDefinition {
     const int64_t first = level == top ? 0 : whole(searched, level + 1) * 16;
     for (int64_t node = first; node < whole(searched, level); ++node) nodes.insert(node);
     if (level == top) return nodes;
-    const int64_t oldest = std::max(ranges.document_begin, ranges.begin - kQueryTile);
-    for (int64_t other = oldest; other <= token; ++other) {
-      for (const int32_t node : kept_[static_cast<size_t>(other)][level + 1]) {
-        for (int64_t child = 0; child < 16; ++child) nodes.insert(int64_t{node} * 16 + child);
-      }
+    for (const int64_t node : kept_by_neighbours(ranges, token, level + 1)) {
+      for (int64_t child = 0; child < 16; ++child) nodes.insert(node * 16 + child);
     }
     return nodes;
   }
 
-  // The best of the node's 32 boxes.
+  // What the previous tile's tokens kept, and the token's tile up to itself.
+  std::set<int64_t> kept_by_neighbours(const TileRanges& ranges, int64_t token, int level) {
+    std::set<int64_t> nodes;
+    const int64_t oldest = std::max(ranges.document_begin, ranges.begin - kQueryTile);
+    for (int64_t other = oldest; other <= token; ++other) {
+      const std::vector<int32_t>& kept = kept_[static_cast<size_t>(other)][level];
+      nodes.insert(kept.begin(), kept.end());
+    }
+    return nodes;
+  }
+
+  // The best of the node's boxes.
   float bound(const TileRanges& ranges, int64_t token, int level, int64_t node) const {
     int64_t node_keys = setup_.block_size;
     for (int i = 0; i < level; ++i) node_keys *= 16;
-    const int64_t box_keys = node_keys / 32;
+    const int64_t num_boxes = level == 0 ? 8 : 32, box_keys = node_keys / num_boxes;
     float best = -kInfinity;
-    for (int64_t box = 0; box < 32; ++box) {
+    for (int64_t box = 0; box < num_boxes; ++box) {
       const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + box * box_keys;
       best = std::max(best, box_bound(token, first, first + box_keys));
     }
@@ -160,9 +183,10 @@ TEST(SearchTree, BoxesHoldTheirKeysAndNoMore) {
     setup.top_nodes = 2;
     const IndexData data = normal_values(setup, generator);
     const TreeBoxes boxes(search_params(setup), data.key.data(), 520);
-    int64_t box_keys = block_size / 2;  // 16 blocks in 32 boxes
-    for (const int level : {1, 2}) {
-      const int64_t num_boxes = num_whole_nodes(520, level) * kBoxesPerNode;
+    for (const int level : {0, 1, 2}) {
+      const int64_t node_boxes = level == 0 ? 8 : 32;
+      const int64_t num_boxes = num_whole_nodes(520, level) * node_boxes;
+      const int64_t box_keys = (block_size << (4 * level)) / node_boxes;
       for (int64_t i = 0; i < num_boxes * 3; ++i) {
         const int64_t box = i / 3, d = i % 3;
         std::vector<float> values;
@@ -170,11 +194,10 @@ TEST(SearchTree, BoxesHoldTheirKeysAndNoMore) {
           values.push_back(data.key[static_cast<size_t>(key * 3 + d)]);
         }
         const auto [low, high] = std::minmax_element(values.begin(), values.end());
-        const float* bounds = boxes.node(level, box / 32) + (box % 32 * 3 + d) * 2;
+        const float* bounds = boxes.node(level, box / node_boxes) + (box % node_boxes * 3 + d) * 2;
         ASSERT_EQ(bounds[0], *high) << "level " << level << " box " << box;
         ASSERT_EQ(bounds[1], *low) << "level " << level << " box " << box;
       }
-      box_keys *= 16;
     }
   }
 }
@@ -275,7 +298,7 @@ TEST_P(SearchTreeAtPlace, ChunksAgreeWithTheirHalo) {
   setup.beam = 1;
   setup.top_nodes = 4;
   IndexData data = normal_values(setup, generator);
-  EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
+  EXPECT_EQ(search_halo(search_params(setup)), 3 * kQueryTile);
   data.key[static_cast<size_t>(1700 * setup.num_dims)] = kNan;
   expect_chunks_agree(setup, data, {0, 64, 1024, 4160, 4224, 5760, 6000});
   setup.document_starts = {0, 512, 1792};
@@ -287,11 +310,14 @@ TEST(SearchTree, HaloIsThatOfTheHighestTree) {
   SelectionCase setup = tree_case(kPlaces[0], 1 << 20);
   setup.block_size = 64;
   setup.top_nodes = 64;
-  EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);  // 16,382 blocks, 1,023 and 63 nodes
+  EXPECT_EQ(search_halo(search_params(setup)), 3 * kQueryTile);  // 16,382 blocks, 1,023 and 63 nodes
+  setup.num_picks = 17;                                          // blocks are not chosen by their boxes
+  EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
   setup.top_nodes = 1024;
   EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
+  setup.num_picks = 2;
   setup.document_starts = {0, 1 << 19};  // 8,190 blocks each
-  EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
+  EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
   setup.top_nodes = 8192;
   EXPECT_EQ(search_halo(search_params(setup)), 0);
   setup.top_nodes = 1;
@@ -352,7 +378,7 @@ TEST_P(SearchTreeAtPlace, ManyPicksFromFewNodesAreStillAllThere) {
 TEST_P(SearchTreeAtPlace, ABeamThatTheGpuCannotHoldIsNamed) {
   std::mt19937 generator(kSeed + 14);
   SelectionCase setup = tree_case(GetParam(), 20'000);  // 78 nodes of level 1
-  setup.beam = 65;
+  setup.beam = 17;
   const IndexData data = small_integers(setup, generator);
   if (setup.backend == Backend::kCuda)
     EXPECT_THROW(run_search(setup, data), std::logic_error);

@@ -1,0 +1,89 @@
+// The best nodes of each row and class, kept in registers while the scores of their boxes stream past: what a thread
+// does with its accumulators.
+//
+// The boxes of a step's nodes interleave in pairs (node_map), so that each of the four lanes that hold a row's scores
+// has all the boxes of every fourth node, and the classes of these nodes to itself: nothing is exchanged.
+#pragma once
+
+#include "kernels/cuda/score_columns.cuh"
+#include "kernels/cuda/tile_best.cuh"
+
+namespace hiptrain::kernels {
+
+template <int kBoxes /* of a node */, int kClasses /* a multiple of kNodes */>
+class NodeBest {
+ public:
+  static constexpr int kNodes = 128 / kBoxes;  // of a step
+
+  // num_rows: rows of the tile that exist.
+  __device__ explicit NodeBest(int num_rows) : num_rows_(num_rows) {
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneClasses; ++i) {
+      score_[i / kLaneClasses][i % kLaneClasses] = NAN;
+      step_[i / kLaneClasses][i % kLaneClasses] = 0;
+    }
+  }
+
+  // The step's nodes are those from number run * kNodes on, of which `count` exist; rows from first_row on see them.
+  // They must come in ascending order.
+  template <class Scores>
+  __device__ void take(const Scores& scores, int step, int run, int first_row, int count) {
+    const int turn = run % kTurns;
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const bool sees = row_of_thread(half) >= first_row && row_of_thread(half) < num_rows_;
+      CUTE_UNROLL
+      for (int i = 0; i < kLaneNodes; ++i) {
+        const float bound = best_box(scores, half, i);
+        const bool exists = sees && 4 * i + static_cast<int>(threadIdx.x) % 4 < count;
+        CUTE_UNROLL
+        for (int t = 0; t < kTurns; ++t) add(half, t * kLaneNodes + i, bound, step, exists && t == turn);
+      }
+    }
+  }
+
+  // keys: (kQueryTile, kClasses), all are written; of a candidate's place step * kNodes + its place in the step.
+  __device__ void write(uint64_t* keys) const {
+    const int lane = threadIdx.x % 4;
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      CUTE_UNROLL
+      for (int i = 0; i < kLaneClasses; ++i) {
+        const int place = step_[half][i] * kNodes + 4 * (i % kLaneNodes) + lane;
+        keys[row_of_thread(half) * kClasses + 4 * i + lane] =
+            isnan(score_[half][i]) ? 0 : score_key(score_[half][i], place);
+      }
+    }
+  }
+
+ private:
+  // A lane's class i is class 4 * i + lane of all.
+  static constexpr int kLaneNodes = kNodes / 4, kLaneClasses = kClasses / 4;
+  static constexpr int kTurns = kClasses / kNodes;  // runs of kNodes nodes whose classes differ
+  static_assert(kClasses % kNodes == 0, "the nodes of a step must be of different classes");
+
+  // A NaN counts as -infinity.
+  template <class Scores>
+  __device__ static float best_box(const Scores& scores, int half, int node) {
+    float best = -INFINITY;
+    CUTE_UNROLL
+    for (int pair = 0; pair < kBoxes / 2; ++pair) {
+      const int element = (pair * kLaneNodes + node) * 4 + half * 2;
+      best = fmaxf(best, fmaxf(scores(element), scores(element + 1)));
+    }
+    return best;
+  }
+
+  // A later node enters by a larger bound only; no node, a NaN, is below every bound.
+  __device__ void add(int half, int own, float bound, int step, bool exists) {
+    if (!exists || bound <= score_[half][own]) return;
+    score_[half][own] = bound;
+    step_[half][own] = step;
+  }
+
+  int num_rows_;
+  float score_[2][kLaneClasses];  // NaN: no node
+  int step_[2][kLaneClasses];
+};
+
+}  // namespace hiptrain::kernels
