@@ -56,10 +56,17 @@ def test_defaults(dense):
     assert retrieval >= dense[1] - 0.03
 
 
+def test_float8_keys(dense):
+    loss, retrieval = evaluate("attention.index_dtype=float8_e4m3")
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
 def test_tree_at_every_length(dense):
-    loss, retrieval = evaluate("attention.scan_tokens=0")
-    assert loss < dense[0] * 1.015
-    assert retrieval >= dense[1] - 0.1
+    """With a beam of half the nodes that 8,192 tokens have: with all of them the tree is the scan."""
+    loss, retrieval = evaluate("attention.scan_tokens=0", "attention.beam=4", "attention.top_nodes=4")
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
 
 
 def test_lists_of_whole_tiles_lose_the_facts(dense):
