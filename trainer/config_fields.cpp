@@ -104,7 +104,7 @@ std::vector<ConfigField> attention_fields() {
       {"attention.scan_tokens", slot<&RunConfig::attention, &AttentionConfig::scan_tokens>, at_least(0),
        "up to this much context every key is scored; beyond, a tree is searched; 0: the tree at every length"},
       {"attention.beam", slot<&RunConfig::attention, &AttentionConfig::beam>, between(1, 65536),
-       "nodes that a token (published: a tile) keeps at each level of the tree"},
+       "nodes that a token keeps at each level of the tree, on a GPU at most 16; published: that a tile keeps"},
       {"attention.top_nodes", slot<&RunConfig::attention, &AttentionConfig::top_nodes>, between(1, 65536),
        "most nodes at the tree's top level"},
       {"attention.max_blocks", slot<&RunConfig::attention, &AttentionConfig::max_blocks>, at_least(0),
