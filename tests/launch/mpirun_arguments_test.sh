@@ -2,20 +2,9 @@
 # launch/mpirun.sh: what it gives to mpirun on one host and on several, and that mpirun does not outlive it.
 set -euo pipefail
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/support/launch_test.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../support/launch_test.sh"
 
-fail() {
-  echo "$*"
-  exit 1
-}
-
-fake() {
-  cat >"$folder/bin/$1"
-  chmod +x "$folder/bin/$1"
-}
-
-mkdir "$folder/bin"
 export RECORD=$folder/record PATH=$folder/bin:$PATH
 # shellcheck disable=SC2016
 fake mpirun <<<'#!/usr/bin/env bash

@@ -2,13 +2,8 @@
 # launch/mpirun.sh: exit codes come through, and SIGTERM reaches the ranks as SIGUSR1 with time to save.
 set -euo pipefail
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-
-fail() {
-  echo "$*"
-  exit 1
-}
+# shellcheck source=tests/support/launch_test.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../support/launch_test.sh"
 
 cat >"$folder/rank.sh" <<'RANK'
 on_signal() {

@@ -2,20 +2,10 @@
 # launch/slurm.sbatch: what Slurm is asked for, what srun is given, and that a run that has saved is queued again.
 set -euo pipefail
 script=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)/slurm.sbatch
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/support/launch_test.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../support/launch_test.sh"
 
-fail() {
-  echo "$*"
-  exit 1
-}
-
-fake() {
-  cat >"$folder/bin/$1"
-  chmod +x "$folder/bin/$1"
-}
-
-mkdir -p "$folder/bin" "$folder/build"
+mkdir -p "$folder/build"
 export RECORD=$folder/record PATH=$folder/bin:$PATH
 # shellcheck disable=SC2016
 fake srun <<<'#!/usr/bin/env bash
