@@ -50,10 +50,11 @@ void index_cuda(const IndexParams& params, Stream stream);
 // is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of level 1
 // and above only the `beam` best of these. A tile's candidates on the level below are the children of the sliding union
 // of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens up to itself,
-// kept), and, seen by every token, the whole nodes of that level that lie in no whole node of the level above. Of the
-// sliding union of kept blocks the keys are scored. Where the top level is that of blocks, with more than 16 picks, and
-// with a beam that holds all nodes of level 1, blocks are not chosen by their boxes: all candidates' keys are scored.
-// So with beam >= all nodes the tree equals the scan.
+// kept; of level 2 and above only what is among a token's beam / 4 best, or was kept by 8 tokens of the previous tile,
+// see tree_geometry.h), and, seen by every token, the whole nodes of that level that lie in no whole node of the level
+// above. Of the sliding union of kept blocks the keys are scored. Where the top level is that of blocks, with more than
+// 16 picks, and with a beam that holds all nodes of level 1, blocks are not chosen by their boxes: all candidates' keys
+// are scored. So with beam >= all nodes the tree equals the scan.
 //
 // Keys in float8 (kernels/float8_score.h): every query is multiplied by a power of two of its own, which does not
 // change its order of blocks, and rounded to float8; the score is rounded to half precision. Such keys are only

@@ -31,7 +31,18 @@ HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
   return params.beam < nodes ? params.beam : nodes > 1 ? nodes : 1;
 }
 
-// The same of the nodes of the levels above.
+// Boxes above level 1 are wide: beside the very best, what a token keeps there is mostly noise, other nodes for every
+// token. For its own sake are handed on only so many of the nodes that it keeps, the best.
+HIPTRAIN_HOST_DEVICE inline int64_t leading_nodes(const SearchParams& params, int level) {
+  const int64_t beam = effective_beam(params);
+  if (level < 2 || params.beam >= params.geometry.num_tokens / params.geometry.block_size / kTreeFanout) return beam;
+  return beam < 4 ? 1 : beam / 4;
+}
+
+// The others are handed on to the next tile if so many tokens of a tile keep them.
+constexpr int kCommonTokens = 8;
+
+// The classes of the nodes of the levels above blocks.
 HIPTRAIN_HOST_DEVICE inline int64_t num_node_classes(int64_t beam) {
   int64_t classes = 16;
   while (classes < beam) classes *= 2;

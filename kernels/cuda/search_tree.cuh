@@ -141,6 +141,7 @@ class TileTreeSearch {
 
  private:
   static constexpr uint32_t kNoRow = 0xffffffffu;
+  static constexpr uint32_t kNotLeading = 0x80000000u;  // in a kept node's place: it is handed on only if it is common
 
   __device__ void forget_kept() {
     __syncthreads();
@@ -160,7 +161,7 @@ class TileTreeSearch {
     for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {
       const ClassBest best{class_keys_, level == 0 ? kBlockClasses : kNodeClasses};
       scorer_.score_nodes(at, level, candidates, best);
-      if (level > 0) keep_beam(best);
+      if (level > 0) keep_beam(best, static_cast<int>(leading_nodes(params_, level)));
       candidates = candidates_below(candidates, best, num_blocks, level);
     }
     if (tiles_before > 0) return;
@@ -179,8 +180,8 @@ class TileTreeSearch {
     return {parents, whole + (last > 0), kFanout, last > 0 ? last : kFanout};
   }
 
-  // Of a row's best nodes the `beam` best stay.
-  __device__ void keep_beam(const ClassBest& best) const {
+  // Of a row's best nodes the `beam` best stay, and those after the `leading` best are marked.
+  __device__ void keep_beam(const ClassBest& best, int leading) const {
     if (threadIdx.x < kTileRows) {
       uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;
       uint64_t keys[kNodeClasses];
@@ -191,7 +192,10 @@ class TileTreeSearch {
         int better = 0;
 #pragma unroll
         for (const uint64_t other : keys) better += other > keys[i];
-        if (better >= lists_.beam) row[i] = 0;
+        if (better >= lists_.beam)
+          row[i] = 0;
+        else if (better >= leading && keys[i] != 0)
+          row[i] = keys[i] ^ kNotLeading;
       }
     }
     __syncthreads();
@@ -218,11 +222,13 @@ class TileTreeSearch {
     const int num_strays = find_strays(candidates, previous, num_previous);
     int num_handed_on = 0, num_own = 0;
     for (int first = 0; first < candidates.num_parents; first += kThreads) {
+      const bool all_lead = leading_nodes(params_, level) == lists_.beam;
+      const uint32_t common = level == 0 || all_lead ? 0 : find_common(num_kept_keys, first);
       for (int child = 0; child < kFanout; ++child) row_of(child) = kNoRow;
       __syncthreads();
       for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) enter(places_[i], first, i / best.num_classes);
       __syncthreads();
-      const uint32_t own = entered();
+      const uint32_t own = entered() | common;
       __syncthreads();
       enter_previous(candidates, previous, num_previous, first);
       __syncthreads();
@@ -290,11 +296,31 @@ class TileTreeSearch {
     return children;
   }
 
-  // place: among the candidates, or kNoRow. first: the table's first parent.
-  __device__ void enter(uint32_t place, int first, int row) const {
+  // The table's place of a child. place: among the candidates; with kNotLeading, or kNoRow: it has none. first: the
+  // table's first parent.
+  __device__ uint32_t* find_row(uint32_t place, int first) const {
     const uint32_t parent = place / kFanout - static_cast<uint32_t>(first);
-    if (place != kNoRow && parent < kThreads)
-      atomicMin(&first_rows_[place % kFanout * kThreads + parent], static_cast<uint32_t>(row));
+    return parent < kThreads ? &first_rows_[place % kFanout * kThreads + parent] : nullptr;
+  }
+
+  __device__ void enter(uint32_t place, int first, int row) const {
+    uint32_t* const first_row = find_row(place, first);
+    if (first_row != nullptr) atomicMin(first_row, static_cast<uint32_t>(row));
+  }
+
+  // Which of the children of the thread's parent kCommonTokens rows keep. The table counts them.
+  __device__ uint32_t find_common(int num_kept_keys, int first) const {
+    for (int child = 0; child < kFanout; ++child) row_of(child) = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) {
+      uint32_t* const rows = find_row(places_[i] & ~kNotLeading, first);
+      if (rows != nullptr) atomicAdd(rows, 1u);
+    }
+    __syncthreads();
+    uint32_t common = 0;
+    for (int child = 0; child < kFanout; ++child)
+      common |= static_cast<uint32_t>(row_of(child) >= kCommonTokens) << child;
+    return common;
   }
 
   __device__ void enter_previous(const TreeCandidates& candidates, const uint32_t* previous, int num_previous,

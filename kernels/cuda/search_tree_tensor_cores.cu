@@ -220,9 +220,9 @@ class TensorScorer {
     auto scores = Product::make_scores();
     for (int step = 0; step < steps; ++step, ++ring.step) {
       __syncthreads();  // the step before has been looked at, and entries have been written
-      if (threadIdx.x == 0 && step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
       ring.wait();
       Product::begin(operand, rows, ring.buffer(), scores);
+      if (threadIdx.x == 0 && step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
       Product::finish(scores);
       take(scores, step, ring.buffer());
     }

@@ -85,6 +85,18 @@ class ClassBest {
   std::vector<uint64_t> keys_;  // (kQueryTile, num_classes)
 };
 
+// Of all that a tile's rows keep, with repeats, what the next tile hears of: leading nodes, and those of many rows.
+std::vector<uint32_t> common_and_leading(std::vector<uint32_t> kept, const std::vector<uint32_t>& leading) {
+  std::vector<uint32_t> next;
+  for (const uint32_t entry : leading) next.push_back(make_list_entry(entry_block(entry), 0));
+  std::sort(kept.begin(), kept.end());
+  for (size_t i = kCommonTokens - 1; i < kept.size(); ++i) {
+    if (kept[i] == kept[i + 1 - kCommonTokens]) next.push_back(kept[i]);
+  }
+  unite_entries(&next);
+  return next;
+}
+
 }  // namespace
 
 TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
@@ -130,10 +142,10 @@ void TreeSearch::pack_bound_columns(const float* columns) {
   }
 }
 
-// Entries (node, row) of what every row keeps.
-TreeSearch::Entries TreeSearch::best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
-                                           int64_t num_rows) const {
+TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
+                                             int64_t num_rows) const {
   const int64_t beam = effective_beam(params_);
+  const int64_t leading = level == 0 ? kBlockClasses : leading_nodes(params_, level);
   ClassBest best(level == 0 ? kBlockClasses : num_node_classes(beam));
   float bounds[kQueryTile];
   for (const uint32_t entry : candidates) {
@@ -146,11 +158,15 @@ TreeSearch::Entries TreeSearch::best_nodes(const TreeBoxes& boxes, int level, co
                  .wanted = row_bits(first_row, num_rows)});
     for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, bounds[row]);
   }
-  Entries kept;
+  KeptNodes kept;
   for (int64_t row = 0; row < num_rows; ++row) {
-    for (const uint64_t key : best.row(row, level == 0 ? kBlockClasses : beam))
-      kept.push_back(make_list_entry(key_block(key), row));
+    int64_t place = 0;
+    for (const uint64_t key : best.row(row, level == 0 ? kBlockClasses : beam)) {
+      kept.next.push_back(make_list_entry(key_block(key), 0));
+      if (place++ < leading) kept.own.push_back(make_list_entry(key_block(key), row));
+    }
   }
+  kept.next = common_and_leading(std::move(kept.next), kept.own);
   return kept;
 }
 
@@ -175,16 +191,13 @@ int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candid
   return num_nan;
 }
 
-// The sliding union of the previous tile's kept nodes and this tile's own, which take the previous
-// ones' place.
-TreeSearch::Entries TreeSearch::hand_on(int level, Entries own) {
-  Entries& previous = kept_[static_cast<size_t>(level)];
-  Entries handed_on = own;
+// The sliding union of what the previous tile's tokens hand on and this tile's, which take the previous ones' place.
+TreeSearch::Entries TreeSearch::hand_on(int level, KeptNodes kept) {
+  Entries& previous = previous_[static_cast<size_t>(level)];
+  Entries handed_on = std::move(kept.own);
   handed_on.insert(handed_on.end(), previous.begin(), previous.end());
   unite_entries(&handed_on);
-  for (uint32_t& entry : own) entry = make_list_entry(entry_block(entry), 0);
-  unite_entries(&own);
-  previous = std::move(own);
+  previous = std::move(kept.next);
   return handed_on;
 }
 
@@ -194,7 +207,7 @@ int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes
   const int top = tree_top_level(num_blocks, params_.top_nodes);
   const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
   pack_bound_columns(columns);
-  kept_.resize(static_cast<size_t>(top + 1));
+  previous_.resize(static_cast<size_t>(top + 1));
   Entries candidates;
   add_nodes(0, num_whole_nodes(num_blocks, top), 0, &candidates);
   for (int level = top; level >= lowest + std::max(0, tiles_before - 1); --level) {

@@ -43,7 +43,7 @@ class TreeSearch {
   // keys is the KV head's index keys, (num_tokens, num_index_dims).
   TreeSearch(const SearchParams& params, const float* keys);
 
-  void forget_kept() { kept_.clear(); }
+  void forget_kept() { previous_.clear(); }
 
   // Adds the leaves that each row sees to the row's best. tiles_before: the tile's distance from the first that picks;
   // above 0 only the levels that later tiles still hear of are searched. columns as in scan_tile. Returns the number of
@@ -53,18 +53,22 @@ class TreeSearch {
 
  private:
   using Entries = std::vector<uint32_t>;  // list entries of node and first row
+  struct KeptNodes {
+    Entries own;   // what each row hands on, with the row
+    Entries next;  // what the next tile hears of, first rows 0
+  };
 
   void pack_bound_columns(const float* columns);
-  Entries best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows) const;
+  KeptNodes best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows) const;
   int64_t score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
                        RunningBest* best) const;
-  Entries hand_on(int level, Entries own);
+  Entries hand_on(int level, KeptNodes kept);
 
   const SearchParams& params_;
   const float* keys_;
   float largest_;
   std::vector<float> bound_columns_;  // (num_index_dims, 2, kQueryTile)
-  std::vector<Entries> kept_;         // by level: what the previous tile's tokens kept, first rows 0
+  std::vector<Entries> previous_;     // by level: what this tile hears of from the one before, first rows 0
 };
 
 }  // namespace hiptrain::kernels

@@ -81,13 +81,20 @@ class TreeDefinition {
     return nodes;
   }
 
-  // What the previous tile's tokens kept, and the token's tile up to itself.
+  // What the previous tile's tokens kept, and the token's tile up to itself. Above level 1: what is among the first of
+  // a token's, or what 8 of the previous tile kept.
   std::set<int64_t> kept_by_neighbours(const TileRanges& ranges, int64_t token, int level) {
     std::set<int64_t> nodes;
+    std::map<int64_t, int> tokens_that_kept;
+    const bool beam_is_all = setup_.beam >= setup_.num_tokens / setup_.block_size / 16;
+    const auto leading = static_cast<size_t>(level < 2 || beam_is_all ? 1 << 30 : std::max(1, setup_.beam / 4));
     const int64_t oldest = std::max(ranges.document_begin, ranges.begin - kQueryTile);
     for (int64_t other = oldest; other <= token; ++other) {
       const std::vector<int32_t>& kept = kept_[static_cast<size_t>(other)][level];
-      nodes.insert(kept.begin(), kept.end());
+      nodes.insert(kept.begin(), kept.begin() + std::min(leading, kept.size()));
+      for (const int32_t node : kept) {
+        if (other < ranges.begin && ++tokens_that_kept[node] == 8) nodes.insert(node);
+      }
     }
     return nodes;
   }
