@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/full.h>
+#include <c10/cuda/CUDAAllocatorConfig.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
@@ -40,9 +42,18 @@ std::string obstacle(const MpiRuntime& mpi) {
   return "";
 }
 
+// A tensor of tens of GiB, as the gradients of one layer's keys are at millions of tokens, finds no room in one piece
+// between what others have freed. Mapped segments give freed memory back in pieces: what the plan counts as free can be
+// had. The user's own settings stay.
+void prevent_fragmentation() {
+  if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") != nullptr || std::getenv("PYTORCH_ALLOC_CONF") != nullptr) return;
+  c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
+}
+
 // Products round once, after a sum in float32: no TF32, no partial sums in bfloat16.
 void use_gpu(int device) {
   HIPTRAIN_CUDA_CHECK(cudaSetDevice(device));
+  prevent_fragmentation();
   at::globalContext().lazyInitDevice(at::kCUDA);
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);

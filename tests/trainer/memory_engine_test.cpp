@@ -273,6 +273,22 @@ TEST(MemoryEngineOnGpu, LaterStepsAllocateNothing) {
   EXPECT_EQ(allocations(), after_two);
 }
 
+// Nearly all memory, every other piece of it given back: a tensor larger than each of these finds room.
+TEST(MemoryEngineOnGpu, FreedPiecesMakeRoomForALargeTensor) {
+  if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
+  if (test_runtime().size() > 1) GTEST_SKIP() << "other ranks may share the GPU's memory";
+  const at::Device device = choose_device("cuda", test_runtime());
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  const int64_t piece = free_gpu_memory_bytes(device) / 8;
+  const auto bytes = at::TensorOptions(device).dtype(at::kByte);
+  std::vector<at::Tensor> pieces;
+  for (int i = 0; i < 7; ++i) pieces.push_back(at::empty({piece}, bytes));
+  for (size_t i = 0; i < pieces.size(); i += 2) pieces[i].reset();
+  EXPECT_NO_THROW(at::empty({3 * piece}, bytes));
+  pieces.clear();
+  c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
 TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   using Plan = ActivationStore::Plan;
   EXPECT_EQ(ActivationStore::device_inputs(Plan{.num_layers = 32, .interval = 1, .host_inputs = 0}), 32);
