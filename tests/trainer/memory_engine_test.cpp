@@ -273,19 +273,18 @@ TEST(MemoryEngineOnGpu, LaterStepsAllocateNothing) {
   EXPECT_EQ(allocations(), after_two);
 }
 
-// Nearly all memory, every other piece of it given back: a tensor larger than each of these finds room.
+// Half of the memory was one tensor's, and now an eighth of all in there is another's: a tensor that needs the rest of
+// that half too finds room.
 TEST(MemoryEngineOnGpu, FreedPiecesMakeRoomForALargeTensor) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
   if (test_runtime().size() > 1) GTEST_SKIP() << "other ranks may share the GPU's memory";
   const at::Device device = choose_device("cuda", test_runtime());
   c10::cuda::CUDACachingAllocator::emptyCache();
-  const int64_t piece = free_gpu_memory_bytes(device) / 8;
+  const int64_t eighth = free_gpu_memory_bytes(device) / 8;
   const auto bytes = at::TensorOptions(device).dtype(at::kByte);
-  std::vector<at::Tensor> pieces;
-  for (int i = 0; i < 7; ++i) pieces.push_back(at::empty({piece}, bytes));
-  for (size_t i = 0; i < pieces.size(); i += 2) pieces[i].reset();
-  EXPECT_NO_THROW(at::empty({3 * piece}, bytes));
-  pieces.clear();
+  at::empty({4 * eighth}, bytes).reset();
+  const at::Tensor within = at::empty({eighth}, bytes);
+  EXPECT_NO_THROW(at::empty({6 * eighth}, bytes));
   c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
