@@ -14,11 +14,15 @@ HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level 
 // A token keeps the best block of each class, a block's class being its number modulo their number.
 constexpr int kBlockClasses = 32;
 
+// Whether a token keeps all nodes of the sequence's num_blocks: such a tree is the scan.
+HIPTRAIN_HOST_DEVICE inline bool keeps_all_nodes(int64_t num_blocks, int64_t beam) {
+  return beam >= num_blocks / kTreeFanout;
+}
+
 // Whether blocks are chosen by their boxes before their keys are scored. Not where that could leave too few to pick,
-// since the 16 blocks of one kept node may be all; and not where the beam holds all nodes of the sequence's num_blocks:
-// such a tree is the scan.
+// since the 16 blocks of one kept node may be all.
 HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks, int top_level) {
-  return top_level > 0 && num_picks <= kTreeFanout && beam < num_blocks / kTreeFanout;
+  return top_level > 0 && num_picks <= kTreeFanout && !keeps_all_nodes(num_blocks, beam);
 }
 HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int top_level) {
   return boxes_blocks(params.geometry.num_tokens / params.geometry.block_size, params.beam, params.num_picks,
@@ -35,7 +39,7 @@ HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
 // token. For its own sake are handed on only so many of the nodes that it keeps, the best.
 HIPTRAIN_HOST_DEVICE inline int64_t leading_nodes(const SearchParams& params, int level) {
   const int64_t beam = effective_beam(params);
-  if (level < 2 || params.beam >= params.geometry.num_tokens / params.geometry.block_size / kTreeFanout) return beam;
+  if (level < 2 || keeps_all_nodes(params.geometry.num_tokens / params.geometry.block_size, params.beam)) return beam;
   return beam < 4 ? 1 : beam / 4;
 }
 

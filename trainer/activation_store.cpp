@@ -12,24 +12,32 @@
 
 namespace hiptrain {
 
-// The last segment, or two inputs of it, and the kept inputs. While a segment is computed, the next one's input comes
-// from the host, to where one on the device was before; where there was none, to that of the segment's last layer when
-// this one is done; where that is the only layer, to a place of its own.
-int64_t ActivationStore::device_inputs(const Plan& plan) {
-  if (has_one_place(plan)) return 1;
-  const int64_t kept = num_segments(plan) - 1 - plan.host_inputs;
-  const bool needs_room_to_return = plan.host_inputs > 0 && kept == 0 && plan.interval == 1;
-  const int64_t of_segment = std::min(plan.interval, plan.num_layers);
-  return kept + (plan.from_start ? std::min<int64_t>(of_segment, 2) : of_segment) + (needs_room_to_return ? 1 : 0);
+int64_t ActivationStore::last_layers(const Plan& plan) {
+  return std::min(plan.last_layers.value_or(plan.from_start ? 0 : plan.interval), plan.num_layers);
 }
 
-// All but each segment's last layer, and not the last segment's; from the start, those before each layer of a segment.
+int64_t ActivationStore::num_long_segments(const Plan& plan) {
+  return (plan.num_layers - last_layers(plan) + plan.interval - 1) / plan.interval;
+}
+
+// When the forward pass is done, the kept inputs; when the last long segment is computed, its inputs, or two of them,
+// and the kept ones of those before. While a segment is computed, the next one's input comes from the host, to where
+// one is done with: that needs a second place.
+int64_t ActivationStore::device_inputs(const Plan& plan) {
+  if (has_one_place(plan)) return 1;
+  const int64_t kept = num_segments(plan) - plan.host_inputs, long_segments = num_long_segments(plan);
+  const int64_t longest = std::min(plan.interval, plan.num_layers - last_layers(plan));
+  const int64_t before = std::max<int64_t>(0, long_segments - 1 - plan.host_inputs);
+  const int64_t in_segment = plan.from_start ? std::min<int64_t>(longest, 2) : longest;
+  return std::max({kept, in_segment + before, int64_t{plan.host_inputs > 0 ? 2 : 1}});
+}
+
+// All but each segment's last layer; from the start, those before each layer of a segment.
 int64_t ActivationStore::layers_again(const Plan& plan) {
-  const int64_t of_segment = std::min(plan.interval, plan.num_layers), others = num_segments(plan) - 1;
-  if (!plan.from_start) return plan.num_layers - of_segment - others;
-  const int64_t of_first = plan.num_layers - others * plan.interval;
+  if (!plan.from_start) return plan.num_layers - num_segments(plan);
   const auto before_each = [](int64_t layers) { return layers * (layers - 1) / 2; };
-  return others * before_each(of_segment) + before_each(of_first);
+  const int64_t in_long_segments = plan.num_layers - last_layers(plan), of_first = in_long_segments % plan.interval;
+  return in_long_segments / plan.interval * before_each(plan.interval) + before_each(of_first);
 }
 
 ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device)
@@ -44,16 +52,16 @@ ActivationStore::ActivationStore(const Plan& plan, at::IntArrayRef input_shape, 
 }
 
 int64_t ActivationStore::segment_of(int64_t layer) const {
-  return num_segments(plan_) - 1 - (plan_.num_layers - 1 - layer) / plan_.interval;
+  const int64_t first_last = plan_.num_layers - last_layers(plan_), long_segments = num_long_segments(plan_);
+  if (layer >= first_last) return long_segments + layer - first_last;
+  return long_segments - 1 - (first_last - 1 - layer) / plan_.interval;
 }
 
 int64_t ActivationStore::segment_begin(int64_t layer) const {
-  const int64_t segments_behind = num_segments(plan_) - segment_of(layer);
-  return std::max<int64_t>(0, plan_.num_layers - segments_behind * plan_.interval);
-}
-
-bool ActivationStore::keeps_input(int64_t layer) const {
-  return segment_begin(layer) == layer || (!plan_.from_start && segment_of(layer) == num_segments(plan_) - 1);
+  const int64_t first_last = plan_.num_layers - last_layers(plan_);
+  if (layer >= first_last) return layer;
+  const int64_t segments_behind = num_long_segments(plan_) - segment_of(layer);
+  return std::max<int64_t>(0, first_last - segments_behind * plan_.interval);
 }
 
 void ActivationStore::clear() {

@@ -217,6 +217,9 @@ std::vector<ConfigField> memory_fields() {
        "tokens whose logits exist at a time"},
       {"recompute.interval", auto_count<&RunConfig::recompute, &RecomputeSection::interval>, at_least(1),
        "every n-th layer's input is kept, counted from the last; the layers between run again in backward"},
+      {"recompute.last_layers", auto_count<&RunConfig::recompute, &RecomputeSection::last_layers>, at_least(0),
+       "the inputs of so many last layers are all kept; auto: of interval of them, with from_start of none, and where "
+       "interval is auto too, of as many as there is room for"},
       {"recompute.from_start",
        slot<&RunConfig::recompute, &RecomputeSection::from_start>,
        {},

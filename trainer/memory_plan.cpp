@@ -49,6 +49,7 @@ MemoryPlan plan_memory(const ModelConfig& model, const ParameterLayout& model_la
   if (!inputs.on_gpu) std::swap(gpu, host);
   add_process(inputs, device, gpu, host);
   MemoryPlan plan{.choice = choice,
+                  .last_layers = ActivationStore::last_layers(store_plan(model, choice)),
                   .device_inputs = ActivationStore::device_inputs(store_plan(model, choice)),
                   .items = items_of(gpu, host),
                   .peak_phase = device.peak_phase(),

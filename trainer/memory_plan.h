@@ -17,6 +17,7 @@ struct PlannedItem {
 
 struct MemoryPlan {
   MemoryChoice choice;
+  int64_t last_layers = 0;                // whose inputs are all kept
   int64_t device_inputs = 0;              // layer inputs that there is room for on the device
   std::vector<PlannedItem> items;         // in the order of MemoryItem, without those that are 0; "reserve" is the last
   std::string peak_phase;                 // of the step: "backward, MLP"

@@ -133,9 +133,9 @@ class StepWalk {
   }
 
   void run_layers_back() {
-    const int64_t whole = choice_.from_start ? 0 : choice_.interval;  // of the last layers all inputs are kept
+    const int64_t kept = ActivationStore::last_layers(store_plan(model_, choice_));
     for (int64_t layer = model_.num_layers - 1; layer >= 0; --layer) {
-      if (layer < model_.num_layers - whole) layer_forward(run_.attention_of(layer), /*searches=*/false);
+      if (layer < model_.num_layers - kept) layer_forward(run_.attention_of(layer), /*searches=*/false);
       layer_backward(run_.attention_of(layer));
     }
     lists_.clear();
@@ -464,7 +464,8 @@ ActivationStore::Plan store_plan(const ModelConfig& model, const MemoryChoice& c
   return {.num_layers = model.num_layers,
           .interval = choice.interval,
           .host_inputs = choice.host_inputs,
-          .from_start = choice.from_start};
+          .from_start = choice.from_start,
+          .last_layers = choice.last_layers};
 }
 
 void walk_step(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "trainer/activation_store.h"
 #include "trainer/memory_ledger.h"
@@ -13,9 +14,10 @@ namespace hiptrain {
 
 // What `auto` leaves open: how a step is cut, and where its state lies.
 struct MemoryChoice {
-  int64_t interval = 1;     // layers of a segment (trainer/activation_store.h)
-  bool from_start = false;  // each input of a segment is made from its first
-  int64_t host_inputs = 0;  // layer inputs kept in host memory
+  int64_t interval = 1;                     // layers of a segment (trainer/activation_store.h)
+  bool from_start = false;                  // each input of a segment is made from its first
+  std::optional<int64_t> last_layers = {};  // segments of one layer; nothing: as ActivationStore has them
+  int64_t host_inputs = 0;                  // layer inputs kept in host memory
   int64_t query_tile = kUsualQueryTile, token_tile = kUsualTokenTile, loss_tile = kUsualLossTile;  // tokens
   bool offload_optimizer = false, offload_gradients = false, offload_weights = false;
 

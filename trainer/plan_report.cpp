@@ -23,10 +23,11 @@ std::string offloads_text(const MemoryChoice& choice) {
 
 std::string inputs_text(const MemoryPlan& plan) {
   const MemoryChoice& choice = plan.choice;
-  const std::string which = choice.interval == 1
-                                ? "every layer's input kept"
-                                : "inputs kept of segments of " + std::to_string(choice.interval) + " layers" +
-                                      (choice.from_start ? ", those between made one at a time" : "");
+  std::string which = choice.interval == 1
+                          ? "every layer's input kept"
+                          : "inputs kept of segments of " + std::to_string(choice.interval) + " layers" +
+                                (choice.from_start ? ", those between made one at a time" : "");
+  if (choice.last_layers) which += " and of each of the last " + std::to_string(*choice.last_layers);
   return which + ", " + std::to_string(plan.device_inputs) + " on the device and " +
          std::to_string(choice.host_inputs) + " in host memory";
 }
@@ -100,6 +101,7 @@ nlohmann::ordered_json plan_json(const StepPlan& plan) {
                               {"sequence_ranks", plan.inputs.sequence_ranks},
                               {"fits", memory.fits()},
                               {"recompute_interval", choice.interval},
+                              {"recompute_last_layers", plan.memory.last_layers},
                               {"recompute_from_start", choice.from_start},
                               {"device_inputs", memory.device_inputs},
                               {"host_inputs", choice.host_inputs},

@@ -97,6 +97,7 @@ inline constexpr int64_t kUsualQueryTile = 65536, kUsualTokenTile = 4096, kUsual
 
 struct RecomputeSection {
   int64_t interval = kAuto;                // every n-th layer's input is kept
+  int64_t last_layers = kAuto;             // the inputs of so many last layers are all kept
   Choice from_start = Choice::kUndecided;  // the inputs between are made one at a time, each from the kept one
 };
 

@@ -32,6 +32,23 @@ std::vector<int64_t> interval_options(std::optional<int64_t> wish, const ModelCo
   return intervals;
 }
 
+int64_t kept_inputs(const ModelConfig& model, const MemoryChoice& choice) {
+  return ActivationStore::num_segments(store_plan(model, choice));
+}
+
+// As many as the interval, or more, as long as the next shorter interval keeps more inputs. From the start: none.
+std::vector<std::optional<int64_t>> last_layers_options(const MemoryWishes& wishes, const ModelConfig& model,
+                                                        const MemoryChoice& choice) {
+  std::vector<std::optional<int64_t>> options{wishes.last_layers};
+  if (wishes.last_layers || wishes.interval || choice.from_start || choice.interval == 1) return options;
+  const int64_t shorter = kept_inputs(model, {.interval = choice.interval - 1});
+  for (int64_t layers = choice.interval + 1; layers < model.num_layers; ++layers) {
+    if (kept_inputs(model, {.interval = choice.interval, .last_layers = layers}) >= shorter) break;
+    options.insert(options.begin(), layers);
+  }
+  return options;
+}
+
 // Without a GPU there is only one memory.
 std::vector<bool> offload_options(std::optional<bool> wish, bool on_gpu) {
   if (wish) return {*wish};
@@ -42,6 +59,20 @@ std::vector<bool> offload_options(std::optional<bool> wish, bool on_gpu) {
 std::vector<bool> from_start_options(std::optional<bool> wish, int64_t interval) {
   if (wish) return {*wish};
   return interval > 2 ? std::vector<bool>{false, true} : std::vector<bool>{false};
+}
+
+// The longer the segments the later.
+std::vector<MemoryChoice> segments_options(const MemoryWishes& wishes, const ModelConfig& model) {
+  std::vector<MemoryChoice> options;
+  for (const int64_t interval : interval_options(wishes.interval, model))
+    for (const bool from_start : from_start_options(wishes.from_start, interval)) {
+      MemoryChoice choice{.interval = interval, .from_start = from_start};
+      for (const std::optional<int64_t> last_layers : last_layers_options(wishes, model, choice)) {
+        choice.last_layers = last_layers;
+        options.push_back(choice);
+      }
+    }
+  return options;
 }
 
 int64_t most_host_inputs(const ModelConfig& model, const MemoryChoice& choice) {
@@ -65,6 +96,7 @@ double share_needed(const MemoryPlan& plan) {
 
 MemoryWishes memory_wishes(const RunConfig& run) {
   return {.interval = wish_of(run.recompute.interval),
+          .last_layers = wish_of(run.recompute.last_layers),
           .from_start = wish_of(run.recompute.from_start),
           .host_inputs = wish_of(run.offload.layer_inputs),
           .query_tile = wish_of(run.memory.query_tile),
@@ -77,7 +109,9 @@ MemoryWishes memory_wishes(const RunConfig& run) {
 
 RunConfig with_choice(RunConfig run, const MemoryChoice& choice) {
   const auto decided = [](bool offloaded) { return offloaded ? Choice::kYes : Choice::kNo; };
-  run.recompute = {.interval = choice.interval, .from_start = decided(choice.from_start)};
+  run.recompute = {.interval = choice.interval,
+                   .last_layers = choice.last_layers.value_or(kAuto),
+                   .from_start = decided(choice.from_start)};
   run.memory.query_tile = choice.query_tile;
   run.memory.token_tile = choice.token_tile;
   run.memory.loss_tile = choice.loss_tile;
@@ -177,19 +211,17 @@ StepPlanner::Tiles StepPlanner::tiles_for(const PlanInputs& inputs) const {
 // Where the state lies and how many inputs are kept: what moves least first, which stays where others are as fast.
 std::vector<MemoryChoice> StepPlanner::placements(bool on_gpu) const {
   std::vector<MemoryChoice> choices;
-  for (const int64_t interval : interval_options(wishes_.interval, model_))
-    for (const bool from_start : from_start_options(wishes_.from_start, interval))
-      for (const bool weights : offload_options(wishes_.offload_weights, on_gpu))
-        for (const bool gradients : offload_options(wishes_.offload_gradients, on_gpu))
-          for (const bool optimizer : offload_options(wishes_.offload_optimizer, on_gpu)) {
-            const MemoryChoice choice{.interval = interval,
-                                      .from_start = from_start,
-                                      .offload_optimizer = optimizer,
-                                      .offload_gradients = gradients,
-                                      .offload_weights = weights};
-            // Weights that are rounded from master weights on the GPU are kept nowhere.
-            if (!weights || state_bytes(run_, choice).weights > 0) choices.push_back(choice);
-          }
+  for (const MemoryChoice& segments : segments_options(wishes_, model_))
+    for (const bool weights : offload_options(wishes_.offload_weights, on_gpu))
+      for (const bool gradients : offload_options(wishes_.offload_gradients, on_gpu))
+        for (const bool optimizer : offload_options(wishes_.offload_optimizer, on_gpu)) {
+          MemoryChoice choice = segments;
+          choice.offload_optimizer = optimizer;
+          choice.offload_gradients = gradients;
+          choice.offload_weights = weights;
+          // Weights that are rounded from master weights on the GPU are kept nowhere.
+          if (!weights || state_bytes(run_, choice).weights > 0) choices.push_back(choice);
+        }
   return choices;
 }
 

@@ -13,7 +13,7 @@ namespace hiptrain {
 
 // What the user has set; nothing: auto.
 struct MemoryWishes {
-  std::optional<int64_t> interval = {};
+  std::optional<int64_t> interval = {}, last_layers = {};
   std::optional<bool> from_start = {};
   std::optional<int64_t> host_inputs = {};
   std::optional<int64_t> query_tile = {}, token_tile = {}, loss_tile = {};

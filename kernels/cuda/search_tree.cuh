@@ -107,8 +107,8 @@ class TileTreeSearch {
  public:
   struct Storage {
     typename cub::BlockScan<int, kThreads>::TempStorage scan;
-    int num_kept[kMaxTreeLevels];
-    int before[kThreads];  // entries handed on before each parent's children
+    int num_kept[kMaxTreeLevels];  // that the next tile hears of
+    int before[kThreads];          // entries handed on before each parent's children
   };
 
   // memory: lists.bytes() of shared memory, scratch: lists.scratch_bytes(kThreads) that the scorers may use too; both
@@ -213,17 +213,18 @@ class TileTreeSearch {
     return children_of(handed_on, num_handed_on, num_whole_nodes(num_blocks, level - 1));
   }
 
-  // The sliding union, ascending: what the rows keep and what the previous tile's rows kept. The rows' own take the
-  // previous ones' place. A table holds the first rows of the children of kThreads parents at a time.
+  // The sliding union, ascending: the rows' leading nodes and what this tile hears of from the previous one, whose
+  // place is taken by what the next one hears of: the leading nodes and the common ones. A table holds the first rows
+  // of the children of kThreads parents at a time.
   __device__ int hand_on(const TreeCandidates& candidates, const ClassBest& best, int level, uint32_t* handed_on) {
     const uint32_t* const previous = kept_ + lists_.kept_before(level);
     const int num_previous = storage_.num_kept[level], num_kept_keys = kTileRows * best.num_classes;
     keys_to_places(num_kept_keys);
     const int num_strays = find_strays(candidates, previous, num_previous);
+    const bool all_lead = leading_nodes(params_, level) == lists_.beam;
     int num_handed_on = 0, num_own = 0;
     for (int first = 0; first < candidates.num_parents; first += kThreads) {
-      const bool all_lead = leading_nodes(params_, level) == lists_.beam;
-      const uint32_t common = level == 0 || all_lead ? 0 : find_common(num_kept_keys, first);
+      const uint32_t common = all_lead ? 0 : find_common(num_kept_keys, first);
       for (int child = 0; child < kFanout; ++child) row_of(child) = kNoRow;
       __syncthreads();
       for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) enter(places_[i], first, i / best.num_classes);
@@ -261,7 +262,7 @@ class TileTreeSearch {
     __syncthreads();
   }
 
-  // The nodes that the previous tile's tokens kept and that are no candidates now.
+  // The nodes that the previous tile handed on and that are no candidates now.
   __device__ int find_strays(const TreeCandidates& candidates, const uint32_t* previous, int num_previous) {
     int count = 0;
     for (int first = 0; first < num_previous; first += kThreads) {
@@ -364,12 +365,12 @@ class TileTreeSearch {
   uint64_t* picks_;          // (kQueryTile, num_picks)
   uint32_t* handed_blocks_;  // (handed_blocks)
   uint32_t* handed_nodes_;   // (2, handed_nodes): of odd and even levels
-  uint32_t* kept_;           // (kept_before(num_levels)): what the previous tile's tokens kept, by level, first rows 0
+  uint32_t* kept_;           // (kept_before(num_levels)): what the next tile hears of, by level, first rows 0
   uint64_t* class_keys_;     // of a ClassBest
   uint32_t* places_;         // (kQueryTile, num_classes): in the keys' room, the places of a ClassBest
   uint32_t* strays_;         // (kept_blocks)
   uint32_t* first_rows_;     // (kFanout, kThreads): of the children of kThreads parents
-  uint32_t* own_;            // (kept_blocks): what this tile's tokens keep, of any level
+  uint32_t* own_;            // (kept_blocks): what the next tile will hear of, of one level
 };
 
 }  // namespace hiptrain::kernels

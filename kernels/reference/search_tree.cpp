@@ -144,8 +144,8 @@ void TreeSearch::pack_bound_columns(const float* columns) {
 
 TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
                                              int64_t num_rows) const {
-  const int64_t beam = effective_beam(params_);
-  const int64_t leading = level == 0 ? kBlockClasses : leading_nodes(params_, level);
+  const int64_t beam = level == 0 ? kBlockClasses : effective_beam(params_);
+  const int64_t leading = level == 0 ? beam : leading_nodes(params_, level);
   ClassBest best(level == 0 ? kBlockClasses : num_node_classes(beam));
   float bounds[kQueryTile];
   for (const uint32_t entry : candidates) {
@@ -161,7 +161,7 @@ TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, 
   KeptNodes kept;
   for (int64_t row = 0; row < num_rows; ++row) {
     int64_t place = 0;
-    for (const uint64_t key : best.row(row, level == 0 ? kBlockClasses : beam)) {
+    for (const uint64_t key : best.row(row, beam)) {
       kept.next.push_back(make_list_entry(key_block(key), 0));
       if (place++ < leading) kept.own.push_back(make_list_entry(key_block(key), row));
     }

@@ -131,6 +131,7 @@ memory:
   loss_tile: 5120
 recompute:
   interval: 2
+  last_layers: 3
   from_start: true
 offload:
   layer_inputs: 3

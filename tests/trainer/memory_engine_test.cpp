@@ -148,23 +148,34 @@ class MemoryEngine : public testing::TestWithParam<std::string> {
   at::Device device_ = at::kCPU;
 };
 
+std::vector<RecomputeSection> ways_to_recompute() {
+  std::vector<RecomputeSection> ways;
+  for (int64_t interval = 1; interval <= kLayers + 1; ++interval)
+    for (const Choice from_start : {Choice::kNo, Choice::kYes})
+      ways.push_back({.interval = interval, .from_start = from_start});
+  for (const int64_t interval : {2, 3})
+    for (const int64_t last_layers : {0, 1, 3, 4})
+      for (const Choice from_start : {Choice::kNo, Choice::kYes})
+        ways.push_back({.interval = interval, .last_layers = last_layers, .from_start = from_start});
+  return ways;
+}
+
 TEST_P(MemoryEngine, IntervalsAndPlacesOfInputsChangeNothing) {
   const Outcome expected = train(small_model(), plain_run(), device_);
   EXPECT_LT(expected.losses.back(), expected.losses.front() * 1.5) << "diverged";
-  for (int64_t interval = 1; interval <= kLayers + 1; ++interval)
-    for (const Choice from_start : {Choice::kNo, Choice::kYes}) {
-      const int64_t most = ActivationStore::most_host_inputs(
-          {.num_layers = kLayers, .interval = interval, .from_start = from_start == Choice::kYes});
-      for (int64_t host_inputs = 0; host_inputs <= most; ++host_inputs) {
-        RunConfig run = plain_run();
-        run.recompute = {.interval = interval, .from_start = from_start};
-        run.offload.layer_inputs = host_inputs;
-        expect_same_bits(train(small_model(), run, device_), expected,
-                         "interval " + std::to_string(interval) + ", from start " +
-                             std::to_string(from_start == Choice::kYes) + ", in host memory " +
-                             std::to_string(host_inputs));
-      }
+  for (const RecomputeSection& recompute : ways_to_recompute()) {
+    RunConfig run = plain_run();
+    run.recompute = recompute;
+    const int64_t most = ActivationStore::most_host_inputs(store_plan(run, kLayers));
+    for (int64_t host_inputs = 0; host_inputs <= most; ++host_inputs) {
+      run.offload.layer_inputs = host_inputs;
+      expect_same_bits(train(small_model(), run, device_), expected,
+                       "interval " + std::to_string(recompute.interval) + ", last layers " +
+                           std::to_string(recompute.last_layers) + ", from start " +
+                           std::to_string(recompute.from_start == Choice::kYes) + ", in host memory " +
+                           std::to_string(host_inputs));
     }
+  }
 }
 
 // Each of these kinds of weights and states against itself.
@@ -277,7 +288,7 @@ TEST(MemoryEngineOnGpu, LaterStepsAllocateNothing) {
 // that half too finds room.
 TEST(MemoryEngineOnGpu, FreedPiecesMakeRoomForALargeTensor) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-  if (test_runtime().size() > 1) GTEST_SKIP() << "other ranks may share the GPU's memory";
+  if (test_runtime().size() > num_gpus()) GTEST_SKIP() << "no GPU for each rank: they share its memory";
   const at::Device device = choose_device("cuda", test_runtime());
   c10::cuda::CUDACachingAllocator::emptyCache();
   const int64_t eighth = free_gpu_memory_bytes(device) / 8;
@@ -303,13 +314,18 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
   EXPECT_EQ(ActivationStore::device_inputs(from_start), 2);
   EXPECT_EQ(ActivationStore::layers_again(from_start), 3 + 3);
   EXPECT_EQ(ActivationStore::device_inputs({.num_layers = 7, .interval = 3, .host_inputs = 3, .from_start = true}), 1);
+  const Plan last{.num_layers = 16, .interval = 2, .host_inputs = 7, .last_layers = 6};
+  EXPECT_EQ(ActivationStore::device_inputs(last), 4);
+  EXPECT_EQ(ActivationStore::layers_again(last), 5);
+  EXPECT_EQ(ActivationStore::most_host_inputs(last), 10);
+  EXPECT_EQ(ActivationStore::device_inputs({.num_layers = 16, .interval = 4, .host_inputs = 3, .last_layers = 1}), 4);
   const ActivationStore store({.num_layers = 7, .interval = 3}, {2, 2}, at::kFloat, at::kCPU);
-  const std::vector<int64_t> begins{0, 1, 1, 1, 4, 4, 4};
+  const std::vector<int64_t> begins{0, 1, 1, 1, 4, 5, 6};
   for (int64_t layer = 0; layer < 7; ++layer) {
     EXPECT_EQ(store.segment_begin(layer), begins[layer]) << layer;
     EXPECT_EQ(store.keeps_input(layer), layer == 0 || layer == 1 || layer >= 4) << layer;
   }
-  EXPECT_THROW(ActivationStore({.num_layers = 7, .interval = 3, .host_inputs = 3}, {2, 2}, at::kFloat, at::kCPU),
+  EXPECT_THROW(ActivationStore({.num_layers = 7, .interval = 3, .host_inputs = 5}, {2, 2}, at::kFloat, at::kCPU),
                std::logic_error);
 }
 

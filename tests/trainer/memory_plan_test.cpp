@@ -298,24 +298,42 @@ TEST_F(Planner, TakesTheFastestOfWhatFits) {
   const StepPlan found = plan(inputs);
   for (const int64_t interval : {1, 2, 4, 8, 32})
     for (const int64_t host_inputs : {0, 4, 16})
-      for (const int64_t token_tile : {2048, 4096, 16384})
-        for (const bool gradients : {false, true}) {
-          const MemoryChoice choice{.interval = interval,
-                                    .host_inputs = std::min(host_inputs, (31 / interval)),
-                                    .token_tile = token_tile,
-                                    .offload_optimizer = true,
-                                    .offload_gradients = gradients};
-          const StepPlan other = planner().plan_of(inputs, choice);
-          if (other.memory.fits()) {
-            EXPECT_LE(found.time.seconds, other.time.seconds + 1e-9);
+      for (const std::optional<int64_t> last_layers : {std::optional<int64_t>(), std::optional<int64_t>(12)})
+        for (const int64_t token_tile : {2048, 4096, 16384})
+          for (const bool gradients : {false, true}) {
+            const MemoryChoice choice{.interval = interval,
+                                      .last_layers = last_layers,
+                                      .host_inputs = std::min(host_inputs, (31 / interval)),
+                                      .token_tile = token_tile,
+                                      .offload_optimizer = true,
+                                      .offload_gradients = gradients};
+            const StepPlan other = planner().plan_of(inputs, choice);
+            if (other.memory.fits()) {
+              EXPECT_LE(found.time.seconds, other.time.seconds + 1e-9);
+            }
           }
-        }
+}
+
+// Here is room for more inputs than those of every second layer, and for fewer than all.
+TEST_F(Planner, KeepsMoreOfTheLastLayersInputsWhereThereIsRoom) {
+  model_.num_layers = 16;
+  PlanInputs inputs = inputs_of(524288);
+  inputs.gpu_bytes = 112 * kGiB;
+  inputs.host_bytes = 24 * kGiB;
+  const StepPlan found = plan(inputs);
+  EXPECT_TRUE(found.memory.fits());
+  EXPECT_GT(found.memory.last_layers, found.memory.choice.interval);
+  EXPECT_LT(found.memory.last_layers, 16);
+  wishes_.interval = found.memory.choice.interval;
+  EXPECT_EQ(plan(inputs).memory.last_layers, found.memory.choice.interval);
+  EXPECT_GT(plan(inputs).time.seconds, found.time.seconds);
 }
 
 TEST_F(Planner, KeepsWhatTheUserHasSet) {
-  wishes_ = {.interval = 3, .host_inputs = 2, .token_tile = 1000, .offload_gradients = true};
+  wishes_ = {.interval = 3, .last_layers = 4, .host_inputs = 2, .token_tile = 1000, .offload_gradients = true};
   const MemoryChoice choice = plan(inputs_of(65536)).memory.choice;
   EXPECT_EQ(choice.interval, 3);
+  EXPECT_EQ(choice.last_layers, 4);
   EXPECT_EQ(choice.host_inputs, 2);
   EXPECT_EQ(choice.token_tile, 1000);
   EXPECT_TRUE(choice.offload_gradients);
