@@ -230,7 +230,6 @@ def children_of(process_id: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_killed_worker_ends_the_run(tokenizer_folder, tmp_path):
     (tmp_path / "long.txt").write_text(library_text(2_000_000) * 4, encoding="utf-8")
     command = [sys.executable, REPOSITORY / "data" / "prepare_tokens.py", tmp_path / "long.txt", "--workers", "2"]
