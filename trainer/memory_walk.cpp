@@ -9,6 +9,7 @@
 #include "kernels/attention_geometry.h"
 #include "kernels/tree_geometry.h"
 #include "trainer/attention_exchange.h"
+#include "trainer/hip_attention.h"
 #include "trainer/sharded_parameters.h"
 
 namespace hiptrain {
@@ -213,7 +214,8 @@ class StepWalk {
     if (selecting) select(attention, pass);
     if (searches && selects_as_published(attention)) device_.touch(Item::kQueryTile, tokens_ * query_ * storage_);
     if (searches) device_.enter("forward, tiles");
-    if (!pass.has_queries) pass.queries = project_queries();
+    Held queries;
+    if (pass.kept_queries < tokens_) queries = project_queries();
     attention_forward(attention);
     const Held output = device_.hold(Item::kQueryTile, query_tile_bytes());
     after_attention();
@@ -222,7 +224,7 @@ class StepWalk {
   struct FirstPass {
     std::vector<Held> keys, index;
     Held queries;
-    bool has_queries;
+    int64_t kept_queries = 0;  // tokens
   };
 
   FirstPass first_pass(const AttentionConfig& attention, bool with_index) {
@@ -230,8 +232,11 @@ class StepWalk {
     hold_rows(attention, Item::kKeys, model_.head_dim, {storage_, storage_}, pass.keys);
     if (with_index)
       hold_rows(attention, Item::kKeys, index_dims(attention), {compute_, index_key_bytes(attention)}, pass.index);
-    pass.has_queries = with_index && tokens_ <= choice_.query_tile;
-    if (pass.has_queries) pass.queries = device_.hold(Item::kQueryTile, query_tile_bytes());
+    if (with_index) {
+      pass.kept_queries = num_kept_queries(model_, attention, storage_, compute_, choice_.query_tile, padded_tokens());
+      pass.kept_queries = std::min(pass.kept_queries, tokens_);
+      pass.queries = device_.hold(Item::kQueryTile, pass.kept_queries * query_ * storage_);
+    }
     project(model_.num_kv_heads);
     if (with_index) {
       project(model_.num_query_heads);

@@ -61,15 +61,29 @@ class StepTimeModel {
   // 2 FLOP a weight and token; token tiles read and write every float32 gradient once.
   PartTime projections() const {
     const double queries = query_ * hidden_, keys = 2 * key_ * hidden_, mlp = 3 * inner_ * hidden_;
-    const bool keeps_queries = inputs_.local_tokens() <= choice_.query_tile;
-    const double index_queries = keeps_queries ? 0 : queries * layers_;
-    const double forward = both_passes() * (keys + queries + queries + mlp) + index_queries;
+    const double forward = both_passes() * (keys + queries + queries + mlp) + queries * layers_making_queries_twice();
     const double head_norms = model_.query_key_norm ? queries + keys / 2 : 0;
     const double again = keys + queries + queries + mlp * 2 / 3 + head_norms;  // inside backward
     const double backward = layers_ * (again + 2 * (keys + 2 * queries + mlp));
     const double flops = 2 * tokens_ * (forward + backward);
     const double gradients = layers_ * (2 * queries + keys + mlp) * 8 * ceil_div(tokens_, real(choice_.token_tile));
     return {part::kProjections, flops, flops / rates_.matmul + gradients / rates_.copy};
+  }
+
+  // Layers and parts of layers whose queries are not kept from where their index is made. Of the kept ones' last tile
+  // too: smaller tiles, of which more are whole, would cost more than they bring.
+  double layers_making_queries_twice() const {
+    const int64_t tokens = inputs_.local_tokens(), storage = static_cast<int64_t>(element_);
+    const int64_t compute = inputs_.on_gpu ? storage : 4;
+    const int64_t tile = tokens <= choice_.query_tile ? choice_.query_tile : kernels::kQueryTile;
+    double layers = 0;
+    for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
+      const AttentionConfig attention = run_.attention_of(layer);
+      if (attention.type != "hip" || attention.picks == 0) continue;
+      const int64_t kept = num_kept_queries(model_, attention, storage, compute, tile, tokens);
+      layers += 1 - real(kept) / real(tokens);
+    }
+    return layers;
   }
 
   // Elements read and written a token (transformer_layer.cpp), the copies between products included.

@@ -9,6 +9,11 @@
 #include "trainer/profiler.h"
 
 namespace hiptrain {
+namespace {
+
+int64_t element_bytes(at::ScalarType type) { return static_cast<int64_t>(at::elementSize(type)); }
+
+}  // namespace
 
 TransformerLayer::TransformerLayer(const ModelConfig& model, const AttentionConfig& attention,
                                    const MemorySection& memory, const LayerTypes& types)
@@ -29,7 +34,7 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
   FirstPass pass = first_pass(weights, hidden, context, attention, /*with_index=*/!saved && attention.selects());
   const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
   for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
-    const at::Tensor query = pass.queries.defined() ? pass.queries : queries(weights, hidden, context, tile);
+    const at::Tensor query = tile_queries(weights, hidden, context, pass, tile);
     const at::Tensor output = attention.forward(query, pass.keys, lists, tile).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
@@ -133,8 +138,9 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   if (with_index) {
     pass.index.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
                        options.dtype(types_.compute), index_key_type(attention_, shard.num_tokens(), types_.compute));
-    if (shard.capacity() <= memory_.query_tile)  // there is one tile
-      pass.queries = at::empty({tokens, model_.num_query_heads, model_.head_dim}, options);
+    const int64_t kept = num_kept_queries(model_, attention_, element_bytes(types_.storage),
+                                          element_bytes(types_.compute), memory_.query_tile, shard.capacity());
+    pass.queries = at::empty({std::min(tokens, kept), model_.num_query_heads, model_.head_dim}, options);
   }
   const KeysAndValues own = pass.keys.own();
   for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
@@ -154,13 +160,21 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   return pass;
 }
 
-// query (tile, query heads, head_dim): its index, and itself where all queries are kept.
+// query (tile, query heads, head_dim): its index, and itself where it is kept.
 void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const {
   const ProfiledRange range(part::kSearch);
   pass.index->own_query()
       .narrow(1, tile.begin, tile.size)
       .copy_(index_queries(query.to(types_.storage), model_.num_kv_heads, index_dims_, types_.compute));
-  if (pass.queries.defined()) pass.queries.narrow(0, tile.begin, tile.size).copy_(query);
+  const int64_t kept = std::clamp<int64_t>(pass.queries.size(0) - tile.begin, 0, tile.size);
+  if (kept > 0) pass.queries.narrow(0, tile.begin, kept).copy_(query.narrow(0, 0, kept));
+}
+
+at::Tensor TransformerLayer::tile_queries(const LayerTensors& weights, const at::Tensor& hidden,
+                                          const SequenceContext& context, const FirstPass& pass,
+                                          const QueryTile& tile) const {
+  const bool kept = pass.queries.defined() && tile.begin + tile.size <= pass.queries.size(0);
+  return kept ? pass.queries.narrow(0, tile.begin, tile.size) : queries(weights, hidden, context, tile);
 }
 
 // (tile, query heads, head_dim) in the storage type.

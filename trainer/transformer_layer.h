@@ -57,7 +57,7 @@ class TransformerLayer {
   struct FirstPass {
     ExchangedKeys keys;                  // under way
     std::optional<SequenceIndex> index;  // under way; none if nothing is searched
-    at::Tensor queries;  // (local tokens, query heads, head_dim), if they were needed and fit into one query tile
+    at::Tensor queries;  // (num_kept_queries, query heads, head_dim): of the first tokens, if they were needed
   };
   // One of the three head projections and what follows it.
   struct HeadProjection {
@@ -82,6 +82,8 @@ class TransformerLayer {
                        const HipAttention& attention, bool with_index) const;
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
                      const QueryTile& tile) const;
+  at::Tensor tile_queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                          const FirstPass& pass, const QueryTile& tile) const;
   void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
   BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
                     const HipAttention& attention, FirstPass& pass) const;

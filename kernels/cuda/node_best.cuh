@@ -5,6 +5,8 @@
 // has all the boxes of every fourth node, and the classes of these nodes to itself: nothing is exchanged.
 #pragma once
 
+#include <climits>
+
 #include "kernels/cuda/score_columns.cuh"
 #include "kernels/cuda/tile_best.cuh"
 
@@ -29,15 +31,17 @@ class NodeBest {
   template <class Scores>
   __device__ void take(const Scores& scores, int step, int run, int first_row, int count) {
     const int turn = run % kTurns;
+    float bounds[2][kLaneNodes];
+    read_bounds(scores, bounds);
     CUTE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const bool sees = row_of_thread(half) >= first_row && row_of_thread(half) < num_rows_;
+    for (int t = 0; t < kTurns; ++t) {
+      if (t != turn) continue;
       CUTE_UNROLL
-      for (int i = 0; i < kLaneNodes; ++i) {
-        const float bound = best_box(scores, half, i);
-        const bool exists = sees && 4 * i + static_cast<int>(threadIdx.x) % 4 < count;
-        CUTE_UNROLL
-        for (int t = 0; t < kTurns; ++t) add(half, t * kLaneNodes + i, bound, step, exists && t == turn);
+      for (int i = 0; i < 2 * kLaneNodes; ++i) {
+        const int half = i / kLaneNodes, node = i % kLaneNodes;
+        const bool sees = row_of_thread(half) >= first_row && row_of_thread(half) < num_rows_;
+        add(half, t * kLaneNodes + node, bounds[half][node], step,
+            sees && 4 * node + static_cast<int>(threadIdx.x) % 4 < count);
       }
     }
   }
@@ -59,19 +63,54 @@ class NodeBest {
  private:
   // A lane's class i is class 4 * i + lane of all.
   static constexpr int kLaneNodes = kNodes / 4, kLaneClasses = kClasses / 4;
+  static constexpr uint32_t kInfinityBits = 0x7f800000u;
   static constexpr int kTurns = kClasses / kNodes;  // runs of kNodes nodes whose classes differ
   static_assert(kClasses % kNodes == 0, "the nodes of a step must be of different classes");
 
+  // The best box of each of the thread's nodes and rows. All threads of a warp.
+  template <class Scores>
+  __device__ static void read_bounds(const Scores& scores, float (&bounds)[2][kLaneNodes]) {
+    bool plain = true;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i) {
+      const int bits = largest_as_integers(scores, i / kLaneNodes, i % kLaneNodes);
+      plain &= static_cast<uint32_t>(bits) <= kInfinityBits;
+      bounds[i / kLaneNodes][i % kLaneNodes] = __int_as_float(bits);
+    }
+    if (__all_sync(kWholeWarp, plain)) return;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i)
+      bounds[i / kLaneNodes][i % kLaneNodes] = largest(scores, i / kLaneNodes, i % kLaneNodes);
+  }
+
+  // As integers floats from +0 on keep their order, and the maximum of three is one instruction. Not such a float where
+  // all are negative or one is a NaN.
+  template <class Scores>
+  __device__ static int largest_as_integers(const Scores& scores, int half, int node) {
+    int bits = INT_MIN;
+    CUTE_UNROLL
+    for (int pair = 0; pair < kBoxes / 2; ++pair) {
+      const int element = first_element(pair, half, node);
+      bits = __vimax3_s32(bits, __float_as_int(scores(element)), __float_as_int(scores(element + 1)));
+    }
+    return bits;
+  }
+
   // A NaN counts as -infinity.
   template <class Scores>
-  __device__ static float best_box(const Scores& scores, int half, int node) {
+  __device__ static float largest(const Scores& scores, int half, int node) {
     float best = -INFINITY;
     CUTE_UNROLL
     for (int pair = 0; pair < kBoxes / 2; ++pair) {
-      const int element = (pair * kLaneNodes + node) * 4 + half * 2;
+      const int element = first_element(pair, half, node);
       best = fmaxf(best, fmaxf(scores(element), scores(element + 1)));
     }
     return best;
+  }
+
+  // Of two neighbouring accumulators: the pair of boxes of the row.
+  __device__ static constexpr int first_element(int pair, int half, int node) {
+    return (pair * kLaneNodes + node) * 4 + half * 2;
   }
 
   // A later node enters by a larger bound only; no node, a NaN, is below every bound.

@@ -13,7 +13,8 @@ namespace hiptrain::kernels {
 
 constexpr int64_t kTilesPerRun = 32;
 constexpr int kNodeClasses = 16, kMaxBeam = kNodeClasses;  // num_node_classes of every such beam
-constexpr int kFanout = static_cast<int>(kTreeFanout), kTileRows = static_cast<int>(kQueryTile);
+constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
+static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
 
 // Of entries ascending by block, how many are below one.
 __device__ inline int entries_below(const uint32_t* entries, int count, int64_t block) {
@@ -33,15 +34,21 @@ __device__ inline int entries_below(const uint32_t* entries, int count, int64_t 
 struct TreeCandidates {
   const uint32_t* parents;  // list entries of node and first row; null: nodes 0, 1, ..., which every row sees
   int num_parents;
-  int fanout;         // children of a parent; 1: the parents are the candidates
+  int fanout_shift;   // log2 of the children of a parent; 0: the parents are the candidates
   int last_children;  // of the last parent
 
-  __device__ int count() const { return num_parents == 0 ? 0 : (num_parents - 1) * fanout + last_children; }
-  __device__ uint32_t parent(int i) const { return parents == nullptr ? make_list_entry(i, 0) : parents[i]; }
-  __device__ int children(int i) const { return i + 1 < num_parents ? fanout : last_children; }
+  __device__ int count() const { return num_parents == 0 ? 0 : (num_parents - 1 << fanout_shift) + last_children; }
+  __device__ uint32_t parent(int i) const {
+    if (parents == nullptr) return make_list_entry(i, 0);
+    __builtin_assume(__isShared(parents));
+    return parents[i];
+  }
+  __device__ int children(int i) const { return i + 1 < num_parents ? 1 << fanout_shift : last_children; }
   __device__ uint32_t operator[](int i) const {
-    const uint32_t entry = parent(i / fanout);
-    return make_list_entry(entry_block(entry) * fanout + i % fanout, entry_first_row(entry));
+    const int in_parent = i >> fanout_shift;
+    const uint32_t entry = parent(in_parent);
+    return make_list_entry((entry_block(entry) << fanout_shift) + i - (in_parent << fanout_shift),
+                           entry_first_row(entry));
   }
   // How many parents are below a node of their level.
   __device__ int parents_below(int64_t node) const {
@@ -177,7 +184,7 @@ class TileTreeSearch {
   __device__ static TreeCandidates children_of(const uint32_t* parents, int num_parents, int64_t num_nodes) {
     const int last = static_cast<int>(num_nodes % kFanout);
     const int whole = num_parents + static_cast<int>(parents == nullptr ? num_nodes / kFanout : 0);
-    return {parents, whole + (last > 0), kFanout, last > 0 ? last : kFanout};
+    return {parents, whole + (last > 0), kFanoutShift, last > 0 ? last : kFanout};
   }
 
   // Of a row's best nodes the `beam` best stay, and those after the `leading` best are marked.
@@ -207,7 +214,7 @@ class TileTreeSearch {
                                              int64_t num_blocks, int level) {
     uint32_t* const handed_on = level == 0 ? handed_blocks_ : handed_nodes_ + level % 2 * lists_.handed_nodes();
     const int num_handed_on = hand_on(candidates, best, level, handed_on);
-    if (level == 0) return {handed_on, num_handed_on, 1, 1};
+    if (level == 0) return {handed_on, num_handed_on, 0, 1};
     if (threadIdx.x == 0) handed_on[num_handed_on] = make_list_entry(num_whole_nodes(num_blocks, level), 0);
     __syncthreads();
     return children_of(handed_on, num_handed_on, num_whole_nodes(num_blocks, level - 1));

@@ -6,10 +6,10 @@
 
 #include "kernels/cuda/block_candidates.cuh"
 #include "kernels/cuda/index_product.cuh"
+#include "kernels/cuda/lane_best.cuh"
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/node_best.cuh"
 #include "kernels/cuda/ring.cuh"
-#include "kernels/cuda/row_best.cuh"
 #include "kernels/cuda/search.h"
 #include "kernels/cuda/search_tree.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -24,8 +24,6 @@ using BoxProduct = IndexProduct<bfloat16_t, 2 * kDims, kStepRows, kBoxBuffers>;
 template <int kDims>
 using KeyProduct = IndexProduct<bfloat16_t, kDims, kStepRows, kKeyBuffers>;
 
-constexpr int kMostBlocksPerStep = kStepRows / 16;
-
 struct TreeMaps {
   CUtensorMap keys;                   // index keys
   CUtensorMap level[kMaxTreeLevels];  // boxes
@@ -34,7 +32,6 @@ struct TreeMaps {
 template <int kDims>
 struct TreeStorage {
   alignas(1024) bfloat16_t rows[kBoxBuffers * kStepRows * 2 * kDims];  // of boxes or of keys
-  uint32_t entries[kKeyBuffers][kMostBlocksPerStep];                   // of the step's blocks
   Barrier boxes_full[kBoxBuffers], keys_full[kKeyBuffers];
   typename TileTreeSearch<kWarpgroupThreads, int>::Storage search;
   // Followed by the lists of a TileTreeSearch, and its scratch memory where the rows are too few.
@@ -48,18 +45,42 @@ HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists) {
   return bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
 }
 
-// The blocks of a step, as a selection asks for them.
+// The blocks of a step: `count` candidates from the first on, in units of kStepKeys / kUnits keys.
 struct StepBlocks {
-  const uint32_t* entries;
-  int count, block_shift;
+  const TreeCandidates& candidates;
+  int first, count, block_shift;
 
   __device__ bool holds(int unit) const { return unit >> block_shift < count; }
   __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
-  __device__ int64_t block(int unit) const { return entry_block(entries[unit >> block_shift]); }
-  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entries[unit >> block_shift])); }
+  __device__ uint32_t entry(int unit) const { return candidates[first + (unit >> block_shift)]; }
+  __device__ int64_t block(int unit) const { return entry_block(entry(unit)); }
+  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entry(unit))); }
 };
 
-// A ring of kBuffers steps: all threads take step after step, one of them asks for rows kBuffers - 1 steps ahead.
+// The same, read at once.
+template <int kUnits>
+struct LoadedBlocks {
+  uint32_t entries[kUnits];
+  int count, block_shift;
+
+  __device__ explicit LoadedBlocks(const StepBlocks& blocks) : count(blocks.count), block_shift(blocks.block_shift) {
+    CUTE_UNROLL
+    for (int unit = 0; unit < kUnits; ++unit) entries[unit] = blocks.entry(min(unit, (count << block_shift) - 1));
+  }
+  __device__ bool holds(int unit) const { return unit >> block_shift < count; }
+  __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
+  __device__ int64_t block(int unit) const { return entry_block(entry(unit)); }
+  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entry(unit))); }
+  // A choice, for an array that is asked by a variable lies in memory.
+  __device__ uint32_t entry(int unit) const {
+    uint32_t entry = entries[0];
+    CUTE_UNROLL
+    for (int i = 1; i < kUnits; ++i) entry = unit == i ? entries[i] : entry;
+    return entry;
+  }
+};
+
+// A ring of kBuffers steps: all threads take step after step, some of them ask for rows kBuffers - 1 steps ahead.
 template <int kBuffers>
 struct StepRing {
   Barrier* full;
@@ -97,14 +118,14 @@ class TensorScorer {
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
-    if (params_.geometry.block_size >= 64 && params_.num_picks <= kRegisterPicks)
-      score_keys<64, RowBest<float, kStepRows, 64>>(at, candidates, best);
+    if (params_.geometry.block_size >= 64 && params_.num_picks <= kLanePicks)
+      score_keys<64, LoadedBlocks<kStepRows / 64>, LaneBest<kStepRows, 64>>(at, candidates, best);
     else
-      score_keys<16, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
+      score_keys<16, StepBlocks, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
   }
 
  private:
-  template <int kUnitKeys, class Selection>
+  template <int kUnitKeys, class Blocks, class Selection>
   __device__ void score_keys(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
     using Product = KeyProduct<kDims>;
     const int block_keys = static_cast<int>(params_.geometry.block_size), step_blocks = kStepRows / block_keys;
@@ -121,9 +142,10 @@ class TensorScorer {
           return Product::left_operand(threadIdx.x,
                                        [&](int row, int dim) { return static_cast<bfloat16_t>(query(at, row, dim)); });
         },
-        [&](auto& scores, int step, int buffer) {
-          selection.take(scores, [&] { return StepBlocks{shared_.entries[buffer], blocks_of(step), block_shift}; });
-        });
+        [&](int step) {
+          return Blocks(StepBlocks{candidates, step * step_blocks, blocks_of(step), block_shift});
+        },
+        [&](auto& scores, int, const Blocks& blocks) { selection.take(scores, [&] { return blocks; }); });
     selection.finish();
     __syncthreads();
   }
@@ -136,15 +158,15 @@ class TensorScorer {
     const int steps = candidates.num_parents == 0 ? 0 : (candidates.num_parents - 1) * kParts + last_parts;
     const int64_t first_node = at.first_block >> (4 * level);
     const auto load = [&](int step, int buffer) {
+      if (threadIdx.x != 0) return;
       const int64_t child = entry_block(candidates.parent(step / kParts)) * kFanout + step % kParts * Selection::kNodes;
       load_boxes<Product>(at, level, static_cast<int32_t>(first_node + child), buffer);
     };
     Selection selection(at.num_rows);
     score<Product>(
-        box_ring_, steps, load, [&] { return bounds_; },
-        [&](const auto& scores, int step, int) {
+        box_ring_, steps, load, [&] { return bounds_; }, [&](int step) { return candidates.parent(step / kParts); },
+        [&](const auto& scores, int step, uint32_t entry) {
           const int parent = step / kParts, part = step % kParts;
-          const uint32_t entry = candidates.parent(parent);
           selection.take(scores, step, static_cast<int>(entry_block(entry)) * kParts + part,
                          static_cast<int>(entry_first_row(entry)),
                          candidates.children(parent) - part * Selection::kNodes);
@@ -183,19 +205,18 @@ class TensorScorer {
     }
   }
 
-  // One thread. Rows of a last step's missing blocks keep what was there. Inlined, for products are under way across no
-  // call.
+  // One thread a warp, for a copy holds its warp up. Rows of a last step's missing blocks keep what was there. Inlined,
+  // for products are under way across no call.
   template <class Product>
   __device__ __forceinline__ void load_blocks(const TreeTile& at, const TreeCandidates& candidates, int first,
                                               int count, int buffer) {
+    if (threadIdx.x % 32 != 0) return;
     const int block_keys = static_cast<int>(params_.geometry.block_size);
     Barrier& full = shared_.keys_full[buffer];
-    full.arrive_and_expect_tx(count * block_keys * kDims * 2);
+    if (threadIdx.x == 0) full.arrive_and_expect_tx(count * block_keys * kDims * 2);
 #pragma unroll 1  // for the sake of the instruction cache
-    for (int i = 0; i < count; ++i) {
-      const uint32_t entry = candidates[first + i];
-      shared_.entries[buffer][i] = entry;
-      const auto row = static_cast<int32_t>((at.first_block + entry_block(entry)) * block_keys);
+    for (int i = static_cast<int>(threadIdx.x) / 32; i < count; i += kWarpgroupThreads / 32) {
+      const auto row = static_cast<int32_t>((at.first_block + entry_block(candidates[first + i])) * block_keys);
       for (int dim = 0; dim < kDims; dim += Product::kPanelDims) {
         cute::SM90_TMA_LOAD_3D::copy(
             &maps_.keys, reinterpret_cast<uint64_t*>(&full),
@@ -206,25 +227,24 @@ class TensorScorer {
     }
   }
 
-  // load(step, buffer): of one thread. take(scores, step, buffer)
-  template <class Product, int kBuffers, class Load, class OperandOf, class Take>
+  // load(step, buffer); take(scores, step, what look_up(step) found while they were made)
+  template <class Product, int kBuffers, class Load, class OperandOf, class LookUp, class Take>
   __device__ void score(StepRing<kBuffers>& ring, int steps, const Load& load, const OperandOf& operand_of,
-                        const Take& take) {
+                        const LookUp& look_up, const Take& take) {
     cutlass::arch::fence_view_async_shared();  // the rows were scratch memory
     __syncthreads();
-    if (threadIdx.x == 0) {
-      for (int step = 0; step < min(steps, kBuffers - 1); ++step) load(step, ring.buffer(step));
-    }
+    for (int step = 0; step < min(steps, kBuffers - 1); ++step) load(step, ring.buffer(step));
     const auto operand = operand_of();
     const auto rows = Product::right_operand(threadIdx.x, shared_.rows);
     auto scores = Product::make_scores();
     for (int step = 0; step < steps; ++step, ++ring.step) {
-      __syncthreads();  // the step before has been looked at, and entries have been written
+      __syncthreads();  // the product of the step before has been made
       ring.wait();
       Product::begin(operand, rows, ring.buffer(), scores);
-      if (threadIdx.x == 0 && step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
+      if (step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
+      const auto found = look_up(step);
       Product::finish(scores);
-      take(scores, step, ring.buffer());
+      take(scores, step, found);
     }
     __syncthreads();
   }

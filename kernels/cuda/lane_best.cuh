@@ -1,0 +1,110 @@
+// The best blocks of each row among a few good ones, kept in registers: each of the four lanes that hold a row's scores
+// keeps the best by its own columns, whichever they are, and the lists are joined at the end.
+//
+// That finds the row's best two: the second is beaten in its best column's lane by no other than the first. Candidates
+// of a tree are all good, so that one enters some list at many a step: lists change without branches and shuffles.
+#pragma once
+
+#include "kernels/cuda/score_columns.cuh"
+#include "kernels/cuda/tile_best.cuh"
+
+namespace hiptrain::kernels {
+
+constexpr int kLanePicks = 2;
+
+// kUnitKeys: of which blocks are multiples; a block is no longer than the kKeys that are taken at a time.
+template <int kKeys, int kUnitKeys>
+class LaneBest {
+ public:
+  // num_rows: rows of the tile that exist. best: cleared, written by finish. NaN scores are added to num_nan_scores.
+  __device__ LaneBest(TileBest best, int num_rows, int64_t* num_nan_scores)
+      : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores) {
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      row_[half] = Columns::row(half) < num_rows ? Columns::row(half) : -1;
+      CUTE_UNROLL
+      for (int pick = 0; pick < kLanePicks; ++pick) {
+        score_[half][pick] = NAN;
+        block_[half][pick] = 0;
+      }
+    }
+    read_limits();
+  }
+
+  // All threads of a warp. units_of() are the step's units. Blocks must come in ascending order.
+  template <class Scores, class UnitsOf>
+  __device__ void take(Scores& scores, const UnitsOf& units_of) {
+    const Largest largest(scores, limits_);
+    if (__any_sync(kWholeWarp, largest.any_above(limits_))) add_blocks(scores, units_of(), largest);
+  }
+
+  // Writes the lists to best.
+  __device__ void finish() const {
+    for (int lane = 0; lane < 4; ++lane) {
+      CUTE_UNROLL
+      for (int i = 0; i < 2 * kLanePicks; ++i) {
+        const int half = i / kLanePicks, pick = i % kLanePicks;
+        if (threadIdx.x % 4 == lane && !isnan(score_[half][pick]))
+          best_.add_or_raise(Columns::row(half), score_key(score_[half][pick], block_[half][pick]));
+      }
+      __syncwarp();
+    }
+  }
+
+ private:
+  using Columns = ScoreColumns<kKeys, kUnitKeys>;
+  static constexpr int kUnits = Columns::kUnits;
+  using Largest = LargestScores<float, kKeys, kUnits>;
+
+  template <class Scores, class Units>
+  __device__ void add_blocks(Scores& scores, const Units& units, Largest largest) {
+    bool any_nan = false;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest(i / kUnits, i % kUnits));
+    if (__any_sync(kWholeWarp, any_nan)) {
+      Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
+      largest = Largest(scores, limits_);
+    }
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      float best[kUnits];
+      CUTE_UNROLL
+      for (int unit = 0; unit < kUnits; ++unit) best[unit] = largest(half, unit);
+      Columns::join_units(units.block_shift, best);
+      CUTE_UNROLL
+      for (int unit = 0; unit < kUnits; ++unit) {
+        const bool sees = units.begins_block(unit) && row_[half] >= units.first_row(unit);
+        add(half, best[unit], static_cast<int32_t>(units.block(unit)), sees);
+      }
+    }
+    read_limits();
+  }
+
+  // A missing row's list takes nothing.
+  __device__ void read_limits() {
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) limits_.row[half] = row_[half] >= 0 ? score_[half][kLanePicks - 1] : INFINITY;
+    limits_.update();
+  }
+
+  // A later block enters by a larger score only; an empty place, a NaN, is below every score.
+  __device__ void add(int half, float score, int32_t block, bool sees) {
+    float(&scores)[kLanePicks] = score_[half];
+    int32_t(&blocks)[kLanePicks] = block_[half];
+    const bool leads = sees && !(score <= scores[0]), enters = sees && !(score <= scores[1]);
+    scores[1] = leads ? scores[0] : enters ? score : scores[1];
+    blocks[1] = leads ? blocks[0] : enters ? block : blocks[1];
+    scores[0] = leads ? score : scores[0];
+    blocks[0] = leads ? block : blocks[0];
+  }
+
+  TileBest best_;
+  int num_rows_;
+  int64_t* num_nan_scores_;
+  int row_[2];                  // -1: it does not exist
+  float score_[2][kLanePicks];  // best first; NaN: an empty place
+  int32_t block_[2][kLanePicks];
+  RowLimits<float> limits_;
+};
+
+}  // namespace hiptrain::kernels
