@@ -16,7 +16,7 @@ inline void check_search(bool holds, const char* rule, int64_t value) {
 }
 
 inline void check_search(const SearchParams& params) {
-  const int64_t num_blocks = params.geometry.num_tokens / params.geometry.block_size;
+  const int64_t num_blocks = num_sequence_blocks(params);
   check_search(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile",
                params.query_begin);
   check_search(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);

@@ -14,6 +14,11 @@ HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level 
 // A token keeps the best block of each class, a block's class being its number modulo their number.
 constexpr int kBlockClasses = 32;
 
+// Whole blocks of the sequence.
+HIPTRAIN_HOST_DEVICE inline int64_t num_sequence_blocks(const SearchParams& params) {
+  return params.geometry.num_tokens / params.geometry.block_size;
+}
+
 // Whether a token keeps all nodes of the sequence's num_blocks: such a tree is the scan.
 HIPTRAIN_HOST_DEVICE inline bool keeps_all_nodes(int64_t num_blocks, int64_t beam) {
   return beam >= num_blocks / kTreeFanout;
@@ -25,13 +30,12 @@ HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, 
   return top_level > 0 && num_picks <= kTreeFanout && !keeps_all_nodes(num_blocks, beam);
 }
 HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int top_level) {
-  return boxes_blocks(params.geometry.num_tokens / params.geometry.block_size, params.beam, params.num_picks,
-                      top_level);
+  return boxes_blocks(num_sequence_blocks(params), params.beam, params.num_picks, top_level);
 }
 
 // The nodes that a token keeps at a level: never more than level 1 has.
 HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
-  const int64_t nodes = params.geometry.num_tokens / params.geometry.block_size / kTreeFanout;
+  const int64_t nodes = num_sequence_blocks(params) / kTreeFanout;
   return params.beam < nodes ? params.beam : nodes > 1 ? nodes : 1;
 }
 
@@ -39,7 +43,7 @@ HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
 // token. For its own sake are handed on only so many of the nodes that it keeps, the best.
 HIPTRAIN_HOST_DEVICE inline int64_t leading_nodes(const SearchParams& params, int level) {
   const int64_t beam = effective_beam(params);
-  if (level < 2 || keeps_all_nodes(params.geometry.num_tokens / params.geometry.block_size, params.beam)) return beam;
+  if (level < 2 || keeps_all_nodes(num_sequence_blocks(params), params.beam)) return beam;
   return beam < 4 ? 1 : beam / 4;
 }
 

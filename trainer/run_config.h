@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,14 @@ inline constexpr int64_t kAuto = -1;
 
 // A switch that may be written `auto` (kUndecided) likewise.
 enum class Choice { kUndecided, kNo, kYes };
+
+// What is written, nothing for `auto`.
+inline std::optional<int64_t> unless_auto(int64_t value) {
+  return value == kAuto ? std::nullopt : std::optional(value);
+}
+inline std::optional<bool> unless_auto(Choice choice) {
+  return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
+}
 
 struct ModelSection {
   std::string path;                 // Hugging Face folder; for init random a config.json is enough

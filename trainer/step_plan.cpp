@@ -79,11 +79,6 @@ int64_t most_host_inputs(const ModelConfig& model, const MemoryChoice& choice) {
   return ActivationStore::most_host_inputs(store_plan(model, choice));
 }
 
-std::optional<int64_t> wish_of(int64_t value) { return value == kAuto ? std::nullopt : std::optional(value); }
-std::optional<bool> wish_of(Choice choice) {
-  return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
-}
-
 // Of the memory that there is: above 1 where a plan does not fit.
 double share_needed(const MemoryPlan& plan) {
   const auto share = [](int64_t needed, int64_t budget) {
@@ -95,16 +90,16 @@ double share_needed(const MemoryPlan& plan) {
 }  // namespace
 
 MemoryWishes memory_wishes(const RunConfig& run) {
-  return {.interval = wish_of(run.recompute.interval),
-          .last_layers = wish_of(run.recompute.last_layers),
-          .from_start = wish_of(run.recompute.from_start),
-          .host_inputs = wish_of(run.offload.layer_inputs),
-          .query_tile = wish_of(run.memory.query_tile),
-          .token_tile = wish_of(run.memory.token_tile),
-          .loss_tile = wish_of(run.memory.loss_tile),
-          .offload_optimizer = wish_of(run.offload.optimizer),
-          .offload_gradients = wish_of(run.offload.gradients),
-          .offload_weights = wish_of(run.offload.weights)};
+  return {.interval = unless_auto(run.recompute.interval),
+          .last_layers = unless_auto(run.recompute.last_layers),
+          .from_start = unless_auto(run.recompute.from_start),
+          .host_inputs = unless_auto(run.offload.layer_inputs),
+          .query_tile = unless_auto(run.memory.query_tile),
+          .token_tile = unless_auto(run.memory.token_tile),
+          .loss_tile = unless_auto(run.memory.loss_tile),
+          .offload_optimizer = unless_auto(run.offload.optimizer),
+          .offload_gradients = unless_auto(run.offload.gradients),
+          .offload_weights = unless_auto(run.offload.weights)};
 }
 
 RunConfig with_choice(RunConfig run, const MemoryChoice& choice) {
@@ -130,14 +125,11 @@ StepPlan StepPlanner::plan(const PlanInputs& inputs) const {
   const Tiles tiles = tiles_for(inputs);
   std::optional<StepPlan> best;
   std::optional<MemoryPlan> least;
-  for (MemoryChoice choice : placements(inputs.on_gpu)) {
+  for (auto [seconds, choice] : fastest_first(inputs, tiles)) {
+    if (best && seconds >= best->time.seconds) break;
     const MemoryPlan small = memory_of(inputs, smallest(inputs, choice, tiles));
     if (!least || share_needed(small) < share_needed(*least)) least = small;
     if (small.gpu_total > small.gpu_budget) continue;  // and so would all others of this placement
-    choice.query_tile = tiles.query.front();
-    choice.token_tile = tiles.token.front();
-    choice.loss_tile = tiles.loss.front();
-    if (best && time_of(inputs, choice).seconds >= best->time.seconds) continue;  // and so are all others
     for (const int64_t query : tiles.query)
       for (const int64_t token : tiles.token)
         for (const int64_t loss : tiles.loss) {
@@ -223,6 +215,20 @@ std::vector<MemoryChoice> StepPlanner::placements(bool on_gpu) const {
           if (!weights || state_bytes(run_, choice).weights > 0) choices.push_back(choice);
         }
   return choices;
+}
+
+// Placements by what they would take at least, with the largest tiles and all inputs on the GPU.
+std::vector<StepPlanner::TimedChoice> StepPlanner::fastest_first(const PlanInputs& inputs, const Tiles& tiles) const {
+  std::vector<TimedChoice> timed;
+  for (MemoryChoice choice : placements(inputs.on_gpu)) {
+    choice.query_tile = tiles.query.front();
+    choice.token_tile = tiles.token.front();
+    choice.loss_tile = tiles.loss.front();
+    timed.push_back({.seconds = time_of(inputs, choice).seconds, .choice = choice});
+  }
+  std::stable_sort(timed.begin(), timed.end(),
+                   [](const TimedChoice& a, const TimedChoice& b) { return a.seconds < b.seconds; });
+  return timed;
 }
 
 MemoryChoice StepPlanner::smallest(const PlanInputs& inputs, MemoryChoice placement, const Tiles& tiles) const {

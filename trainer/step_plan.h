@@ -48,7 +48,12 @@ class StepPlanner {
   struct Tiles {
     std::vector<int64_t> query, token, loss;  // what each may be, the largest first
   };
+  struct TimedChoice {
+    double seconds;
+    MemoryChoice choice;
+  };
   Tiles tiles_for(const PlanInputs& inputs) const;
+  std::vector<TimedChoice> fastest_first(const PlanInputs& inputs, const Tiles& tiles) const;
   std::vector<MemoryChoice> placements(bool on_gpu) const;
   MemoryChoice smallest(const PlanInputs& inputs, MemoryChoice placement, const Tiles& tiles) const;
   void consider(const PlanInputs& inputs, const MemoryChoice& choice, std::optional<StepPlan>& best) const;

@@ -33,12 +33,11 @@ void refuse_acting_sliding_window(const ModelConfig& model, int64_t sequence_len
 }  // namespace
 
 ActivationStore::Plan store_plan(const RunConfig& run, int64_t num_layers) {
-  const int64_t last = run.recompute.last_layers;
   return {.num_layers = num_layers,
           .interval = run.recompute.interval,
           .host_inputs = run.offload.layer_inputs,
           .from_start = run.recompute.from_start == Choice::kYes,
-          .last_layers = last == kAuto ? std::nullopt : std::optional(last)};
+          .last_layers = unless_auto(run.recompute.last_layers)};
 }
 
 Transformer::Transformer(const ModelConfig& model, const RunConfig& run, ShardedParameters& parameters,

@@ -9,10 +9,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-int64_t num_sequence_blocks(const SearchParams& params) {
-  return params.geometry.num_tokens / params.geometry.block_size;
-}
-
 int64_t level_bytes(const SearchParams& params, int level) {
   const int64_t nodes = params.num_kv_heads * num_whole_nodes(num_sequence_blocks(params), level);
   const int64_t bytes =

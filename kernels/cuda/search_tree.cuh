@@ -79,7 +79,7 @@ struct TreeLists {
   int beam, num_picks, num_levels;
 
   static TreeLists of(const SearchParams& params) {
-    const int64_t blocks = params.geometry.num_tokens / params.geometry.block_size;
+    const int64_t blocks = num_sequence_blocks(params);
     return {static_cast<int>(effective_beam(params)), params.num_picks, tree_top_level(blocks, params.top_nodes) + 1};
   }
 

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "trainer/hip_attention.h"
 #include "trainer/model_flops.h"
 #include "trainer/plan_report.h"
 #include "trainer/profiler.h"
@@ -140,6 +141,23 @@ TEST(MemoryPlan, GrowsByAKnownSlope) {
   const double rounding = 64e6;
   EXPECT_NEAR(static_cast<double>(peak(262144) - peak(131072)), 131072.0 * slope, rounding);
   EXPECT_NEAR(static_cast<double>(peak(1048576) - peak(524288)), 524288.0 * slope, rounding);
+}
+
+// Of a token and KV head: queries 1,024 bytes, gradients of keys and values as many, index and picks 136.
+TEST(MemoryPlan, QueriesAreKeptWhereGradientsOfKeysWillBe) {
+  const ModelConfig model = llama_8b();
+  const auto kept = [&](const AttentionConfig& attention, int64_t tile) {
+    return num_kept_queries(model, attention, 2, 2, tile, 1048576);
+  };
+  EXPECT_EQ(kept({}, 1048576), 1048576);
+  EXPECT_EQ(kept({}, 64), 1048576 * (1024 - 136) / 1024);
+  EXPECT_EQ(kept({}, 262144), 3 * 262144);
+  AttentionConfig large_index;
+  large_index.index_dims = 128;
+  large_index.picks = 128;
+  EXPECT_EQ(kept(large_index, 262144), 0);
+  const MemoryPlan plan = plan_of(model, run_of(), inputs_of(1048576), {.query_tile = 65536});
+  EXPECT_THAT(plan.peak_phase, HasSubstr("backward"));
 }
 
 TEST(MemoryPlan, ListsOfAllLayersAreKept) {
