@@ -8,6 +8,9 @@ namespace hiptrain::kernels {
 
 constexpr int64_t kTreeFanout = 16;
 
+// The most nodes of a level that a token keeps on a GPU.
+constexpr int kMaxGpuBeam = 16;
+
 // Boxes of an eighth of a block, of half a block, of 8 blocks, of 128, ...
 HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
 

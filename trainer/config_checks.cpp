@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "kernels/hip_selection.h"
+#include "kernels/tree_geometry.h"
 
 namespace hiptrain {
 namespace {
@@ -164,6 +164,16 @@ void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_r
                      " KV heads; valid: auto, allgather");
 }
 
+// Of what climbs the tree: with fewer nodes of its lowest level than the beam all are kept.
+void check_beam(const AttentionConfig& attention, int64_t num_tokens, const std::string& name,
+                std::vector<std::string>& messages) {
+  const bool climbs = attention.type == "hip" && attention.picks > 0 && num_tokens > attention.scan_tokens;
+  const int64_t nodes = num_tokens / attention.block_size / kernels::kTreeFanout;
+  if (climbs && std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
+    messages.push_back("error: " + name + ": " + number(attention.beam) + " is not valid on a GPU; valid: 1 to " +
+                       number(kernels::kMaxGpuBeam));
+}
+
 void throw_if_any(std::vector<std::string> messages) {
   if (!messages.empty()) throw ConfigError(std::move(messages));
 }
@@ -196,6 +206,15 @@ std::vector<std::string> check_against_model(const RunConfig& config, const Mode
 
 void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks) {
   throw_if_any(check_against_model(config, model, num_ranks));
+}
+
+void require_gpu_fits(const RunConfig& config) {
+  std::vector<std::string> messages;
+  check_beam(config.attention, config.data.sequence_length, "attention.beam", messages);
+  for (const LayerAttention& entry : config.attention_layers)
+    check_beam(entry.attention, config.data.sequence_length, "attention.layers: " + layers_text(entry) + ": beam",
+               messages);
+  throw_if_any(std::move(messages));
 }
 
 void check_attention(const AttentionConfig& attention, int64_t head_dim) {

@@ -40,6 +40,10 @@ std::vector<std::string> check_against_model(const RunConfig& config, const Mode
 // The same, thrown as ConfigError.
 void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);
 
+// Throws ConfigError if the GPU's kernels cannot compute it, with the field: what the CPU's can, and no other check
+// finds.
+void require_gpu_fits(const RunConfig& config);
+
 // Throws ConfigError if heads of this size cannot be attended like that.
 void check_attention(const AttentionConfig& attention, int64_t head_dim);
 

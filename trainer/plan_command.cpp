@@ -58,7 +58,7 @@ void print_plan(const StepPlan& plan, const RunConfig& config, const MachineRate
 
 int run_plan(const PlanCommand& command, MpiRuntime& mpi) {
   if (mpi.rank() != 0) return kSuccess;
-  const RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kAny);
+  RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kAny);
   const std::filesystem::path model_path =
       command.model_config.empty() ? std::filesystem::path(config.model.path) : command.model_config;
   if (model_path.empty())
@@ -75,6 +75,8 @@ int run_plan(const PlanCommand& command, MpiRuntime& mpi) {
     else
       inputs.tokens = config.data.sequence_length;  // shows what does not fit
   }
+  config.data.sequence_length = inputs.tokens;
+  if (inputs.on_gpu) require_gpu_fits(config);
   const StepPlan plan = planner.plan(inputs);
   write_report(command.json, plan_json(plan));
   require_fits(planner, plan);

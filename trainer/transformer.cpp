@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "trainer/config_checks.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {
@@ -53,6 +54,7 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
       weights_(parameters),
       counts_(parameters.device()) {
   refuse_acting_sliding_window(model, run.data.sequence_length);
+  if (types_.device.is_cuda()) require_gpu_fits(run);
   require_resolved(run);
   for (int64_t layer = 0; layer < model.num_layers; ++layer)
     layers_.emplace_back(model, run.attention_of(layer), run.memory, types_);

@@ -12,7 +12,7 @@
 namespace hiptrain::kernels {
 
 constexpr int64_t kTilesPerRun = 32;
-constexpr int kNodeClasses = 16, kMaxBeam = kNodeClasses;  // num_node_classes of every such beam
+constexpr int kNodeClasses = kMaxGpuBeam;  // num_node_classes of every such beam
 constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
 static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
 
@@ -104,7 +104,7 @@ struct TreeLists {
            (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
   }
 };
-static_assert(kMaxBeam <= kBlockClasses / 2, "scratch memory must hold what any level keeps");
+static_assert(kMaxGpuBeam <= kBlockClasses / 2, "scratch memory must hold what any level keeps");
 
 // kThreads: of the thread block, all of which call all functions. Scorer: score_nodes writes the best candidates of
 // each row, score_blocks adds every candidate to the best of each row that sees it. Both return when all threads are

@@ -472,6 +472,25 @@ TEST_F(ConfigReaderTest, ChecksAgainstTheModel) {
   EXPECT_THAT(check_against_model(config, model, 8), IsEmpty());
 }
 
+// The beam counts where the tree is climbed, as far as there are nodes.
+TEST_F(ConfigReaderTest, ChecksAgainstTheGpu) {
+  const auto errors_on_gpu = [](const RunConfig& config) {
+    try {
+      require_gpu_fits(config);
+    } catch (const ConfigError& error) {
+      return error.messages();
+    }
+    return std::vector<std::string>{};
+  };
+  const std::string attention = "attention:\n  beam: 17\n  layers: [{layers: 1, beam: 16}, {layers: 2, beam: 40}]\n";
+  EXPECT_THAT(errors_on_gpu(read(attention + "data: {sequence_length: 4194304}\n")),
+              ElementsAre("error: attention.beam: 17 is not valid on a GPU; valid: 1 to 16",
+                          "error: attention.layers: layer 2: beam: 40 is not valid on a GPU; valid: 1 to 16"));
+  EXPECT_THAT(errors_on_gpu(read(attention + "data: {sequence_length: 1048576}\n")), IsEmpty());
+  EXPECT_THAT(errors_on_gpu(read("attention: {beam: 17, scan_tokens: 0}\ndata: {sequence_length: 16384}\n")),
+              IsEmpty());
+}
+
 // configs/fields.md is what `hiptrain config --help-fields --markdown` prints.
 TEST(ConfigFieldsPage, IsTheTable) {
   EXPECT_EQ(read_file(HIPTRAIN_FIELDS_PAGE), fields_as_markdown())
