@@ -45,7 +45,7 @@ HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists) {
   return bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
 }
 
-// The blocks of a step: `count` candidates from the first on, in units of kStepKeys / kUnits keys.
+// The blocks of a step, as a selection asks for them: `count` candidates from the first on.
 struct StepBlocks {
   const TreeCandidates& candidates;
   int first, count, block_shift;
@@ -57,7 +57,7 @@ struct StepBlocks {
   __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entry(unit))); }
 };
 
-// The same, read at once.
+// The same, read at once: what a selection asks for at most steps.
 template <int kUnits>
 struct LoadedBlocks {
   uint32_t entries[kUnits];
@@ -205,8 +205,9 @@ class TensorScorer {
     }
   }
 
-  // One thread a warp, for a copy holds its warp up. Rows of a last step's missing blocks keep what was there. Inlined,
-  // for products are under way across no call.
+  // One thread a warp, for a copy holds its warp up; of the copies it may be that some arrive before the first thread
+  // has said how many bytes come: nobody is let through till then. Rows of a last step's missing blocks keep what was
+  // there. Inlined, for products are under way across no call.
   template <class Product>
   __device__ __forceinline__ void load_blocks(const TreeTile& at, const TreeCandidates& candidates, int first,
                                               int count, int buffer) {

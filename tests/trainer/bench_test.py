@@ -135,6 +135,25 @@ def test_attention(tmp_path):
         assert all(entry["seconds"] > 0 for entry in length["measurements"])
 
 
+# Memory is linear in the tokens, with the planner's slope.
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_peak_memory_grows_with_tokens_as_planned(tmp_path):
+    fields = json.loads((ROOT / "configs" / "models" / "llama-3.2-1b.json").read_text()) | {"num_hidden_layers": 4}
+    (tmp_path / "model.json").write_text(json.dumps(fields))
+    measured, planned = [], []
+    for tokens in (65536, 131072, 262144):
+        bench("train", "--model-config", str(tmp_path / "model.json"), "--tokens", str(tokens), "--steps", "1",
+              "--warm-up", "0", "--json", str(tmp_path / "figures.json"), "--set", "recompute.interval=1",
+              "--set", "offload.layer_inputs=0", "--set", "memory.query_tile=65536", "--set", "memory.token_tile=4096")
+        memory = json.loads((tmp_path / "figures.json").read_text())["comparison"]["GPU memory of tensors, GiB"]
+        measured.append(memory["measured"])
+        planned.append(memory["predicted"])
+    assert measured == pytest.approx(planned, rel=0.03)
+    assert measured[1] - measured[0] == pytest.approx(planned[1] - planned[0], rel=0.03)
+    assert measured[2] - measured[1] == pytest.approx(planned[2] - planned[1], rel=0.03)
+    assert measured[2] - measured[1] == pytest.approx(2 * (measured[1] - measured[0]), rel=0.03)
+
+
 def test_kernels(tmp_path):
     out = bench("kernels", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json"))
     figures = json.loads((tmp_path / "figures.json").read_text())
