@@ -85,14 +85,15 @@ std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_t
 }
 
 int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attention, int64_t storage_bytes,
-                         int64_t compute_bytes, int64_t query_tile, int64_t tokens) {
+                         int64_t compute_bytes, int64_t query_tile, int64_t token_tile, int64_t tokens) {
   if (tokens <= query_tile) return tokens;
   const int64_t index_dims = std::min<int64_t>(attention.index_dims, model.head_dim);
   // Of a token and KV head.
   const int64_t gradients = 2 * model.head_dim * 4, index = 2 * index_dims * compute_bytes, picks = attention.picks * 4;
   const int64_t queries = int64_t{model.group_size()} * model.head_dim * storage_bytes;
   const int64_t fitting = tokens * std::max<int64_t>(gradients - index - picks, 0) / queries;
-  return std::min(tokens, fitting / query_tile * query_tile);
+  const int64_t unit = std::min(token_tile, query_tile);
+  return std::min(tokens, fitting / unit * unit);
 }
 
 // Of one KV head halves of its group: kernels take query heads by twos.

@@ -38,11 +38,11 @@ struct QueryTile {
   static std::vector<QueryTile> of(const SequenceShard& shard, int64_t query_tile);
 };
 
-// How many of a rank's tokens keep their queries from where their index is made until they attend: all where one query
-// tile holds them, else those of as many whole tiles as fit, beside the index and the picks, where backward will have
-// the gradients of keys and values. Bytes: of an element of LayerTypes' types.
+// How many of a rank's tokens, the first, keep their queries from where their index is made until they attend: all
+// where one query tile holds them, else as many token tiles as fit, beside the index and the picks, where backward will
+// have the gradients of keys and values. Bytes: of an element of LayerTypes' types.
 int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attention, int64_t storage_bytes,
-                         int64_t compute_bytes, int64_t query_tile, int64_t tokens);
+                         int64_t compute_bytes, int64_t query_tile, int64_t token_tile, int64_t tokens);
 
 // Query heads that are exchanged and computed together: of each of these held KV heads these members of its group.
 struct QueryHeads {

@@ -233,7 +233,8 @@ class StepWalk {
     if (with_index)
       hold_rows(attention, Item::kKeys, index_dims(attention), {compute_, index_key_bytes(attention)}, pass.index);
     if (with_index) {
-      pass.kept_queries = num_kept_queries(model_, attention, storage_, compute_, choice_.query_tile, padded_tokens());
+      pass.kept_queries = num_kept_queries(model_, attention, storage_, compute_, choice_.query_tile,
+                                           choice_.token_tile, padded_tokens());
       pass.kept_queries = std::min(pass.kept_queries, tokens_);
       pass.queries = device_.hold(Item::kQueryTile, pass.kept_queries * query_ * storage_);
     }

@@ -70,17 +70,16 @@ class StepTimeModel {
     return {part::kProjections, flops, flops / rates_.matmul + gradients / rates_.copy};
   }
 
-  // Layers and parts of layers whose queries are not kept from where their index is made. Of the kept ones' last tile
-  // too: smaller tiles, of which more are whole, would cost more than they bring.
+  // Layers and parts of layers whose queries are not kept from where their index is made.
   double layers_making_queries_twice() const {
     const int64_t tokens = inputs_.local_tokens(), storage = static_cast<int64_t>(element_);
     const int64_t compute = inputs_.on_gpu ? storage : 4;
-    const int64_t tile = tokens <= choice_.query_tile ? choice_.query_tile : kernels::kQueryTile;
     double layers = 0;
     for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
       const AttentionConfig attention = run_.attention_of(layer);
       if (attention.type != "hip" || attention.picks == 0) continue;
-      const int64_t kept = num_kept_queries(model_, attention, storage, compute, tile, tokens);
+      const int64_t kept =
+          num_kept_queries(model_, attention, storage, compute, choice_.query_tile, choice_.token_tile, tokens);
       layers += 1 - real(kept) / real(tokens);
     }
     return layers;

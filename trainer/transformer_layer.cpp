@@ -34,7 +34,7 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
   FirstPass pass = first_pass(weights, hidden, context, attention, /*with_index=*/!saved && attention.selects());
   const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
   for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
-    const at::Tensor query = tile_queries(weights, hidden, context, pass, tile);
+    const at::Tensor query = queries(weights, hidden, context, tile, pass.queries);
     const at::Tensor output = attention.forward(query, pass.keys, lists, tile).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
@@ -138,8 +138,9 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   if (with_index) {
     pass.index.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
                        options.dtype(types_.compute), index_key_type(attention_, shard.num_tokens(), types_.compute));
-    const int64_t kept = num_kept_queries(model_, attention_, element_bytes(types_.storage),
-                                          element_bytes(types_.compute), memory_.query_tile, shard.capacity());
+    const int64_t kept =
+        num_kept_queries(model_, attention_, element_bytes(types_.storage), element_bytes(types_.compute),
+                         memory_.query_tile, memory_.token_tile, shard.capacity());
     pass.queries = at::empty({std::min(tokens, kept), model_.num_query_heads, model_.head_dim}, options);
   }
   const KeysAndValues own = pass.keys.own();
@@ -170,20 +171,18 @@ void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass&
   if (kept > 0) pass.queries.narrow(0, tile.begin, kept).copy_(query.narrow(0, 0, kept));
 }
 
-at::Tensor TransformerLayer::tile_queries(const LayerTensors& weights, const at::Tensor& hidden,
-                                          const SequenceContext& context, const FirstPass& pass,
-                                          const QueryTile& tile) const {
-  const bool kept = pass.queries.defined() && tile.begin + tile.size <= pass.queries.size(0);
-  return kept ? pass.queries.narrow(0, tile.begin, tile.size) : queries(weights, hidden, context, tile);
-}
-
-// (tile, query heads, head_dim) in the storage type.
+// (tile, query heads, head_dim) in the storage type. kept (num_kept_queries, query heads, head_dim): those of the first
+// local tokens, or undefined.
 at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tensor& hidden,
-                                     const SequenceContext& context, const QueryTile& tile) const {
+                                     const SequenceContext& context, const QueryTile& tile,
+                                     const at::Tensor& kept) const {
   const ProfiledRange range(part::kProjections);
+  const int64_t had = kept.defined() ? std::clamp<int64_t>(kept.size(0) - tile.begin, 0, tile.size) : 0;
+  if (had > 0 && had == tile.size) return kept.narrow(0, tile.begin, had);
   at::Tensor query =
       at::empty({tile.size, model_.num_query_heads, model_.head_dim}, hidden.options().dtype(types_.storage));
-  for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
+  if (had > 0) query.narrow(0, 0, had).copy_(kept.narrow(0, tile.begin, had));
+  for (const Tile part : tiles(tile.begin + had, tile.size - had, memory_.token_tile))
     query.narrow(0, part.begin - tile.begin, part.size)
         .copy_(project(query_projection(weights), normed(weights, hidden, part), context, part));
   return query;

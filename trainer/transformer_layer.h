@@ -81,9 +81,7 @@ class TransformerLayer {
   FirstPass first_pass(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
                        const HipAttention& attention, bool with_index) const;
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                     const QueryTile& tile) const;
-  at::Tensor tile_queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
-                          const FirstPass& pass, const QueryTile& tile) const;
+                     const QueryTile& tile, const at::Tensor& kept = {}) const;
   void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
   BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
                     const HipAttention& attention, FirstPass& pass) const;

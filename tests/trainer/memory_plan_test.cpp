@@ -147,11 +147,11 @@ TEST(MemoryPlan, GrowsByAKnownSlope) {
 TEST(MemoryPlan, QueriesAreKeptWhereGradientsOfKeysWillBe) {
   const ModelConfig model = llama_8b();
   const auto kept = [&](const AttentionConfig& attention, int64_t tile) {
-    return num_kept_queries(model, attention, 2, 2, tile, 1048576);
+    return num_kept_queries(model, attention, 2, 2, /*query_tile=*/tile, /*token_tile=*/tile / 16, 1048576);
   };
   EXPECT_EQ(kept({}, 1048576), 1048576);
   EXPECT_EQ(kept({}, 64), 1048576 * (1024 - 136) / 1024);
-  EXPECT_EQ(kept({}, 262144), 3 * 262144);
+  EXPECT_EQ(kept({}, 262144), 55 * 16384);  // of 55.5
   AttentionConfig large_index;
   large_index.index_dims = 128;
   large_index.picks = 128;
