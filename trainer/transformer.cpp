@@ -95,7 +95,8 @@ SequenceContext Transformer::context_of(const LocalBatch& batch) {
   return {.batch = batch,
           .exchange = exchange_,
           .rope = rotary_embedding(model_, batch.max_position + 1, types_.device),
-          .counts = counts_};
+          .counts = counts_,
+          .trains = gradients_.has_value()};
 }
 
 // (local tokens, hidden) in the storage type.

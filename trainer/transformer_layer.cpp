@@ -138,10 +138,7 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   if (with_index) {
     pass.index.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
                        options.dtype(types_.compute), index_key_type(attention_, shard.num_tokens(), types_.compute));
-    const int64_t kept =
-        num_kept_queries(model_, attention_, element_bytes(types_.storage), element_bytes(types_.compute),
-                         memory_.query_tile, memory_.token_tile, shard.capacity());
-    pass.queries = at::empty({std::min(tokens, kept), model_.num_query_heads, model_.head_dim}, options);
+    pass.queries = at::empty({kept_queries(context), model_.num_query_heads, model_.head_dim}, options);
   }
   const KeysAndValues own = pass.keys.own();
   for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
@@ -161,6 +158,16 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   return pass;
 }
 
+// How many local tokens, the first, keep their queries.
+int64_t TransformerLayer::kept_queries(const SequenceContext& context) const {
+  const SequenceShard& shard = context.batch.shard;
+  if (shard.capacity() <= memory_.query_tile) return shard.size();
+  if (!context.trains) return 0;
+  return std::min(shard.size(),
+                  num_kept_queries(model_, attention_, element_bytes(types_.storage), element_bytes(types_.compute),
+                                   memory_.query_tile, memory_.token_tile, shard.capacity()));
+}
+
 // query (tile, query heads, head_dim): its index, and itself where it is kept.
 void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const {
   const ProfiledRange range(part::kSearch);
@@ -171,7 +178,7 @@ void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass&
   if (kept > 0) pass.queries.narrow(0, tile.begin, kept).copy_(query.narrow(0, 0, kept));
 }
 
-// (tile, query heads, head_dim) in the storage type. kept (num_kept_queries, query heads, head_dim): those of the first
+// (tile, query heads, head_dim) in the storage type. kept (kept_queries, query heads, head_dim): those of the first
 // local tokens, or undefined.
 at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tensor& hidden,
                                      const SequenceContext& context, const QueryTile& tile,

@@ -25,6 +25,7 @@ struct SequenceContext {
   AttentionExchange& exchange;
   RotaryEmbedding rope;
   RunningCounts& counts;
+  bool trains;  // there are backward passes, of whose memory forward passes make use
 };
 
 // What a layer's tensors are made of.
@@ -57,7 +58,7 @@ class TransformerLayer {
   struct FirstPass {
     ExchangedKeys keys;                  // under way
     std::optional<SequenceIndex> index;  // under way; none if nothing is searched
-    at::Tensor queries;  // (num_kept_queries, query heads, head_dim): of the first tokens, if they were needed
+    at::Tensor queries;  // (kept_queries, query heads, head_dim): of the first tokens, if they were needed
   };
   // One of the three head projections and what follows it.
   struct HeadProjection {
@@ -82,6 +83,7 @@ class TransformerLayer {
                        const HipAttention& attention, bool with_index) const;
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
                      const QueryTile& tile, const at::Tensor& kept = {}) const;
+  int64_t kept_queries(const SequenceContext& context) const;
   void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
   BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
                     const HipAttention& attention, FirstPass& pass) const;
