@@ -128,18 +128,30 @@ class StepWalk {
   Held run_layers() {
     device_.enter("embedding");
     Held hidden = device_.hold(Item::kHidden, stream_bytes());
-    for (int64_t layer = 0; layer < model_.num_layers; ++layer)
-      layer_forward(run_.attention_of(layer), /*searches=*/true);
+    for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
+      if (is_like(layer, layer + 1))  // most is held in the last of like layers, beside the lists of all
+        hold_lists(run_.attention_of(layer));
+      else
+        layer_forward(run_.attention_of(layer), /*searches=*/true);
+    }
     return hidden;
   }
 
+  // Of like layers one tells what all take.
   void run_layers_back() {
-    const int64_t kept = ActivationStore::last_layers(store_plan(model_, choice_));
+    const int64_t first_kept = model_.num_layers - ActivationStore::last_layers(store_plan(model_, choice_));
     for (int64_t layer = model_.num_layers - 1; layer >= 0; --layer) {
-      if (layer < model_.num_layers - kept) layer_forward(run_.attention_of(layer), /*searches=*/false);
+      if (is_like(layer, layer + 1) && layer + 1 != first_kept) continue;
+      if (layer < first_kept) layer_forward(run_.attention_of(layer), /*searches=*/false);
       layer_backward(run_.attention_of(layer));
     }
     lists_.clear();
+  }
+
+  // Whether both layers exist and attend alike.
+  bool is_like(int64_t layer, int64_t other) const {
+    if (other >= model_.num_layers) return false;
+    return run_.attention_layers.empty() || run_.attention_of(layer) == run_.attention_of(other);
   }
 
   void embedding_backward() {
@@ -282,8 +294,14 @@ class StepWalk {
     pass.index.clear();
     const int64_t counts = model_.num_kv_heads * kernels::num_tiles(tokens_) * 8;
     const Held tile_counts = device_.hold(Item::kSearch, counts);
-    lists_.push_back(device_.hold(Item::kLists, counts + model_.num_kv_heads * 8));
-    if (inputs_.on_gpu) lists_.push_back(host_.hold(Item::kLists, counts + model_.num_kv_heads * 8));
+    hold_lists(attention);
+  }
+
+  void hold_lists(const AttentionConfig& attention) {
+    if (!selects(attention)) return;
+    const int64_t offsets = model_.num_kv_heads * (kernels::num_tiles(tokens_) + 1) * 8;
+    lists_.push_back(device_.hold(Item::kLists, offsets));
+    if (inputs_.on_gpu) lists_.push_back(host_.hold(Item::kLists, offsets));
     lists_.push_back(device_.hold(Item::kLists, num_entries(attention, tokens_) * 4));
   }
 

@@ -55,6 +55,7 @@ struct AttentionConfig {
   double scale = 0;                     // 0: 1 / sqrt(head_dim)
   bool deterministic = false;           // dense layers on a GPU by our kernels: cuDNN's gradients are not
 
+  bool operator==(const AttentionConfig&) const = default;
   // The tree reads the keys in the layers' type.
   bool indexes_in_float8(int64_t num_tokens) const { return index_dtype == "float8_e4m3" && num_tokens <= scan_tokens; }
 };
