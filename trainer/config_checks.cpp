@@ -167,9 +167,9 @@ void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_r
 // Of what climbs the tree: with fewer nodes of its lowest level than the beam all are kept.
 void check_beam(const AttentionConfig& attention, int64_t num_tokens, const std::string& name,
                 std::vector<std::string>& messages) {
-  const bool climbs = attention.type == "hip" && attention.picks > 0 && num_tokens > attention.scan_tokens;
+  const bool picks = attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
   const int64_t nodes = num_tokens / attention.block_size / kernels::kTreeFanout;
-  if (climbs && std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
+  if (picks && num_tokens > attention.scan_tokens && std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
     messages.push_back("error: " + name + ": " + number(attention.beam) + " is not valid on a GPU; valid: 1 to " +
                        number(kernels::kMaxGpuBeam));
 }
