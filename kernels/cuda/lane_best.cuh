@@ -58,13 +58,7 @@ class LaneBest {
 
   template <class Scores, class Units>
   __device__ void add_blocks(Scores& scores, const Units& units, Largest largest) {
-    bool any_nan = false;
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest(i / kUnits, i % kUnits));
-    if (__any_sync(kWholeWarp, any_nan)) {
-      Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
-      largest = Largest(scores, limits_);
-    }
+    Columns::drop_any_nan(scores, units, limits_, num_rows_, num_nan_scores_, largest);
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
       float best[kUnits];

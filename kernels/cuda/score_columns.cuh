@@ -220,6 +220,18 @@ struct ScoreColumns {
     }
   }
 
+  // The same if one of the warp's largest scores is a NaN, and then these are taken anew.
+  template <class Scores, class Units, class Score>
+  __device__ static void drop_any_nan(Scores& scores, const Units& units, const RowLimits<Score>& limits, int num_rows,
+                                      int64_t* num_nan_scores, LargestScores<Score, kKeys, kUnits>& largest) {
+    bool any_nan = false;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest(i / kUnits, i % kUnits));
+    if (!__any_sync(kWholeWarp, any_nan)) return;
+    drop_nan(scores, units, num_rows, num_nan_scores);
+    largest = LargestScores<Score, kKeys, kUnits>(scores, limits);
+  }
+
   // best: of the units of a row; that of a block's first unit of the step becomes the best of all its units.
   __device__ static void join_units(int block_shift, float* best /* (kUnits) */) {
     CUTE_UNROLL

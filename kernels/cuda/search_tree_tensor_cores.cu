@@ -45,39 +45,44 @@ HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists) {
   return bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
 }
 
-// The blocks of a step, as a selection asks for them: `count` candidates from the first on.
-struct StepBlocks {
+// The entries of a step's units, from the candidates of which the step has some, the first on.
+struct CandidateEntries {
   const TreeCandidates& candidates;
   int first, count, block_shift;
 
-  __device__ bool holds(int unit) const { return unit >> block_shift < count; }
-  __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
-  __device__ uint32_t entry(int unit) const { return candidates[first + (unit >> block_shift)]; }
-  __device__ int64_t block(int unit) const { return entry_block(entry(unit)); }
-  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entry(unit))); }
+  __device__ uint32_t operator[](int unit) const { return candidates[first + (unit >> block_shift)]; }
 };
 
-// The same, read at once: what a selection asks for at most steps.
+// The same, read at once: where a selection asks for them at most steps.
 template <int kUnits>
-struct LoadedBlocks {
+struct LoadedEntries {
   uint32_t entries[kUnits];
-  int count, block_shift;
 
-  __device__ explicit LoadedBlocks(const StepBlocks& blocks) : count(blocks.count), block_shift(blocks.block_shift) {
+  __device__ explicit LoadedEntries(const CandidateEntries& of) {
     CUTE_UNROLL
-    for (int unit = 0; unit < kUnits; ++unit) entries[unit] = blocks.entry(min(unit, (count << block_shift) - 1));
+    for (int unit = 0; unit < kUnits; ++unit) entries[unit] = of[min(unit, (of.count << of.block_shift) - 1)];
   }
-  __device__ bool holds(int unit) const { return unit >> block_shift < count; }
-  __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
-  __device__ int64_t block(int unit) const { return entry_block(entry(unit)); }
-  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entry(unit))); }
   // A choice, for an array that is asked by a variable lies in memory.
-  __device__ uint32_t entry(int unit) const {
+  __device__ uint32_t operator[](int unit) const {
     uint32_t entry = entries[0];
     CUTE_UNROLL
     for (int i = 1; i < kUnits; ++i) entry = unit == i ? entries[i] : entry;
     return entry;
   }
+};
+
+// The blocks of a step, as a selection asks for them.
+template <class Entries>
+struct StepBlocks {
+  Entries entries;  // of units
+  int count, block_shift;
+
+  __device__ explicit StepBlocks(const CandidateEntries& of)
+      : entries(of), count(of.count), block_shift(of.block_shift) {}
+  __device__ bool holds(int unit) const { return unit >> block_shift < count; }
+  __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
+  __device__ int64_t block(int unit) const { return entry_block(entries[unit]); }
+  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entries[unit])); }
 };
 
 // A ring of kBuffers steps: all threads take step after step, some of them ask for rows kBuffers - 1 steps ahead.
@@ -119,15 +124,16 @@ class TensorScorer {
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
     if (params_.geometry.block_size >= 64 && params_.num_picks <= kLanePicks)
-      score_keys<64, LoadedBlocks<kStepRows / 64>, LaneBest<kStepRows, 64>>(at, candidates, best);
+      score_keys<64, LoadedEntries<kStepRows / 64>, LaneBest<kStepRows, 64>>(at, candidates, best);
     else
-      score_keys<16, StepBlocks, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
+      score_keys<16, CandidateEntries, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
   }
 
  private:
-  template <int kUnitKeys, class Blocks, class Selection>
+  template <int kUnitKeys, class Entries, class Selection>
   __device__ void score_keys(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
     using Product = KeyProduct<kDims>;
+    using Blocks = StepBlocks<Entries>;
     const int block_keys = static_cast<int>(params_.geometry.block_size), step_blocks = kStepRows / block_keys;
     const int steps = (candidates.count() + step_blocks - 1) / step_blocks,
               block_shift = __ffs(block_keys / kUnitKeys) - 1;
@@ -143,7 +149,7 @@ class TensorScorer {
                                        [&](int row, int dim) { return static_cast<bfloat16_t>(query(at, row, dim)); });
         },
         [&](int step) {
-          return Blocks(StepBlocks{candidates, step * step_blocks, blocks_of(step), block_shift});
+          return Blocks(CandidateEntries{candidates, step * step_blocks, blocks_of(step), block_shift});
         },
         [&](auto& scores, int, const Blocks& blocks) { selection.take(scores, [&] { return blocks; }); });
     selection.finish();
