@@ -116,7 +116,22 @@ class StepTimeModel {
   }
   PartTime attention_backward() const {
     const RateCurve& rate = rates_.attention_of(model_.head_dim).backward;
-    return attention(part::kAttentionBackward, 10, kBackwardTileKeys, rate, 1);
+    PartTime part = attention(part::kAttentionBackward, 10, kBackwardTileKeys, rate, 1);
+    for (int64_t layer = 0; layer < model_.num_layers; ++layer)
+      part.seconds += further_key_gradients(run_.attention_of(layer)) / rates_.copy;
+    return part;
+  }
+
+  // Each query tile reads the keys and values that it picked and adds to their gradients. Rates were measured with one
+  // tile: bytes of the others, whose picks are taken to lie anywhere before them.
+  double further_key_gradients(const AttentionConfig& attention) const {
+    if (attention.type != "hip" || attention.picks == 0) return 0;
+    const double block = real(attention.block_size), blocks = real(inputs_.tokens) / 2 / block;
+    const double tile = std::min(tokens_, real(choice_.query_tile));
+    const double picks = tile / real(kernels::kQueryTile) * mean_list_entries(attention, inputs_);
+    const double picked = blocks * (1 - std::exp(-picks / blocks));  // without repetition
+    const double others = ceil_div(tokens_, tile) - 1;
+    return others * picked * block * 2 * key_ * (element_ + 2 * sizeof(float));
   }
 
   PartTime attention(const char* name, double flops_a_pair, double tile_keys, const RateCurve& rate,

@@ -485,6 +485,18 @@ TEST(StepTime, UsefulAttentionIsThatOfTheMfu) {
   EXPECT_NEAR(flops_of(time, part::kAttentionBackward) / useful, 1, 0.03);  // whole blocks are a little more
 }
 
+TEST(StepTime, EveryQueryTileAddsToTheGradientsOfWhatItPicked) {
+  const auto backward = [](int64_t query_tile) {
+    return predict_step_time(llama_8b(), run_of(), inputs_of(131072), {.query_tile = query_tile}, h200_rates())
+        .parts[4];
+  };
+  EXPECT_EQ(backward(65536).name, part::kAttentionBackward);
+  // A tile's tokens pick some 30 times as many blocks as there are, so all of them: half of the sequence at the mean.
+  const double keys = 32 * 65536 * 2.0 * 1024 * (2 + 8);
+  EXPECT_NEAR(backward(65536).seconds - backward(131072).seconds, keys / h200_rates().copy, 1e-6);
+  EXPECT_NEAR(backward(16384).seconds - backward(131072).seconds, 7 * keys / h200_rates().copy, 0.01);
+}
+
 TEST(StepTime, CopiesHideBehindLongStepsAndNotBehindShortOnes) {
   const auto waited = [](double from_host) {
     MachineRates rates = h200_rates();
