@@ -96,7 +96,9 @@ class TrainBench {
           grid.sequence(), device));
   }
 
+  // Of ranks that begin together: not all are ready at the same time.
   TimedStep step() {
+    grid_.world().barrier();
     Profile profile(parameters_.device());
     result_ =
         train_step(batches_, kLearningRate, config_.optimizer.max_grad_norm, transformer_, optimizer_, grid_, updates_);
