@@ -9,7 +9,9 @@ constexpr int64_t kCudaContext = 768 * kMiB, kNcclChannels = 1024 * kMiB;
 // Of the allocator's blocks that come and go, those that are free but too small for what comes next.
 constexpr double kAllocatorSlack = 0.02;
 // Of a process: libraries, those of a GPU being large.
-constexpr int64_t kProcessBesideGpu = 1229 * kMiB, kProcess = 512 * kMiB;
+constexpr int64_t kProcessBesideGpu = 922 * kMiB, kProcess = 512 * kMiB;
+// What NCCL takes of the host for each process.
+constexpr int64_t kNcclOnHost = 307 * kMiB;
 // Of a host with GPUs: for the system, and pages of token files.
 constexpr int64_t kHostReserve = 4096 * kMiB;
 
@@ -27,7 +29,11 @@ void add_process(const PlanInputs& inputs, const MemoryLedger& device, MemoryLed
   host[kItem] = inputs.on_gpu ? kProcessBesideGpu : kProcess;
   if (!inputs.on_gpu) return;
   host[kFree] = kHostReserve * inputs.nodes / inputs.ranks();
-  gpu[kItem] = kCudaContext + (inputs.ranks() > 1 ? kNcclChannels : 0);
+  gpu[kItem] = kCudaContext;
+  if (inputs.ranks() > 1) {
+    host[kItem] += kNcclOnHost;
+    gpu[kItem] += kNcclChannels;
+  }
   gpu[kFree] = allocator_slack(device);
 }
 
