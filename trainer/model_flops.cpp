@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "trainer/device.h"
 
@@ -37,15 +38,18 @@ double mean_attended_keys(const RunConfig& config, const ModelConfig& model, dou
 
 double measured_matmul_rate(at::Device device, at::ScalarType type) {
   const int64_t size = device.is_cuda() ? 8192 : 1024;
-  constexpr int kRepeats = 4;
+  constexpr int kRounds = 5, kRepeats = 4;
   // Random values: a GPU multiplies zeros and ones faster, as they cost less power.
   const at::Tensor matrix = at::randn({size, size}, at::TensorOptions(type).device(device));
   at::mm(matrix, matrix);  // starts threads and libraries
-  synchronize(device);
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < kRepeats; ++i) at::mm(matrix, matrix);
-  synchronize(device);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double seconds = INFINITY;
+  for (int round = 0; round < kRounds; ++round) {
+    synchronize(device);
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < kRepeats; ++i) at::mm(matrix, matrix);
+    synchronize(device);
+    seconds = std::min(seconds, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
   const double edge = static_cast<double>(size);
   return kRepeats * 2.0 * edge * edge * edge / seconds;
 }

@@ -22,8 +22,8 @@ double attended_keys(const AttentionConfig& attention, double mean_list_entries,
 // The mean of that over the layers.
 double mean_attended_keys(const RunConfig& config, const ModelConfig& model, double mean_list_entries);
 
-// FLOP/s of a matrix product of this type on this rank's device, 8192^3 on a GPU and 1024^3 on the CPU's threads: what
-// MFU is measured against.
+// FLOP/s of a matrix product of this type on this rank's device, 8192^3 on a GPU and 1024^3 on the CPU's threads, the
+// best of some: what MFU is measured against.
 double measured_matmul_rate(at::Device device, at::ScalarType type);
 
 }  // namespace hiptrain
