@@ -48,7 +48,7 @@ run() {
   local name=$1 log started=$SECONDS
   shift
   log=$(mktemp)
-  if "$@" >"$log" 2>&1; then
+  if "$@" >"$log" 2>&1 </dev/null; then  # mpirun would read the list of tests
     echo "passed  $name ($((SECONDS - started)) s): $(grep -oE '[0-9]+ tests? from [0-9]+ test suites? ran' "$log" | head -n 1)"
     passed=$((passed + 1))
   else
