@@ -48,7 +48,7 @@ run() {
   local name=$1 log started=$SECONDS
   shift
   log=$(mktemp)
-  if "$@" >"$log" 2>&1 </dev/null; then  # mpirun would read the list of tests
+  if "$@" >"$log" 2>&1; then
     echo "passed  $name ($((SECONDS - started)) s): $(grep -oE '[0-9]+ tests? from [0-9]+ test suites? ran' "$log" | head -n 1)"
     passed=$((passed + 1))
   else
@@ -60,13 +60,15 @@ run() {
 }
 
 run doctor "$here/hiptrain" doctor
-while read -r ranks program; do
+mapfile -t lines <"$here/tests.txt"  # before any runs: mpirun would read the rest
+for line in "${lines[@]}"; do
+  read -r ranks program <<<"$line"
   if ((ranks == 1)); then
     run "$program" "$here/tests/$program"
   else
     run "$program, $ranks ranks" mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$ranks" "$here/tests/$program"
   fi
-done <"$here/tests.txt"
+done
 # Ranks that are killed or stopped in mid-run.
 run "killed rank" bash "$here/lost_rank_test.sh" KILL 30 "$here/hiptrain" "$here/small_model.json" --tokens 65536
 run "stopped rank" bash "$here/lost_rank_test.sh" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536

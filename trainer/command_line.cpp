@@ -1,7 +1,11 @@
 #include "trainer/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
+#include <optional>
 #include <sstream>
+
+#include "trainer/byte_size.h"
 
 namespace hiptrain {
 namespace {
@@ -17,6 +21,18 @@ constexpr const char* kFooter =
     "  hiptrain config --help-fields\n"
     "exit codes: 0 success, 2 a mistake in the command, config or model folder, 3 data or checkpoint, 4 memory,\n"
     "  5 diverged, 6 communication, 130 stopped by a signal after saving";
+
+// 139.5GiB becomes a number of bytes, above 0.
+CLI::Validator byte_size() {
+  return {[](std::string& text) -> std::string {
+            const std::optional<double> bytes = parse_byte_size(text);
+            if (!bytes || *bytes < 1 || *bytes > kMostBytes)
+              return "expected bytes, as 500MB or 139.5GiB, found '" + text + "'";
+            text = std::to_string(std::llround(*bytes));
+            return "";
+          },
+          ""};
+}
 
 void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
   app.add_option("--set", overrides, "override one field of the config, as section.key=value; repeatable")
@@ -61,8 +77,7 @@ void add_export(CLI::App& program, ExportCommand& command) {
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->type_name("TYPE");
   app->add_option("--max-shard-size", command.max_shard_bytes, "largest file, such as 500MB or 5GB")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
-      ->check(CLI::PositiveNumber)
+      ->transform(byte_size())
       ->default_str("5GB")
       ->type_name("SIZE");
 }
@@ -139,10 +154,9 @@ void add_bench_kernels(CLI::App& bench, BenchKernelsCommand& command) {
 void add_bench_communication(CLI::App& bench, BenchCommunicationCommand& command) {
   CLI::App* app = bench.add_subcommand(
       "communication", "all-gather, reduce-scatter, all-to-all, all-reduce between the ranks it is started on");
-  app->add_option("--size", command.bytes, "bytes of the whole, over all ranks, such as 1MB 256MB")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->check(CLI::PositiveNumber)
-      ->default_str("1MB 16MB 256MB")
+  app->add_option("--size", command.bytes, "bytes of the whole, over all ranks, such as 1MiB 256MiB")
+      ->transform(byte_size())
+      ->default_str("1MiB 16MiB 256MiB")
       ->type_name("SIZE...");
   add_overrides(*app, command.overrides);
   app->add_option("--repeats", command.repeats, "of which the median counts")
@@ -170,9 +184,9 @@ void add_plan(CLI::App& program, PlanCommand& command) {
   app->add_option("--gpus", command.gpus, "ranks, one a GPU")->check(CLI::Range(1, 1 << 20))->type_name("N");
   app->add_option("--nodes", command.nodes, "hosts that these are on")->check(CLI::Range(1, 1 << 20))->type_name("N");
   const auto add_size = [&](const char* name, int64_t& bytes, const char* help) {
-    app->add_option(name, bytes, help)->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))->type_name("SIZE");
+    app->add_option(name, bytes, help)->transform(byte_size())->type_name("SIZE");
   };
-  add_size("--gpu-memory", command.gpu_memory, "of a GPU, such as 80GB or 139GiB, instead of that of the rates");
+  add_size("--gpu-memory", command.gpu_memory, "of a GPU, such as 80GB or 139.5GiB, instead of that of the rates");
   add_size("--host-memory", command.host_memory, "of a host, which its ranks share, instead of that of the rates");
   CLI::Option* tokens = app->add_option("--tokens", command.tokens, "of a sequence, instead of data.sequence_length")
                             ->check(CLI::Range(int64_t{2}, int64_t{1} << 31))

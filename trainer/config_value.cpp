@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <optional>
 #include <set>
+
+#include "trainer/byte_size.h"
 
 namespace hiptrain {
 namespace {
 
 constexpr int64_t kMaxLayerNumber = 9999;
-constexpr double kMostBytes = 0x1p53;  // 8 PiB: exact in a double
 
 // What was found, for messages.
 std::string describe(const YAML::Node& node) {
@@ -46,27 +48,13 @@ std::string read_number(const YAML::Node& node, const char* expected, Number& nu
 
 bool is_auto(const YAML::Node& node) { return is_plain_scalar(node) && node.Scalar() == "auto"; }
 
-// Bytes of one; 0 if there is no such unit.
-double unit_bytes(std::string unit) {
-  std::erase(unit, ' ');
-  if (unit.empty() || unit == "B") return 1;
-  const size_t power = std::string_view("KMGT").find(unit[0]);
-  const std::string rest = unit.substr(1);
-  if (power == std::string_view::npos || (rest != "iB" && rest != "B")) return 0;
-  return std::pow(rest == "iB" ? 1024.0 : 1000.0, static_cast<double>(power + 1));
-}
-
-// "100 GiB", "1.5TB" or a number of bytes.
 std::string read_bytes(const YAML::Node& node, int64_t& bytes) {
   const std::string found = "expected auto or bytes, as 100 GiB, found " + describe(node);
   if (!is_plain_scalar(node)) return found;
-  const std::string& text = node.Scalar();
-  double number = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const double unit = unit_bytes(std::string(rest, text.data() + text.size()));
-  if (error != std::errc() || unit == 0 || !std::isfinite(number)) return found;
-  if (std::abs(number) * unit > kMostBytes) return "'" + text + "' is out of range";
-  bytes = std::llround(number * unit);
+  const std::optional<double> size = parse_byte_size(node.Scalar());
+  if (!size) return found;
+  if (std::abs(*size) > kMostBytes) return "'" + node.Scalar() + "' is out of range";
+  bytes = std::llround(*size);
   return "";
 }
 

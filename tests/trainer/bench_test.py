@@ -60,7 +60,7 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
 def test_communication(ranks, tmp_path):
     result = subprocess.run(
         ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), str(PROGRAM),
-         "bench", "communication", "--size", "3KB", "3MB", "--repeats", "2", "--set", "device=cpu", "--json",
+         "bench", "communication", "--size", "3KiB", "3MiB", "--repeats", "2", "--set", "device=cpu", "--json",
          str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())

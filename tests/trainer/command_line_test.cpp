@@ -54,9 +54,9 @@ TEST(CommandLine, Benches) {
   EXPECT_EQ(pass.repeats, 3);
   EXPECT_EQ(pass.json, "j");
   const CommandLine communication =
-      read({"bench", "communication", "--size", "4KB", "2MB", "--repeats", "3", "--set", "device=cpu"});
+      read({"bench", "communication", "--size", "4KiB", "2MB", "--repeats", "3", "--set", "device=cpu"});
   ASSERT_TRUE(communication.ready) << communication.message;
-  EXPECT_THAT(std::get<BenchCommunicationCommand>(communication.command).bytes, ElementsAre(4096, 2 << 20));
+  EXPECT_THAT(std::get<BenchCommunicationCommand>(communication.command).bytes, ElementsAre(4096, 2'000'000));
   EXPECT_EQ(std::get<BenchCommunicationCommand>(communication.command).repeats, 3);
 
   EXPECT_EQ(read({"bench"}).exit_code, kUserMistake);
@@ -65,14 +65,14 @@ TEST(CommandLine, Benches) {
 
 TEST(CommandLine, Plan) {
   const CommandLine line = read({"plan", "run.yaml", "--gpus", "16", "--nodes", "2", "--gpu-memory", "80GB",
-                                 "--host-memory", "2 GiB", "--max-tokens", "--node-link", "2.5e10", "--rates", "r"});
+                                 "--host-memory", "2.5 GiB", "--max-tokens", "--node-link", "2.5e10", "--rates", "r"});
   ASSERT_TRUE(line.ready) << line.message;
   const auto& command = std::get<PlanCommand>(line.command);
   EXPECT_THAT(command.configs, ElementsAre("run.yaml"));
   EXPECT_EQ(command.gpus, 16);
   EXPECT_EQ(command.nodes, 2);
   EXPECT_EQ(command.gpu_memory, 80'000'000'000);
-  EXPECT_EQ(command.host_memory, int64_t{2} << 30);
+  EXPECT_EQ(command.host_memory, int64_t{5} << 29);
   EXPECT_TRUE(command.max_tokens);
   EXPECT_EQ(command.node_link, 2.5e10);
   EXPECT_EQ(command.link, 0);
@@ -109,6 +109,9 @@ TEST(CommandLine, ShardSizesOfExport) {
   EXPECT_EQ(size("5GB"), 5'000'000'000);
   EXPECT_EQ(size("500MB"), 500'000'000);
   EXPECT_EQ(size("1000"), 1000);
+  EXPECT_EQ(size("1.5gib"), int64_t{3} << 29);
+  EXPECT_EQ(size("-1GB"), -kUserMistake);
+  EXPECT_EQ(size("1e30TiB"), -kUserMistake);
   EXPECT_EQ(size("0"), -kUserMistake);
   EXPECT_EQ(size("many"), -kUserMistake);
 }
