@@ -2,25 +2,17 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
-#include <limits>
-#include <tuple>
 
 #include "kernels/reference/parallel_for.h"
 #include "kernels/sparse_attention.h"
 #include "tests/support/attention_case.h"
 #include "tests/support/attention_definition.h"
-#include "tests/support/attention_shapes.h"
+#include "tests/support/attention_test.h"
 
 namespace hiptrain::testing {
 namespace {
 
 using kernels::ElementType;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
 
 double largest_error(const Tensor& values, const std::vector<double>& expected) {
   double error = 0;
@@ -84,21 +76,10 @@ TEST(AttentionDefinition, GradientEqualsFiniteDifferences) {
   expect_finite_differences(definition, definition.value, expected.d_value);
 }
 
-using ShapeAndBackend = std::tuple<AttentionShape, Backend>;
-
-class SparseAttentionGradientOnBackend : public ::testing::TestWithParam<Backend> {
- protected:
-  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
-};
+class SparseAttentionGradientOnBackend : public AttentionOnBackend {};
 INSTANTIATE_TEST_SUITE_P(Backends, SparseAttentionGradientOnBackend, both_backends());
 
-class SparseAttentionGradientShapes : public ::testing::TestWithParam<ShapeAndBackend> {
- protected:
-  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(std::get<1>(GetParam())); }
-  AttentionCase make_case(uint64_t seed) const {
-    return AttentionCase(std::get<0>(GetParam()), seed, std::get<1>(GetParam()));
-  }
-};
+class SparseAttentionGradientShapes : public AttentionOfShape {};
 
 TEST_P(SparseAttentionGradientShapes, EqualsTheDefinition) {
   AttentionCase input = make_case(32);

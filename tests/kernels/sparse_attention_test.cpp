@@ -4,27 +4,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <stdexcept>
-#include <tuple>
 
 #include "kernels/hip_selection.h"
 #include "kernels/reference/parallel_for.h"
 #include "tests/support/attention_case.h"
 #include "tests/support/attention_definition.h"
-#include "tests/support/attention_shapes.h"
+#include "tests/support/attention_test.h"
 
 namespace hiptrain::testing {
 namespace {
 
 using kernels::ElementType;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr int64_t kHugeWindow = int64_t{1} << 40;
-
-bool same_bits(float a, float b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
 
 // Rows of tokens [0, num_tokens) of output and lse.
 void expect_same_rows(const AttentionCase& a, const AttentionCase& b, int64_t num_tokens) {
@@ -35,21 +28,10 @@ void expect_same_rows(const AttentionCase& a, const AttentionCase& b, int64_t nu
     ASSERT_TRUE(same_bits(a.lse[i], b.lse[i])) << "lse of row " << i;
 }
 
-using ShapeAndBackend = std::tuple<AttentionShape, Backend>;
-
-class SparseAttentionOnBackend : public ::testing::TestWithParam<Backend> {
- protected:
-  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }
-};
+class SparseAttentionOnBackend : public AttentionOnBackend {};
 INSTANTIATE_TEST_SUITE_P(Backends, SparseAttentionOnBackend, both_backends());
 
-class SparseAttentionShapes : public ::testing::TestWithParam<ShapeAndBackend> {
- protected:
-  void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(std::get<1>(GetParam())); }
-  AttentionCase make_case(uint64_t seed) const {
-    return AttentionCase(std::get<0>(GetParam()), seed, std::get<1>(GetParam()));
-  }
-};
+class SparseAttentionShapes : public AttentionOfShape {};
 
 TEST_P(SparseAttentionShapes, EqualsTheDefinition) {
   AttentionCase input = make_case(11);
