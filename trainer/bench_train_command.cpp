@@ -96,12 +96,17 @@ class TrainBench {
           grid.sequence(), device));
   }
 
-  // Of ranks that begin together: not all are ready at the same time.
-  TimedStep step() {
+  // Of ranks that begin together: not all are ready at the same time. Updates of offloaded state are made beside the
+  // next step, or, with_updates, awaited within this one.
+  TimedStep step(bool with_updates) {
     grid_.world().barrier();
     Profile profile(parameters_.device());
-    result_ =
-        train_step(batches_, kLearningRate, config_.optimizer.max_grad_norm, transformer_, optimizer_, grid_, updates_);
+    {
+      const ProfiledRange range("step");
+      result_ = train_step(batches_, kLearningRate, config_.optimizer.max_grad_norm, transformer_, optimizer_, grid_,
+                           updates_);
+      if (with_updates) parameters_.finish_updates();
+    }
     std::vector<RangeTime> ranges = profile.finish();
     ExposedSeconds exposed = transformer_.take_exposed_seconds();
     exposed.host_copies += optimizer_.take_exposed_seconds();
@@ -198,11 +203,13 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
     for (const std::string& line : run_plan_lines(first_plan, rates)) std::cout << line << std::endl;
   config = with_choice(std::move(config), first_plan.memory.choice);
   TrainBench bench(config, model, grid, device);
-  for (int64_t i = 0; i < command.warm_up; ++i) bench.step();
+  for (int64_t i = 0; i < command.warm_up; ++i) bench.step(/*with_updates=*/false);
   bench.take_statistics();
   reset_peak_memory(device);
   std::vector<TimedStep> steps;
-  for (int64_t i = 0; i < command.steps; ++i) steps.push_back(bench.step());
+  // Every timed step makes the updates of one.
+  for (int64_t i = 1; i <= command.steps; ++i)
+    steps.push_back(bench.step(/*with_updates=*/command.warm_up == 0 && i == command.steps));
   const Timings timings = summarize(std::move(steps));
 
   const SelectionStatistics selection = bench.take_statistics();

@@ -71,6 +71,7 @@ std::filesystem::path CheckpointStore::save(const ShardedParameters& parameters,
   const std::filesystem::path complete = folder_ / step_folder_name(state.step);
   const std::filesystem::path temporary = complete.string() + kTemporarySuffix;
   const bool first = world_.rank() == 0;
+  parameters.finish_updates();
   try {
     all_or_none(world_, [&] {
       if (!first) return;

@@ -109,6 +109,10 @@ void synchronize(at::Device device) {
   if (device.is_cuda()) HIPTRAIN_CUDA_CHECK(cudaDeviceSynchronize());
 }
 
+void synchronize_compute_stream(at::Device device) {
+  if (device.is_cuda()) c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
+}
+
 int64_t peak_memory_bytes(at::Device device) {
   if (device.is_cuda()) {
     const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());

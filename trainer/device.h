@@ -24,6 +24,8 @@ ProcessGrid make_process_grid(const MpiRuntime& mpi, at::Device device, const Pa
 
 // Waits until the device has done all work that was given to it.
 void synchronize(at::Device device);
+// Only what the compute stream was given: copies beside it may go on.
+void synchronize_compute_stream(at::Device device);
 
 // The most memory that tensors of this process held at a time: on a GPU of its memory, since reset_peak_memory; on the
 // CPU the process's largest resident size.

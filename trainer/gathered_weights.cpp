@@ -25,7 +25,10 @@ void GatheredWeights::prefetch(int unit) {
 }
 
 at::Tensor GatheredWeights::use(int unit) {
-  if (!buffers_) return parameters_.weights(unit);
+  if (!buffers_) {
+    parameters_.await_update(unit);
+    return parameters_.weights(unit);
+  }
   UnitBuffers::Buffer* found = buffers_->find(unit);
   UnitBuffers::Buffer& buffer = found ? *found : bring_in(unit);
   buffers_->mark_used(buffer);
@@ -38,6 +41,7 @@ void GatheredWeights::forget() {
 }
 
 UnitBuffers::Buffer& GatheredWeights::bring_in(int unit) {
+  parameters_.await_update(unit);
   UnitBuffers::Buffer& buffer = buffers_->take(unit);
   buffer.coming = stream_.run([&] { fill(unit, buffer); }, {buffer.whole, buffer.part, parameters_.weights(unit)});
   return buffer;

@@ -24,6 +24,7 @@ void GradientBuffers::begin_step() {
 }
 
 at::Tensor GradientBuffers::buffer(int unit) {
+  parameters_.await_update(unit);  // by the gradient that this one takes the place of
   if (!open_[unit].defined()) open_[unit] = buffers_ ? open_in_buffer(unit) : open_in_place(unit);
   return open_[unit];
 }

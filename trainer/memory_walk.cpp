@@ -10,6 +10,7 @@
 #include "kernels/tree_geometry.h"
 #include "trainer/attention_exchange.h"
 #include "trainer/hip_attention.h"
+#include "trainer/sharded_adamw.h"
 #include "trainer/sharded_parameters.h"
 
 namespace hiptrain {
@@ -21,8 +22,7 @@ using Held = MemoryLedger::Held;
 constexpr int64_t kMiB = int64_t{1} << 20;
 // Picked blocks a tile and pick of a trained model (29M parameters, 2 picks), and at what lengths of the sequence.
 constexpr double kListTokens[] = {32768, 262144, 1048576}, kListEntries[] = {8.5, 14.75, 20.1};
-constexpr int64_t kCublasWorkspace = 32 * kMiB;        // ATen's for Hopper, from the allocator
-constexpr int64_t kStreamedChunk = int64_t{16} << 20;  // elements (trainer/sharded_adamw.cpp)
+constexpr int64_t kCublasWorkspace = 32 * kMiB;  // ATen's for Hopper, from the allocator
 // Radix sort of 32-bit keys and values: a second pair of buffers, and counts.
 int64_t sort_bytes(int64_t count) { return 8 * count + count / 4 + kMiB; }
 
@@ -54,7 +54,6 @@ class StepWalk {
     hold_state();
     hold_buffers();
     forward_backward();
-    optimizer();
   }
 
  private:
@@ -93,6 +92,20 @@ class StepWalk {
     const ActivationStore::Plan plan = store_plan(model_, choice_);
     for (int64_t i = 0; i < ActivationStore::device_inputs(plan); ++i) device_.keep(Item::kLayerInputs, stream_bytes());
     for (int64_t i = 0; i < plan.host_inputs; ++i) host_.keep(Item::kLayerInputs, stream_bytes());
+    hold_lanes();
+  }
+
+  // ShardedAdamW: room for what is offloaded.
+  void hold_lanes() {
+    int64_t largest = 0;
+    for (size_t unit = 0; unit < layout_.units().size(); ++unit)
+      largest = std::max(largest, shard_numel(static_cast<int>(unit)));
+    const int64_t chunk = std::min(ShardedAdamW::kChunk, largest), optimizer = choice_.offload_optimizer ? 1 : 0;
+    for (int lane = 0; lane < ShardedAdamW::kLanes; ++lane)
+      for (const int64_t bytes :
+           {optimizer * state_.master, optimizer * state_.moments / 2, optimizer * state_.moments / 2,
+            choice_.offload_weights ? state_.weights : 0, int64_t{choice_.offload_gradients ? 4 : 0}})
+        device_.keep(Item::kStaging, chunk * bytes);
   }
 
   // GatheredWeights
@@ -167,23 +180,6 @@ class StepWalk {
     const Held normed = device_.hold(Item::kLossTile, tile * hidden_ * compute_);
     const Held logits = device_.hold(Item::kLossTile, tile * model_.vocabulary_size * compute_);
     device_.touch(Item::kLossTile, 2 * tile * hidden_ * compute_ + rms_norm_backward_bytes(hidden_));
-  }
-
-  // Two chunks of what is offloaded pass through the device at a time.
-  void optimizer() {
-    device_.enter("optimizer");
-    if (!choice_.offload_optimizer && !choice_.offload_gradients && !choice_.offload_weights) return;
-    int64_t largest = 0;
-    for (size_t unit = 0; unit < layout_.units().size(); ++unit)
-      largest = std::max(largest, shard_numel(static_cast<int>(unit)));
-    const int64_t chunk = std::min(kStreamedChunk, largest);
-    const int64_t optimizer = choice_.offload_optimizer ? 1 : 0;
-    std::vector<Held> passing;
-    for (int lane = 0; lane < 2; ++lane)
-      for (const int64_t bytes :
-           {optimizer * state_.master, optimizer * state_.moments / 2, optimizer * state_.moments / 2,
-            choice_.offload_weights ? state_.weights : 0, int64_t{choice_.offload_gradients ? 4 : 0}})
-        passing.push_back(device_.hold(Item::kStaging, chunk * bytes));
   }
 
   // ---- TransformerLayer

@@ -57,7 +57,7 @@ class StreamClock final : public Profile::Clock {
     return static_cast<int64_t>(events_.size()) - 1;
   }
   std::vector<double> read() override {
-    HIPTRAIN_CUDA_CHECK(cudaDeviceSynchronize());
+    if (!events_.empty()) HIPTRAIN_CUDA_CHECK(cudaEventSynchronize(events_.back()));
     std::vector<double> seconds;
     for (cudaEvent_t event : events_) {
       float milliseconds = 0;

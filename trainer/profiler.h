@@ -56,7 +56,7 @@ class Profile {
   Profile(const Profile&) = delete;
   Profile& operator=(const Profile&) = delete;
 
-  // Waits for the device. In the order in which the ranges began.
+  // Waits for the compute stream. In the order in which the ranges began.
   std::vector<RangeTime> finish();
 
  private:

@@ -10,7 +10,7 @@
 namespace hiptrain {
 namespace {
 
-constexpr int64_t kChunk = int64_t{16} << 20;  // elements: 3 ms of copies each way, 0.4 GiB on the device
+constexpr int kUnitsAhead = 2;  // of the one whose update is waited for
 
 using Shard = ShardedParameters::Shard;
 constexpr at::Tensor Shard::*kTensors[] = {&Shard::master, &Shard::rounded, &Shard::gradient, &Shard::first_moment,
@@ -25,33 +25,48 @@ Shard part_of(const Shard& shard, int64_t begin, int64_t size) {
 
 }  // namespace
 
-ShardedAdamW::Lane::Lane(at::Device device) : stream(device, part::kHostCopies) {}
+ShardedAdamW::Lane::Lane(const ShardedParameters& parameters, int64_t chunk)
+    : stream(parameters.device(), part::kHostCopies) {
+  const Shard& like = parameters.shards().front();
+  for (const auto tensor : kTensors)
+    if ((like.*tensor).defined() && parameters.in_host_memory(tensor))
+      room.*tensor = at::empty({chunk}, (like.*tensor).options().device(parameters.device()));
+}
 
-ShardedAdamW::ShardedAdamW(ShardedParameters& parameters, const OptimizerSection& optimizer)
-    : parameters_(parameters), optimizer_(optimizer), lanes_{Lane(parameters.device()), Lane(parameters.device())} {
-  int64_t begin = 0;
-  for (const ParameterUnit& unit : parameters.layout().units()) {
+ShardedAdamW::ShardedAdamW(ShardedParameters& parameters, const OptimizerSection& optimizer, int64_t chunk)
+    : parameters_(parameters),
+      optimizer_(optimizer),
+      chunk_(chunk),
+      next_unit_(static_cast<int>(parameters.shards().size())),
+      under_way_(parameters.shards().size()) {
+  int64_t begin = 0, largest = 0;
+  for (size_t unit = 0; unit < parameters.shards().size(); ++unit) {
     unit_begins_.push_back(begin);
-    begin += unit.numel;
+    begin += parameters.layout().units()[unit].numel;
+    largest = std::max(largest, parameters.shard_size(static_cast<int>(unit)));
+  }
+  if (!passes_through()) return;
+  for (int lane = 0; lane < kLanes; ++lane) lanes_.emplace_back(parameters, std::min(chunk, largest));
+  parameters_.set_update_wait([this](int unit) { wait(unit); });
+}
+
+// Copies under way are from and to memory of the parameters.
+ShardedAdamW::~ShardedAdamW() {
+  parameters_.set_update_wait(nullptr);
+  try {
+    for (Lane& lane : lanes_) lane.stream.synchronize();
+  } catch (const std::exception&) {  // the device has failed, which is why we are here
   }
 }
 
 void ShardedAdamW::step(double learning_rate, double gradient_scale, int64_t step) {
-  const StepSettings settings{.learning_rate = learning_rate, .gradient_scale = gradient_scale, .step = step};
-  int64_t turn = 0;
-  for (size_t unit = 0; unit < parameters_.shards().size(); ++unit) {
-    const Shard& shard = parameters_.shards()[unit];
-    const int64_t total = shard.master.numel(), most = passes_through() ? kChunk : total;
-    for (int64_t begin = 0; begin < total; begin += most) {
-      const int64_t size = std::min(most, total - begin);
-      const Chunk chunk{.begin = begin, .size = size, .tensors = part_of(shard, begin, size)};
-      if (passes_through())
-        pass_through(lanes_[turn++ % 2], static_cast<int>(unit), chunk, settings);
-      else
-        update(static_cast<int>(unit), chunk, settings);
-    }
-  }
-  for (Lane& lane : lanes_) lane.stream.wait(lane.going);
+  const int units = static_cast<int>(parameters_.shards().size());
+  start_through(units - 1);  // of the step before
+  settings_ = {.learning_rate = learning_rate, .gradient_scale = gradient_scale, .step = step};
+  next_unit_ = 0;
+  if (passes_through()) return;
+  for (; next_unit_ < units; ++next_unit_)
+    update(next_unit_, chunk_of(next_unit_, 0, parameters_.shard_size(next_unit_)));
 }
 
 bool ShardedAdamW::passes_through() const {
@@ -59,35 +74,49 @@ bool ShardedAdamW::passes_through() const {
   return storage.offload_optimizer || storage.offload_gradients || storage.offload_weights;
 }
 
-void ShardedAdamW::pass_through(Lane& lane, int unit, Chunk chunk, const StepSettings& settings) {
-  const Shard home = chunk.tensors;
-  std::vector<at::Tensor Shard::*> passing;
-  std::vector<at::Tensor> used;
-  lane.stream.wait(lane.going);  // of the lane's chunk before, whose memory is free now
-  for (const auto tensor : kTensors) {
-    if (!(home.*tensor).defined() || !parameters_.in_host_memory(tensor)) continue;
-    chunk.tensors.*tensor = at::empty({chunk.size}, (home.*tensor).options().device(parameters_.device()));
-    passing.push_back(tensor);
-    used.insert(used.end(), {home.*tensor, chunk.tensors.*tensor});
+ShardedAdamW::Chunk ShardedAdamW::chunk_of(int unit, int64_t begin, int64_t size) const {
+  return {.begin = begin, .size = size, .tensors = part_of(parameters_.shards()[unit], begin, size)};
+}
+
+void ShardedAdamW::wait(int unit) {
+  start_through(std::min(unit + kUnitsAhead, static_cast<int>(parameters_.shards().size()) - 1));
+  for (int lane = 0; lane < kLanes; ++lane) lanes_[lane].stream.wait(under_way_[unit][lane]);
+}
+
+// Not all at once: a stream takes about a thousand operations before the host has to wait for it.
+void ShardedAdamW::start_through(int unit) {
+  for (; next_unit_ <= unit; ++next_unit_) start(next_unit_);
+}
+
+// Units of one chunk take the lanes in turn too.
+void ShardedAdamW::start(int unit) {
+  const int64_t total = parameters_.shard_size(unit), stride = chunk_ * kLanes;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto work = [&] {
+      for (int64_t begin = (unit + lane) % kLanes * chunk_; begin < total; begin += stride)
+        pass_through(lanes_[lane], unit, chunk_of(unit, begin, std::min(chunk_, total - begin)));
+    };
+    under_way_[unit][lane] = lanes_[lane].stream.run(work, /*tensors=*/{});  // that live as long as the lanes
   }
-  SideStream::Ticket coming = lane.stream.run(
-      [&] {
-        for (const auto tensor : passing)
-          if (tensor != &Shard::rounded) (chunk.tensors.*tensor).copy_(home.*tensor, /*non_blocking=*/true);
-      },
-      used);
-  lane.stream.wait(coming);
-  update(unit, chunk, settings);
-  lane.going = lane.stream.run(
-      [&] {
-        for (const auto tensor : passing)
-          if (tensor != &Shard::gradient) (home.*tensor).copy_(chunk.tensors.*tensor, /*non_blocking=*/true);
-      },
-      used);
+}
+
+// On the lane's stream.
+void ShardedAdamW::pass_through(const Lane& lane, int unit, Chunk chunk) const {
+  const Shard home = chunk.tensors;
+  const auto passes = [&](auto tensor) { return (lane.room.*tensor).defined(); };
+  for (const auto tensor : kTensors) {
+    if (!passes(tensor)) continue;
+    chunk.tensors.*tensor = (lane.room.*tensor).narrow(0, 0, chunk.size);
+    if (tensor != &Shard::rounded) (chunk.tensors.*tensor).copy_(home.*tensor, /*non_blocking=*/true);
+  }
+  update(unit, chunk);
+  for (const auto tensor : kTensors)
+    if (passes(tensor) && tensor != &Shard::gradient)
+      (home.*tensor).copy_(chunk.tensors.*tensor, /*non_blocking=*/true);
 }
 
 // Parameter by parameter, as far as they lie in the chunk.
-void ShardedAdamW::update(int unit, const Chunk& chunk, const StepSettings& settings) {
+void ShardedAdamW::update(int unit, const Chunk& chunk) const {
   for (const ShardedParameters::Piece& piece : parameters_.pieces(unit)) {
     const int64_t first = std::max(piece.offset, chunk.begin);
     const int64_t last = std::min(piece.offset + piece.count, chunk.begin + chunk.size);
@@ -100,18 +129,20 @@ void ShardedAdamW::update(int unit, const Chunk& chunk, const StepSettings& sett
            .second_moment = part.second_moment,
            .rounded_weight = part.rounded,
            .first_index = unit_begins_[unit] + piece.parameter->offset + piece.begin + first - piece.offset},
-          {.learning_rate = settings.learning_rate,
+          {.learning_rate = settings_.learning_rate,
            .beta1 = optimizer_.adam_beta1,
            .beta2 = optimizer_.adam_beta2,
            .epsilon = optimizer_.adam_epsilon,
            .weight_decay = decays ? optimizer_.weight_decay : 0,
-           .gradient_scale = settings.gradient_scale,
-           .step = settings.step});
+           .gradient_scale = settings_.gradient_scale,
+           .step = settings_.step});
   }
 }
 
 double ShardedAdamW::take_exposed_seconds() {
-  return lanes_[0].stream.take_exposed_seconds() + lanes_[1].stream.take_exposed_seconds();
+  double seconds = 0;
+  for (Lane& lane : lanes_) seconds += lane.stream.take_exposed_seconds();
+  return seconds;
 }
 
 }  // namespace hiptrain

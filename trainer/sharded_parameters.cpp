@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "trainer/device.h"
 #include "trainer/host_memory.h"
 
 namespace hiptrain {
@@ -87,6 +88,15 @@ void ShardedParameters::load(const Source& source) {
 void ShardedParameters::round_masters() {
   for (Shard& shard : shards_)
     if (shard.rounded.defined()) shard.rounded.copy_(shard.master);
+}
+
+void ShardedParameters::await_update(int unit) const {
+  if (wait_for_update_) wait_for_update_(unit);
+}
+
+void ShardedParameters::finish_updates() const {
+  for (size_t unit = 0; unit < shards_.size(); ++unit) await_update(static_cast<int>(unit));
+  synchronize(device_);
 }
 
 int64_t ShardedParameters::bytes() const {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "distributed/communicator.h"
@@ -29,7 +30,8 @@ ParameterStorage storage_of(const RunConfig& config, bool with_training);
 // Elements of a rank's piece of a unit of numel elements, padding included.
 int64_t padded_shard_size(int64_t numel, int num_ranks);
 
-// Every unit's flat buffer is cut into equal pieces, one a rank; the last pieces are padded with zeros.
+// Every unit's flat buffer is cut into equal pieces, one a rank; the last pieces are padded with zeros. Shards may
+// still be updated while the next step has begun: see await_update.
 class ShardedParameters {
  public:
   // What a rank keeps of a unit: (shard size) each.
@@ -71,6 +73,13 @@ class ShardedParameters {
   // After master weights were written from outside.
   void round_masters();
 
+  // Who updates shards beside the computation says here how the compute stream waits for a unit's update; none: nobody.
+  void set_update_wait(std::function<void(int unit)> wait) { wait_for_update_ = std::move(wait); }
+  // Before the compute stream reads a unit's weights or writes its gradient.
+  void await_update(int unit) const;
+  // Before the host does, of any unit: waits for the device.
+  void finish_updates() const;
+
   int64_t bytes() const;  // of everything kept on this rank, on the device and in host memory
 
  private:
@@ -82,6 +91,7 @@ class ShardedParameters {
   ParameterStorage storage_;
   at::Device device_;
   std::vector<Shard> shards_;
+  std::function<void(int)> wait_for_update_;
 };
 
 }  // namespace hiptrain

@@ -50,6 +50,8 @@ class SideStream::Streams {
     waits_.push_back(std::move(wait));
   }
 
+  void synchronize() { side_.synchronize(); }
+
   double take_exposed_seconds() {
     double milliseconds = 0;
     for (Wait& wait : waits_) {
@@ -92,6 +94,10 @@ void SideStream::wait(Ticket& ticket) {
   const ProfiledRange range(exposed_name_);
   streams_->wait(ticket.work_->done);
   ticket.work_.reset();
+}
+
+void SideStream::synchronize() {
+  if (streams_) streams_->synchronize();
 }
 
 double SideStream::take_exposed_seconds() {

@@ -40,6 +40,9 @@ class SideStream {
   // From here on the compute stream has the results; the host does not wait. A second wait does nothing.
   void wait(Ticket& ticket);
 
+  // The host waits for all work that was given so far.
+  void synchronize();
+
   // Seconds that the compute stream has waited since the last reading; on the CPU all time of the work. Waits for the
   // device.
   double take_exposed_seconds();

@@ -34,7 +34,9 @@ class StepTimeModel {
         inner_(real(model.intermediate_size)),
         element_(run.precision == "bfloat16" ? 2 : 4) {
     const double layer = hidden_ * (2 * query_ + 2 * key_ + 3 * inner_);
-    parameters_ = layers_ * layer + hidden_ * real(model.vocabulary_size) * (model.tied_embeddings ? 1 : 2);
+    const double table = hidden_ * real(model.vocabulary_size);
+    parameters_ = layers_ * layer + table * (model.tied_embeddings ? 1 : 2);
+    first_units_ = (table + layer) / parameters_;
   }
 
   StepTime predict() {
@@ -162,38 +164,43 @@ class StepTimeModel {
     return real((state.master > 0 ? state.master : state.weights) + state.moments);
   }
 
+  bool updates_beside_forward() const {  // ShardedAdamW
+    return choice_.offload_optimizer || choice_.offload_gradients || choice_.offload_weights;
+  }
+
   // AdamW reads and writes weight and moments and reads the gradient; norm and zeroing of gradients.
   PartTime optimizer() const {
     const double mine = parameters_ / real(inputs_.ranks());
-    const double bytes = mine * (2 * updated_bytes() + 4 + 4 + 4);
+    const double bytes = mine * ((updates_beside_forward() ? 0 : 2 * updated_bytes() + 4) + 4 + 4);
     return {part::kOptimizer, 0, bytes / rates_.adamw};
   }
 
-  // Copies run beside the computation, the optimizer's beside nothing: it begins when the gradient's norm is known.
+  // Copies run beside the computation. Inputs leave and states pass in the forward pass, a third of the step; gradients
+  // leave and inputs come back in the other two.
   void add_host_copies(StepTime& step, double sequences) const {
-    const double inputs = real(choice_.host_inputs);
-    const double input_bytes = tokens_ * hidden_ * element_ * sequences, inputs_bytes = inputs * input_bytes;
+    const double input_bytes = tokens_ * hidden_ * element_ * sequences;
+    const double inputs = real(choice_.host_inputs) * input_bytes;
     // In one place for all inputs nothing can come in while another is used.
     const bool awaited = ActivationStore::has_one_place(store_plan(model_, choice_));
+    const double awaited_inputs = awaited ? layers_ * input_bytes : 0, other_inputs = awaited ? 0 : inputs;
     const double mine = parameters_ / real(inputs_.ranks());
-    const double weights = choice_.offload_weights ? mine * element_ * (2 + again_ / layers_) * sequences : 0;
+    const double weights = choice_.offload_weights ? mine * element_ * sequences : 0;  // of one pass
     const double gradients = choice_.offload_gradients ? mine * 4 : 0;
     const StateBytes state = state_bytes(run_, choice_);
     const double states = choice_.offload_optimizer ? mine * real(state.master + state.moments) : 0;
     const double updated = choice_.offload_weights ? mine * real(state.weights) : 0;
-    const double beside_out = inputs_bytes + gradients, beside_in = (awaited ? 0 : inputs_bytes) + weights;
     const double leaving = states + updated, coming = states + gradients + (state.master > 0 ? 0 : updated);
-    const double awaited_in = awaited ? layers_ * input_bytes : 0;
-    const double out = beside_out + leaving, in = beside_in + coming + awaited_in;
+    const double back_in = other_inputs + weights * (1 + again_ / layers_);
+    const double out = inputs + leaving + gradients, in = coming + weights + back_in + awaited_inputs;
     if (out + in == 0) return;
     step.traffic.push_back({"to host", out, out / rates_.to_host});
     step.traffic.push_back({"from host", in, in / rates_.from_host});
-    // Inputs leave in the forward pass, a third of the step, and come back in the other two.
-    const double late = std::max(
-        {0.0, beside_out / rates_.to_host - step.seconds / 3, beside_in / rates_.from_host - step.seconds * 2 / 3});
-    step.parts.push_back(
-        {"host copies, waited for", 0,
-         late + awaited_in / rates_.from_host + std::max(leaving / rates_.to_host, coming / rates_.from_host)});
+    const double forward = std::max((inputs + leaving) / rates_.to_host, (coming + weights) / rates_.from_host);
+    const double backward = std::max(gradients / rates_.to_host, back_in / rates_.from_host);
+    const double late = std::max(0.0, forward - step.seconds / 3) + std::max(0.0, backward - step.seconds * 2 / 3);
+    // Nothing is computed before the embedding and the first layer are updated.
+    const double first = first_units_ * std::max(leaving / rates_.to_host, coming / rates_.from_host);
+    step.parts.push_back({"host copies, waited for", 0, late + first + awaited_inputs / rates_.from_host});
   }
 
   // What attention exchanges is awaited where the computation beside it is shorter; weights of every pass are gathered
@@ -272,7 +279,8 @@ class StepTimeModel {
   double link_;
   double layers_, again_;  // again: those that run forward once more before they are differentiated
   double tokens_, hidden_, query_, key_, inner_, element_;
-  double parameters_;  // but for norms and biases
+  double parameters_;   // but for norms and biases
+  double first_units_;  // share of these in the embedding and the first layer
 };
 
 }  // namespace

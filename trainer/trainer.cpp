@@ -115,7 +115,7 @@ StepMetrics Trainer::step() {
   const double rate = learning_rate(config_.optimizer, state_.step, last_step());
   const StepResult result = train_step(next_batches(), rate, config_.optimizer.max_grad_norm, transformer_, optimizer_,
                                        grid_, state_.optimizer_steps);
-  synchronize(device_);
+  synchronize_compute_stream(device_);
   step_start_.reset();
   advance(result.finite);
   return metrics_of(result, rate, seconds_since(start));
@@ -269,6 +269,7 @@ void Trainer::evaluate() {
   const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
   transformer_.take_statistics();
   transformer_.take_exposed_seconds();
+  optimizer_.take_exposed_seconds();
   log_.evaluation(state_.step, report, seconds_since(begin));
 }
 
