@@ -58,10 +58,11 @@ std::string read_text(const std::filesystem::path& path) {
   std::ostringstream text;
   if (file) text << file.rdbuf();
   // A folder opens, but cannot be read.
-  if (!file || std::filesystem::is_directory(path))
-    throw ConfigError({path.string() + ": error: cannot be read: " +
-                       std::strerror(std::filesystem::is_directory(path) ? EISDIR : errno)});
-  return text.str();
+  if (file && !std::filesystem::is_directory(path)) return text.str();
+  const std::string why = std::strerror(std::filesystem::is_directory(path) ? EISDIR : errno);
+  const bool is_setting = path.string().find('=') != std::string::npos;
+  throw ConfigError({path.string() + ": error: cannot be read: " + why +
+                     (is_setting ? "; a setting needs a --set of its own before it" : "")});
 }
 
 void ConfigReader::add(const ConfigSource& source, const YAML::Mark& mark, const std::string& name,

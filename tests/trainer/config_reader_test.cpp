@@ -339,6 +339,8 @@ TEST_F(ConfigReaderTest, FilesThatAreNoConfig) {
           "run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, device, model, data, attention, "
           "optimizer, train, parallel, memory, recompute, offload, checkpoint, evaluation",
           "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
+  EXPECT_THAT(errors_of({"seed=2"}), ElementsAre("seed=2: error: cannot be read: No such file or directory; a setting "
+                                                 "needs a --set of its own before it"));
   EXPECT_THAT(errors_of({folder_.path()}),
               ElementsAre(folder_.path().string() + ": error: cannot be read: Is a directory"));
   EXPECT_THAT(errors(std::string(100000, '[')), ::testing::SizeIs(1));
