@@ -207,7 +207,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   bench.take_statistics();
   reset_peak_memory(device);
   std::vector<TimedStep> steps;
-  // Every timed step makes the updates of one.
+  // As many updates are timed as steps: the first step makes those of the warm-up, the last leaves its own.
   for (int64_t i = 1; i <= command.steps; ++i)
     steps.push_back(bench.step(/*with_updates=*/command.warm_up == 0 && i == command.steps));
   const Timings timings = summarize(std::move(steps));
