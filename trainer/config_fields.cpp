@@ -230,7 +230,8 @@ std::vector<ConfigField> memory_fields() {
       {"offload.optimizer",
        slot<&RunConfig::offload, &OffloadSection::optimizer>,
        {},
-       "moments, and master weights beside those that are computed with, in host memory"},
+       "moments, and master weights beside those that are computed with, in host memory; they pass through the device "
+       "beside the next step's forward pass"},
       {"offload.gradients",
        slot<&RunConfig::offload, &OffloadSection::gradients>,
        {},
