@@ -259,6 +259,7 @@ void Trainer::save() {
   const auto begin = std::chrono::steady_clock::now();
   last_checkpoint_ = checkpoints_.save(parameters_, state_, config_.model.path, resolved_config(config_));
   last_saved_step_ = state_.step;
+  optimizer_.take_exposed_seconds();  // of updates that the checkpoint waited for, in no step
   log_.checkpoint(state_.step, last_checkpoint_.string(), seconds_since(begin));
 }
 
