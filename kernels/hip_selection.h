@@ -1,6 +1,6 @@
 // Hierarchically pruned selection: which key blocks every token picks, and what a tile of tokens attends to.
 //
-// index    per KV head and token one small index query and index key
+// index    per KV head and token a small index query of each of its query heads, and one index key
 // search   every token picks its best blocks of the searched range: by scan, or by a tree beyond scan_tokens
 // union    a tile's list: its own tokens' picks and those of the tile before, each with the first row that may see it
 //
@@ -19,13 +19,14 @@ namespace hiptrain::kernels {
 
 constexpr int kMaxPicks = 64;
 
-// Index query: the sum over a KV head's G query heads of their rotated queries (G times the mean: the order of scores
-// is the same, and small integers stay exact). Index key: the rotated key. Both cut to the dims in index_dims.
+// Index queries: the rotated queries of a KV head's G query heads, each for itself (num_index_heads = G), or their sum
+// (num_index_heads = 1; G times the mean: the order of scores is the same, and small integers stay exact). Index key:
+// the rotated key. All cut to the dims in index_dims.
 struct IndexParams {
   const void* query;        // (num_tokens, num_query_heads, head_dim), rotated; null: no index query wanted
   const void* key;          // (num_kv_heads, num_tokens, head_dim), rotated; null: no index key wanted
   int64_t key_head_stride;  // elements from one KV head of key to the next
-  void* index_query;        // (num_kv_heads, num_tokens, num_index_dims), out
+  void* index_query;        // (num_kv_heads, num_tokens, num_index_heads, num_index_dims), out
   void* index_key;          // (num_kv_heads, num_tokens, num_index_dims), out
   int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
   const int32_t* index_dims;                               // (num_index_dims), dims of the head that enter the score
@@ -33,18 +34,21 @@ struct IndexParams {
   ElementType index_element;                               // of index_query and index_key; a sum is rounded once
   int64_t num_tokens;
   int num_query_heads, num_kv_heads, head_dim, num_index_dims;
+  int num_index_heads;  // index queries of a token and KV head: num_query_heads / num_kv_heads, or 1
 };
 void index_reference(const IndexParams& params);
 void index_cuda(const IndexParams& params, Stream stream);
 
-// score(token, block) = the largest fp32 dot product of the token's index query with an index key of the block; a NaN
-// counts as -infinity and is counted. Every token picks the min(num_picks, N) best of the N blocks its tile searches
-// (tile_ranges), in the order (score descending, block ascending): one 64-bit key made of the score's bits in an order
-// preserving form (-0 as +0) and the inverted block number.
+// score(token, block) = the largest fp32 dot product of one of the token's index queries with an index key of the
+// block: that of the best head. A NaN counts as -infinity and is counted, for each head and key. Every token picks the
+// min(num_picks, N) best of the N blocks its tile searches (tile_ranges), in the order (score descending, block
+// ascending): one 64-bit key made of the score's bits in an order preserving form (-0 as +0) and the inverted block
+// number.
 //
 // Tiles that search at most scan_tokens tokens score every key. Beyond, a tree. Its nodes of level l are runs of 16^l
 // blocks, counted from the first searched block of the document; a node is represented by boxes (minimum and maximum of
-// each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box.
+// each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box, of the best
+// head.
 // The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
 // A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
 // is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of level 1
@@ -56,15 +60,15 @@ void index_cuda(const IndexParams& params, Stream stream);
 // 16 picks, and with a beam that holds all nodes of level 1, blocks are not chosen by their boxes: all candidates' keys
 // are scored. So with beam >= all nodes the tree equals the scan.
 //
-// Keys in float8 (kernels/float8_score.h): every query is multiplied by a power of two of its own, which does not
-// change its order of blocks, and rounded to float8; the score is rounded to half precision. Such keys are only
-// scanned.
+// Keys in float8 (kernels/float8_score.h): a token's index queries are multiplied by a power of two that they share,
+// which does not change the order of blocks, and rounded to float8; the score is rounded to half precision. Such keys
+// are only scanned.
 //
 // The GPU takes block sizes of 16 to 128, at most 128 index dims, and a beam of at most 16 (or all nodes of level 1).
 // Its tensor cores, for bfloat16 keys of a multiple of 8 dims and float8 keys of a multiple of 16, add a dot product in
 // an order of their own; all else gives the reference's bits.
 struct SearchParams {
-  const void* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_dims)
+  const void* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_heads, num_index_dims)
   const void* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)
   int64_t index_query_head_stride, index_key_head_stride;  // elements from one KV head to the next
   ElementType query_element;                               // of index_query: float32 or bfloat16
@@ -78,7 +82,7 @@ struct SearchParams {
   AttentionGeometry geometry;
   int64_t query_begin;  // position of the first token that picks, a multiple of kQueryTile
   int64_t num_queries;
-  int num_kv_heads, num_index_dims, num_picks;
+  int num_kv_heads, num_index_heads, num_index_dims, num_picks;
   int64_t scan_tokens;        // 0: the tree at every length
   int beam;                   // nodes that a token keeps at each level
   int top_nodes;              // bound of the top level

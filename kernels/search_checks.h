@@ -20,6 +20,7 @@ inline void check_search(const SearchParams& params) {
   check_search(params.query_begin % kQueryTile == 0, "query_begin must be a multiple of the query tile",
                params.query_begin);
   check_search(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);
+  check_search(params.num_index_heads >= 1, "num_index_heads must be at least 1", params.num_index_heads);
   check_search(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
   // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
   check_search(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,

@@ -38,14 +38,16 @@ __device__ Vector<I, kWidth> sum_of_heads(const Vector<T, kWidth>* first_head, i
 
 template <typename T, typename I, int kWidth>
 __device__ void write_queries(const IndexParams& params, int64_t token, int place) {
-  const int group = params.num_query_heads / params.num_kv_heads;
-  const T* heads = static_cast<const T*>(params.query) + token * params.num_query_heads * params.head_dim;
-  I* out = static_cast<I*>(params.index_query) + token * params.num_index_dims + place;
-  heads += params.index_dims[place];
+  const int heads = params.num_index_heads, summed = params.num_query_heads / params.num_kv_heads / heads;
+  const T* first = static_cast<const T*>(params.query) + token * params.num_query_heads * params.head_dim;
+  I* out = static_cast<I*>(params.index_query) + token * heads * params.num_index_dims + place;
+  first += params.index_dims[place];
   for (int head = 0; head < params.num_kv_heads; ++head) {
-    *reinterpret_cast<Vector<I, kWidth>*>(out) =
-        sum_of_heads<I>(reinterpret_cast<const Vector<T, kWidth>*>(heads), group, params.head_dim / kWidth);
-    heads += group * params.head_dim;
+    for (int i = 0; i < heads; ++i) {
+      *reinterpret_cast<Vector<I, kWidth>*>(out + i * params.num_index_dims) =
+          sum_of_heads<I>(reinterpret_cast<const Vector<T, kWidth>*>(first), summed, params.head_dim / kWidth);
+      first += summed * params.head_dim;
+    }
     out += params.index_query_head_stride;
   }
 }

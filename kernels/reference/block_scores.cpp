@@ -104,9 +104,7 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 #endif
 
-}  // namespace
-
-int64_t best_scores_portable(const BestScoresParams& params) {
+int64_t best_scores_of_head_portable(const BestScoresParams& params) {
   int64_t num_nan = 0;
   std::fill(params.best, params.best + kQueryTile, kMinusInfinity);
   for (int64_t key = 0; key < params.num_keys; ++key) {
@@ -124,13 +122,36 @@ int64_t best_scores_portable(const BestScoresParams& params) {
   return num_nan;
 }
 
-int64_t best_scores(const BestScoresParams& params) {
+int64_t best_scores_of_head(const BestScoresParams& params) {
 #if defined(__x86_64__)
   static const bool avx2 = has_avx2();
   if (avx2) return best_scores_avx2(params);
 #endif
-  return best_scores_portable(params);
+  return best_scores_of_head_portable(params);
 }
+
+// of_head: best_scores of the first head alone.
+template <typename OfHead>
+int64_t best_scores_of_heads(const BestScoresParams& params, const OfHead& of_head) {
+  int64_t num_nan = of_head(params);
+  float scores[kQueryTile];
+  BestScoresParams head = params;
+  head.best = scores;
+  for (int64_t i = 1; i < params.num_heads; ++i) {
+    head.columns += params.num_dims * kQueryTile;
+    num_nan += of_head(head);
+    for (int64_t c = 0; c < kQueryTile; ++c) params.best[c] = std::max(params.best[c], scores[c]);
+  }
+  return num_nan;
+}
+
+}  // namespace
+
+int64_t best_scores_portable(const BestScoresParams& params) {
+  return best_scores_of_heads(params, best_scores_of_head_portable);
+}
+
+int64_t best_scores(const BestScoresParams& params) { return best_scores_of_heads(params, best_scores_of_head); }
 
 void pack_columns(const float* rows, int64_t num_rows, int64_t num_dims, float* columns) {
   std::fill(columns, columns + num_dims * kQueryTile, 0.0f);

@@ -7,16 +7,17 @@
 
 namespace hiptrain::kernels {
 
-// best[c] = the largest dot product of column c with one of the keys; a NaN counts as -infinity. A
+// best[c] = the largest dot product of column c, of any head, with one of the keys; a NaN counts as -infinity. A
 // dot product is one chain of fused multiply-adds from +0 over ascending dims, whatever the
 // machine, so its bits depend on the two vectors alone. Only the columns of the bit set `wanted`
 // are promised in best and have their NaNs counted.
 struct BestScoresParams {
-  const float* columns;  // (num_dims, kQueryTile)
+  const float* columns;  // (num_heads, num_dims, kQueryTile)
   const float* keys;     // (num_keys, num_dims)
   float* best;           // (kQueryTile), out
   int64_t num_keys, num_dims;
   uint64_t wanted;
+  int64_t num_heads = 1;
 };
 
 // Returns the number of dot products that were NaN.

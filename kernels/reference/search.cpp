@@ -27,18 +27,20 @@ void check_params(const SearchParams& params) {
                "index_query_begin must leave room for the halo", params.index_query_begin);
 }
 
-// What float8 keys are multiplied with (kernels/float8_score.h): query, (num_dims), in place.
-void round_query_to_float8(int num_dims, float* query) {
+// What float8 keys are multiplied with (kernels/float8_score.h): a token's queries (num_index_heads, num_index_dims),
+// in place.
+void round_queries_to_float8(const SearchParams& params, float* queries) {
+  const int count = params.num_index_heads * params.num_index_dims;
   float largest = 0;
-  for (int d = 0; d < num_dims; ++d) {
-    query[d] = as_finite(query[d]);
-    if (std::abs(query[d]) > largest) largest = std::abs(query[d]);
+  for (int i = 0; i < count; ++i) {
+    queries[i] = as_finite(queries[i]);
+    if (std::abs(queries[i]) > largest) largest = std::abs(queries[i]);
   }
-  const float scale = float8_query_scale(largest, num_dims);
-  for (int d = 0; d < num_dims; ++d) query[d] = float8_to_float(float_to_float8(query[d] * scale));
+  const float scale = float8_query_scale(largest, params.num_index_dims);
+  for (int i = 0; i < count; ++i) queries[i] = float8_to_float(float_to_float8(queries[i] * scale));
 }
 
-// (num_kv_heads, num_tokens, num_index_dims) of an index as floats: in place, or widened.
+// (num_kv_heads, elements of a head) of an index as floats: in place, or widened.
 class FloatIndex {
  public:
   FloatIndex(const void* index, ElementType element, int64_t head_stride, int64_t num_kv_heads, int64_t head_elements)
@@ -67,7 +69,8 @@ class Search {
   explicit Search(const SearchParams& params)
       : params_(params),
         queries_(params.index_query, params.query_element, params.index_query_head_stride, params.num_kv_heads,
-                 (params.query_begin + params.num_queries - params.index_query_begin) * params.num_index_dims),
+                 (params.query_begin + params.num_queries - params.index_query_begin) * params.num_index_heads *
+                     params.num_index_dims),
         keys_(params.index_key, params.key_element, params.index_key_head_stride, params.num_kv_heads,
               params.geometry.num_tokens * params.num_index_dims),
         first_tile_(params.query_begin / kQueryTile),
@@ -119,7 +122,7 @@ void Search::build_boxes() {
 // products.
 int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
   TreeSearch tree(params_, keys_.head(head));
-  std::vector<float> columns(static_cast<size_t>(params_.num_index_dims * kQueryTile));
+  std::vector<float> columns(static_cast<size_t>(params_.num_index_heads * params_.num_index_dims * kQueryTile));
   int64_t num_nan = 0;
   for (int64_t tile = std::max<int64_t>(0, begin - halo_tiles_); tile < end; ++tile) {
     TileRanges ranges = tile_ranges(params_.geometry, tile);
@@ -141,18 +144,17 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
   return num_nan;
 }
 
-// columns: (num_index_dims, kQueryTile)
+// columns: (num_index_heads, num_index_dims, kQueryTile)
 void Search::pack_queries(int head, const TileRanges& ranges, float* columns) const {
-  const int num_dims = params_.num_index_dims;
-  const int64_t num_rows = ranges.end - ranges.begin;
-  const float* rows = queries_.head(head) + (ranges.begin - params_.index_query_begin) * num_dims;
+  const int64_t num_rows = ranges.end - ranges.begin, row_elements = params_.num_index_heads * params_.num_index_dims;
+  const float* rows = queries_.head(head) + (ranges.begin - params_.index_query_begin) * row_elements;
   std::vector<float> rounded;
   if (params_.key_element == ElementType::kFloat8E4m3) {
-    rounded.assign(rows, rows + num_rows * num_dims);
-    for (int64_t row = 0; row < num_rows; ++row) round_query_to_float8(num_dims, rounded.data() + row * num_dims);
+    rounded.assign(rows, rows + num_rows * row_elements);
+    for (int64_t row = 0; row < num_rows; ++row) round_queries_to_float8(params_, rounded.data() + row * row_elements);
     rows = rounded.data();
   }
-  pack_columns(rows, num_rows, num_dims, columns);
+  pack_columns(rows, num_rows, row_elements, columns);
 }
 
 void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& best) const {

@@ -127,13 +127,13 @@ TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
     : params_(params),
       keys_(keys),
       largest_(largest_finite(params.query_element)),
-      bound_columns_(static_cast<size_t>(2 * params.num_index_dims * kQueryTile)) {}
+      bound_columns_(static_cast<size_t>(2 * params.num_index_heads * params.num_index_dims * kQueryTile)) {}
 
 // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum,
 // minimum): one of the two adds an exact zero. Rounding is monotone and the chain is that of the
 // keys, so a bound is never below a key's score.
 void TreeSearch::pack_bound_columns(const float* columns) {
-  for (int64_t d = 0; d < params_.num_index_dims; ++d) {
+  for (int64_t d = 0; d < int64_t{params_.num_index_heads} * params_.num_index_dims; ++d) {
     for (int64_t row = 0; row < kQueryTile; ++row) {
       const float value = std::clamp(columns[d * kQueryTile + row], -largest_, largest_);
       bound_columns_[static_cast<size_t>(2 * d * kQueryTile + row)] = value > 0 ? value : 0;
@@ -155,7 +155,8 @@ TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, 
                  .best = bounds,
                  .num_keys = boxes_per_node(level),
                  .num_dims = 2 * int64_t{params_.num_index_dims},
-                 .wanted = row_bits(first_row, num_rows)});
+                 .wanted = row_bits(first_row, num_rows),
+                 .num_heads = params_.num_index_heads});
     for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, bounds[row]);
   }
   KeptNodes kept;
@@ -183,7 +184,8 @@ int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candid
                             .best = scores,
                             .num_keys = block_size,
                             .num_dims = params_.num_index_dims,
-                            .wanted = row_bits(first_row, num_rows)});
+                            .wanted = row_bits(first_row, num_rows),
+                            .num_heads = params_.num_index_heads});
     for (int64_t row = first_row; row < num_rows; ++row) {
       best->add(row, score_key(scores[row], block));
     }

@@ -67,7 +67,7 @@ class TreeSearch {
   const SearchParams& params_;
   const float* keys_;
   float largest_;
-  std::vector<float> bound_columns_;  // (num_index_dims, 2, kQueryTile)
+  std::vector<float> bound_columns_;  // (num_index_heads, num_index_dims, 2, kQueryTile)
   std::vector<Entries> previous_;     // by level: what this tile hears of from the one before, first rows 0
 };
 
