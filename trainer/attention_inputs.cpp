@@ -8,10 +8,11 @@ namespace hiptrain {
 namespace {
 
 // Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
-// kReturns times. Keys and queries are their subject's vector and noise, so that queries find the stretches of their
-// own subject, near or far.
+// kReturns times. Keys are their subject's vector and noise. The query heads of a KV head look at different things, as
+// a model's do: in every stretch the first looks for the stretch's own subject and each other for one of its own, near
+// or far.
 constexpr int64_t kStretchTokens = 512, kReturns = 8;
-constexpr double kQueryNoise = 1.3, kKeyNoise = 0.5;
+constexpr double kQueryNoise = 0.5, kKeyNoise = 0.5;
 
 }  // namespace
 
@@ -21,11 +22,18 @@ AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tok
   const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens, group = shape.query_heads / shape.kv_heads;
   const int64_t num_subjects = std::max<int64_t>(1, stretches / kReturns);
   const at::Tensor subjects = at::randn({num_subjects, shape.kv_heads, shape.head_dim}, options);
-  const at::Tensor subject_of = at::randint(num_subjects, {stretches}, options.dtype(at::kLong))
-                                    .repeat_interleave(kStretchTokens)
-                                    .narrow(0, 0, tokens);
-  const at::Tensor vectors = subjects.index_select(0, subject_of);  // (tokens, kv heads, head_dim)
-  at::Tensor query = vectors.repeat_interleave(group, 1), key = vectors.transpose(0, 1).contiguous();
+  // One subject a stretch: (tokens)
+  const auto draw_subjects = [&] {
+    return at::randint(num_subjects, {stretches}, options.dtype(at::kLong))
+        .repeat_interleave(kStretchTokens)
+        .narrow(0, 0, tokens);
+  };
+  const at::Tensor subject_of = draw_subjects();
+  at::Tensor key = subjects.index_select(0, subject_of).transpose(0, 1).contiguous();
+  at::Tensor query = at::empty({tokens, shape.kv_heads, group, shape.head_dim}, options);
+  for (int64_t member = 0; member < group; ++member)
+    query.select(2, member).copy_(subjects.index_select(0, member == 0 ? subject_of : draw_subjects()));
+  query = query.flatten(1, 2);
   query.add_(at::randn_like(query), kQueryNoise);
   key.add_(at::randn_like(key), kKeyNoise);
   return {.query = query,

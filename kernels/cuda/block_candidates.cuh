@@ -27,11 +27,48 @@ class BlockCandidates {
   __device__ void take(Scores& scores, const UnitsOf& units_of) {
     const LargestScores<Score, kKeys, 1> largest(scores, limits_);
     if (!__any_sync(kWholeWarp, largest.any_above(limits_))) return;
-    const bool any_nan = isnan(largest(0, 0)) || isnan(largest(1, 0));
-    if (__any_sync(kWholeWarp, any_nan)) {
-      Columns::drop_nan(scores, units_of(), num_rows_, num_nan_scores_);
+    if (__any_sync(kWholeWarp, largest.any_nan())) Columns::drop_nan(scores, units_of(), num_rows_, num_nan_scores_);
+    Step step = begin_step();
+    step.take(scores);
+    add_blocks(step.best, units_of());
+  }
+
+  // A step's scores so far: the best head's.
+  struct Step {
+    float best[2 * kKeys / kUnitKeys];  // (2 rows, units): of the thread's columns
+
+    template <class Scores>
+    __device__ void take(const Scores& scores) {
+      CUTE_UNROLL
+      for (int i = 0; i < 2 * kUnits; ++i)
+        best[i] = fmaxf(best[i], Columns::best_of_unit(scores, i / kUnits, i % kUnits));
     }
-    add_blocks(scores, units_of());
+  };
+  __device__ Step begin_step() const {
+    Step step;
+    CUTE_UNROLL
+    for (float& best : step.best) best = -INFINITY;
+    return step;
+  }
+
+  // Takes in the scores of one more head. All threads of a warp. units: of the step.
+  template <class Scores, class Units>
+  __device__ void take(Step& step, Scores& scores, const Units& units) {
+    if (__any_sync(kWholeWarp, LargestScores<Score, kKeys, 1>(scores, limits_).any_nan()))
+      Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
+    step.take(scores);
+  }
+
+  // All threads of a warp. Blocks must come in ascending order.
+  template <class Units>
+  __device__ void end_step(Step& step, const Units& units) {
+    add_blocks(step.best, units);
+  }
+
+  // The blocks come once more, with the scores of another head.
+  __device__ void begin_again() {
+    again_ = true;
+    read_limits();
   }
 
   __device__ void finish() const {}
@@ -42,11 +79,8 @@ class BlockCandidates {
 
   // The blocks whose best score of the thread's columns exceeds a row's limit become candidates of the row, one after
   // the other; at most steps there is one.
-  template <class Scores, class Units>
-  __device__ void add_blocks(const Scores& scores, const Units& units) {
-    float best[2 * kUnits];  // (2 rows, units): of the thread's columns
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kUnits; ++i) best[i] = Columns::best_of_unit(scores, i / kUnits, i % kUnits);
+  template <class Units>
+  __device__ void add_blocks(float (&best)[2 * kUnits], const Units& units) {
     uint32_t candidates = candidates_of(units, best);
     while (__any_sync(kWholeWarp, candidates != 0)) {
       const int place = __ffs(candidates) - 1;  // -1: the row has no more
@@ -58,7 +92,7 @@ class BlockCandidates {
       if (place >= 0 && threadIdx.x % 4 == 0) {
         const int row = Columns::row(place / kUnits);
         const uint64_t key = score_key(score, units.block(place % kUnits));
-        if (1 << units.block_shift > kUnits)  // the block comes in parts
+        if (again_ || 1 << units.block_shift > kUnits)  // the block may be there already, or comes in parts
           best_.add_or_raise(row, key);
         else
           best_.add(row, key);
@@ -93,12 +127,15 @@ class BlockCandidates {
     return Columns::row(half) >= first_row && Columns::row(half) < num_rows_;
   }
 
-  // The scores of the rows' worst picks.
+  // The scores of the rows' worst picks. In a further pass a block enters by an equal score too, if it comes before the
+  // list's last.
   __device__ void read_limits() {
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const uint64_t worst = Columns::row(half) < num_rows_ ? best_.worst(Columns::row(half)) : score_key(INFINITY, 0);
-      limits_.row[half] = worst == 0 ? NAN : key_score(worst);
+      const bool exists = Columns::row(half) < num_rows_;
+      const uint64_t worst = exists ? best_.worst(Columns::row(half)) : 0;
+      const float limit = !exists ? INFINITY : worst == 0 ? NAN : key_score(worst);
+      limits_.row[half] = again_ && exists ? next_smaller<Score>(limit) : limit;
     }
     limits_.update();
   }
@@ -107,6 +144,7 @@ class BlockCandidates {
   int num_rows_;
   int64_t* num_nan_scores_;
   RowLimits<Score> limits_;
+  bool again_ = false;
 };
 
 }  // namespace hiptrain::kernels

@@ -1,5 +1,6 @@
-// Products of a tile's 64 index queries with index keys or boxes on Hopper's tensor cores: one warpgroup, queries in
-// registers, the keys of a step in shared memory. Sums are float32, those of float8 half precision.
+// Products of a tile's 64 index queries of one head with index keys or boxes on Hopper's tensor cores: one warpgroup,
+// queries in registers or shared memory, the keys of a step in shared memory. Sums are float32, those of float8 half
+// precision.
 #pragma once
 
 #include <cutlass/bfloat16.h>
@@ -33,9 +34,16 @@ struct IndexProduct {
                                                           cute::GMMA::Layout_K_SW128_Atom<Element>>>;
   using KeyLayout = decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kStepKeys>, Int<kDims>, Int<kBuffers>>{}));
 
+  // (tokens, dims, heads), swizzled likewise.
+  using QueryLayout = decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kQueryTile>, Int<kDims>, Int<16>>{}));
+
   // (64 tokens, keys) = (64 tokens, dims) in registers * (keys, dims)^T in shared memory.
   using Product = decltype(cute::make_tiled_mma(
       cute::GMMA::rs_op_selector<Element, Element, Score, cute::Shape<Int<kQueryTile>, Int<kStepKeys>, Int<kDims>>>()));
+
+  // The same with the left operand in shared memory.
+  using SharedProduct = decltype(cute::make_tiled_mma(
+      cute::GMMA::ss_op_selector<Element, Element, Score, cute::Shape<Int<kQueryTile>, Int<kStepKeys>, Int<kDims>>>()));
 
   // A thread's part of the left operand; element(row, dim) gives its values.
   template <class ElementOf>
@@ -48,6 +56,14 @@ struct IndexProduct {
       operand(i) = element(cute::get<0>(coordinates(i)), cute::get<1>(coordinates(i)));
     }
     return operand;
+  }
+
+  // The left operands of several heads in shared memory, 1024-byte aligned: their elements, and as products read them.
+  __device__ static auto shared_queries(Element* queries) {
+    return cute::make_tensor(cute::make_smem_ptr(queries), QueryLayout{});
+  }
+  __device__ static auto shared_left_operand(int thread, Element* queries) {
+    return SharedProduct{}.get_thread_slice(thread).partition_fragment_A(shared_queries(queries));
   }
 
   // keys: (kStepKeys * kDims * kBuffers) of shared memory, 1024-byte aligned.
@@ -63,7 +79,26 @@ struct IndexProduct {
   // Begins scores = left * keys^T of one buffer. All threads of the warpgroup.
   template <class Left, class Right, class Scores>
   __device__ static void begin(const Left& left, const Right& right, int buffer, Scores& scores) {
-    Product product;
+    begin_as<Product>(left, right, buffer, scores);
+  }
+
+  // The same with one head of shared_left_operand.
+  template <class Left, class Right, class Scores>
+  __device__ static void begin_shared(const Left& left, int head, const Right& right, int buffer, Scores& scores) {
+    begin_as<SharedProduct>(left(cute::_, cute::_, cute::_, head), right, buffer, scores);
+  }
+
+  // Waits for the product that writes scores.
+  template <class Scores>
+  __device__ static void finish(Scores& scores) {
+    cute::warpgroup_wait<0>();
+    cute::warpgroup_fence_operand(scores);
+  }
+
+ private:
+  template <class TiledProduct, class Left, class Right, class Scores>
+  __device__ static void begin_as(const Left& left, const Right& right, int buffer, Scores& scores) {
+    TiledProduct product;
     product.accumulate_ = cute::GMMA::ScaleOut::Zero;
     cute::warpgroup_fence_operand(scores);
     cute::warpgroup_arrive();
@@ -73,13 +108,6 @@ struct IndexProduct {
       product.accumulate_ = cute::GMMA::ScaleOut::One;
     }
     cute::warpgroup_commit_batch();
-  }
-
-  // Waits for the product that writes scores.
-  template <class Scores>
-  __device__ static void finish(Scores& scores) {
-    cute::warpgroup_wait<0>();
-    cute::warpgroup_fence_operand(scores);
   }
 };
 

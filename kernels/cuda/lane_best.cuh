@@ -31,11 +31,25 @@ class LaneBest {
     read_limits();
   }
 
-  // All threads of a warp. units_of() are the step's units. Blocks must come in ascending order.
-  template <class Scores, class UnitsOf>
-  __device__ void take(Scores& scores, const UnitsOf& units_of) {
-    const Largest largest(scores, limits_);
-    if (__any_sync(kWholeWarp, largest.any_above(limits_))) add_blocks(scores, units_of(), largest);
+  // A step's scores so far: the best head's.
+  using Step = LargestScores<float, kKeys, kKeys / kUnitKeys>;
+  __device__ Step begin_step() const { return Step(limits_); }
+
+  // Takes in the scores of one more head. All threads of a warp. units: of the step.
+  template <class Scores, class Units>
+  __device__ void take(Step& step, Scores& scores, const Units& units) {
+    const Step before = step;
+    step.take(scores, limits_);
+    if (!__any_sync(kWholeWarp, step.any_nan())) return;
+    Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
+    step = before;
+    step.take(scores, limits_);
+  }
+
+  // All threads of a warp. Blocks must come in ascending order.
+  template <class Units>
+  __device__ void end_step(const Step& step, const Units& units) {
+    if (__any_sync(kWholeWarp, step.any_above(limits_))) add_blocks(step, units);
   }
 
   // Writes the lists to best.
@@ -54,11 +68,9 @@ class LaneBest {
  private:
   using Columns = ScoreColumns<kKeys, kUnitKeys>;
   static constexpr int kUnits = Columns::kUnits;
-  using Largest = LargestScores<float, kKeys, kUnits>;
 
-  template <class Scores, class Units>
-  __device__ void add_blocks(Scores& scores, const Units& units, Largest largest) {
-    Columns::drop_any_nan(scores, units, limits_, num_rows_, num_nan_scores_, largest);
+  template <class Units>
+  __device__ void add_blocks(const Step& largest, const Units& units) {
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
       float best[kUnits];

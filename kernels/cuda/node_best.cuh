@@ -26,13 +26,33 @@ class NodeBest {
     }
   }
 
-  // The step's nodes are those from number run * kNodes on, of which `count` exist; rows from first_row on see them.
-  // They must come in ascending order.
+  // A step's bounds so far: the best head's.
+  struct Step {
+    float bounds[2][kNodes / 4];
+  };
+  __device__ static Step begin_step() {
+    Step step;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i) step.bounds[i / kLaneNodes][i % kLaneNodes] = -INFINITY;
+    return step;
+  }
+
+  // Takes in the scores of one more head. All threads of a warp.
   template <class Scores>
-  __device__ void take(const Scores& scores, int step, int run, int first_row, int count) {
-    const int turn = run % kTurns;
+  __device__ static void take(Step& step, const Scores& scores) {
     float bounds[2][kLaneNodes];
     read_bounds(scores, bounds);
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i) {
+      float& best = step.bounds[i / kLaneNodes][i % kLaneNodes];
+      best = fmaxf(best, bounds[i / kLaneNodes][i % kLaneNodes]);
+    }
+  }
+
+  // The step's nodes are those from number run * kNodes on, of which `count` exist; rows from first_row on see them.
+  // They must come in ascending order.
+  __device__ void end_step(const Step& step, int number, int run, int first_row, int count) {
+    const int turn = run % kTurns;
     CUTE_UNROLL
     for (int t = 0; t < kTurns; ++t) {
       if (t != turn) continue;
@@ -40,22 +60,24 @@ class NodeBest {
       for (int i = 0; i < 2 * kLaneNodes; ++i) {
         const int half = i / kLaneNodes, node = i % kLaneNodes;
         const bool sees = row_of_thread(half) >= first_row && row_of_thread(half) < num_rows_;
-        add(half, t * kLaneNodes + node, bounds[half][node], step,
+        add(half, t * kLaneNodes + node, step.bounds[half][node], number,
             sees && 4 * node + static_cast<int>(threadIdx.x) % 4 < count);
       }
     }
   }
 
-  // keys: (kQueryTile, kClasses), all are written; of a candidate's place step * kNodes + its place in the step.
-  __device__ void write(uint64_t* keys) const {
+  // keys: (kQueryTile, kClasses); of a candidate's place step * kNodes + its place in the step. All are written, or
+  // with `joins` those that are better than what other heads have written.
+  __device__ void write(uint64_t* keys, bool joins) const {
     const int lane = threadIdx.x % 4;
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
       CUTE_UNROLL
       for (int i = 0; i < kLaneClasses; ++i) {
         const int place = step_[half][i] * kNodes + 4 * (i % kLaneNodes) + lane;
-        keys[row_of_thread(half) * kClasses + 4 * i + lane] =
-            isnan(score_[half][i]) ? 0 : score_key(score_[half][i], place);
+        const uint64_t own = isnan(score_[half][i]) ? 0 : score_key(score_[half][i], place);
+        uint64_t& key = keys[row_of_thread(half) * kClasses + 4 * i + lane];
+        if (!joins || own > key) key = own;
       }
     }
   }

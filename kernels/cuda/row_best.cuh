@@ -11,7 +11,7 @@ namespace hiptrain::kernels {
 
 constexpr int kRegisterPicks = 2;
 
-// Blocks must come in ascending order; one may come in parts.
+// Blocks must come in ascending order, one may come in parts; and all of them again in further passes.
 template <class Score, int kKeys, int kUnitKeys>
 class RowBest {
  public:
@@ -34,6 +34,12 @@ class RowBest {
   __device__ void take(Scores& scores, const UnitsOf& units_of) {
     const Largest largest(scores, limits_);
     if (__any_sync(kWholeWarp, largest.any_above(limits_))) add_blocks(scores, units_of(), largest);
+  }
+
+  // The blocks come once more, with the scores of another head.
+  __device__ void begin_again() {
+    again_ = true;
+    read_limits();
   }
 
   // Writes the lists to best.
@@ -76,9 +82,13 @@ class RowBest {
     read_limits();
   }
 
+  // In a further pass a block enters by an equal score too, if it comes before the list's last.
   __device__ void read_limits() {
     CUTE_UNROLL
-    for (int half = 0; half < 2; ++half) limits_.row[half] = score_[half][kRegisterPicks - 1];
+    for (int half = 0; half < 2; ++half) {
+      const float worst = score_[half][kRegisterPicks - 1];
+      limits_.row[half] = again_ ? next_smaller<Score>(worst) : worst;
+    }
     limits_.update();
   }
 
@@ -88,24 +98,28 @@ class RowBest {
     return fmaxf(score, __shfl_xor_sync(kWholeWarp, score, 2)) + 0.0f;
   }
 
-  // A later block enters by a larger score only; an empty place, a NaN, is below every score.
+  // Whether a score of a block comes before what is in a place; an empty place, a NaN, is behind every score.
+  __device__ bool leads(int half, int place, float score, int32_t block) const {
+    const float other = score_[half][place];
+    return !(score <= other) || (score == other && block < block_[half][place]);
+  }
+
+  // A block that is in the list already has its better score there.
   __device__ void add(int half, float score, int32_t block) {
     float(&scores)[kRegisterPicks] = score_[half];
     int32_t(&blocks)[kRegisterPicks] = block_[half];
-    if (score <= scores[1]) return;
-    const bool has_part = blocks[0] == block;  // of the block
-    if (score <= scores[0]) {
-      if (has_part) return;
-      scores[1] = score;
-      blocks[1] = block;
-      return;
-    }
-    if (!has_part) {
+    if (!leads(half, 1, score, block)) return;
+    if (blocks[0] == block) {
+      scores[0] = fmaxf(scores[0], score);
+    } else if (leads(half, 0, score, block)) {
       scores[1] = scores[0];
       blocks[1] = blocks[0];
+      scores[0] = score;
+      blocks[0] = block;
+    } else {
+      scores[1] = score;
+      blocks[1] = block;
     }
-    scores[0] = score;
-    blocks[0] = block;
   }
 
   TileBest best_;
@@ -114,6 +128,7 @@ class RowBest {
   float score_[2][kRegisterPicks];  // best first; NaN: an empty place
   int32_t block_[2][kRegisterPicks];
   RowLimits<Score> limits_;
+  bool again_ = false;
 };
 
 }  // namespace hiptrain::kernels

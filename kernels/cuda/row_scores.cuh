@@ -11,55 +11,73 @@
 namespace hiptrain::kernels {
 
 constexpr int kScoreThreads = 256;
+constexpr int64_t kMostSharedBytes = 227 * 1024;  // of a thread block
 
-// Used by all kScoreThreads threads of a thread block. A thread multiplies 4 rows with every 16th key.
+// The heads whose queries fit beside base_bytes of shared memory where a head's take head_bytes: all, or fewer, at
+// least one.
+inline int held_heads_beside(int64_t base_bytes, int64_t head_bytes, int num_heads) {
+  const int64_t fitting = (kMostSharedBytes - base_bytes) / head_bytes;
+  return static_cast<int>(fitting < 1 ? 1 : fitting < num_heads ? fitting : num_heads);
+}
+
+// The index queries of a tile's rows in device memory.
+struct RowQueries {
+  const void* elements;
+  ElementType element;
+  int64_t first;  // element of the first row's first head: (rows, num_heads, num_dims) from there on
+  int num_rows, num_heads, num_dims;
+
+  __device__ RowQueries(const SearchParams& params, int head, int64_t tile, int rows)
+      : elements(params.index_query),
+        element(params.query_element),
+        first(head * params.index_query_head_stride +
+              (tile * kQueryTile - params.index_query_begin) * params.num_index_heads * params.num_index_dims),
+        num_rows(rows),
+        num_heads(params.num_index_heads),
+        num_dims(params.num_index_dims) {}
+
+  // 0 where there is no such row.
+  __device__ float operator()(int row, int head, int dim) const {
+    if (row >= num_rows) return 0;
+    return load_element(elements, element, first + (int64_t{row} * num_heads + head) * num_dims + dim);
+  }
+};
+
+// What the queries are multiplied as.
+enum class QueryForm {
+  kPlain,
+  kFloat8,  // rounded to float8 (kernels/float8_score.h)
+  // Of which boxes, (maximum, minimum) by dim, are the keys: the score is then the upper bound sum of
+  // max(q * minimum, q * maximum) as a product, since one of q+ and q- is zero. Values are clamped to finite ones.
+  kBounds
+};
+
+// Used by all kScoreThreads threads of a thread block. A thread multiplies 4 rows with every 16th key. The queries of
+// some heads at a time lie in shared memory: where these are not all heads, they are loaded anew for every block of
+// keys.
 class RowScores {
  public:
-  static int64_t bytes(int num_dims, int num_keys) {
-    const int64_t floats = kQueryTile * num_dims + int64_t{num_keys} * (num_dims + 1) + kKeyLanes * kQueryTile;
+  // num_dims: of the keys, twice those of the queries for boxes.
+  static int64_t bytes(int num_dims, int num_keys, int held_heads) {
+    const int64_t floats =
+        kQueryTile * (int64_t{held_heads} * num_dims + 1) + int64_t{num_keys} * (num_dims + 1) + kKeyLanes * kQueryTile;
     return floats * static_cast<int64_t>(sizeof(float));
   }
 
-  // memory: bytes(num_dims, num_keys) of shared memory, 16-byte aligned. num_keys: 8, 16, 32, or a multiple of 64.
-  __device__ RowScores(float* memory, int num_dims, int num_keys)
-      : num_dims_(num_dims),
+  // memory: bytes(num_dims, num_keys, held_heads) of shared memory, 16-byte aligned. num_keys: 8, 16, 32, or a multiple
+  // of 64.
+  __device__ RowScores(float* memory, const RowQueries& queries, QueryForm form, int num_keys, int held_heads)
+      : queries_(queries),
+        form_(form),
+        num_dims_(form == QueryForm::kBounds ? 2 * queries.num_dims : queries.num_dims),
         num_keys_(num_keys),
-        columns_(memory),
-        lane_best_(columns_ + kQueryTile * num_dims),
-        keys_(lane_best_ + kKeyLanes * kQueryTile) {}
-
-  // rows (num_rows, num_dims) from an offset on; missing rows are zeros.
-  __device__ void set_rows(const void* rows, ElementType element, int64_t offset, int num_rows) {
-    for (int i = threadIdx.x; i < kQueryTile * num_dims_; i += kScoreThreads) {
-      const int row = i / num_dims_;
-      columns_[i % num_dims_ * kQueryTile + row] = row < num_rows ? load_element(rows, element, offset + i) : 0.0f;
-    }
-  }
-
-  // After set_rows: what float8 keys are multiplied with (kernels/float8_score.h).
-  __device__ void round_rows_to_float8() {
-    __syncthreads();
-    if (threadIdx.x >= kQueryTile) return;
-    float* const row = columns_ + threadIdx.x;
-    float largest = 0;
-    for (int dim = 0; dim < num_dims_; ++dim)
-      largest = fmaxf(largest, fabsf(as_finite(row[dim * kQueryTile])));  // a NaN leaves it
-    const float scale = float8_query_scale(largest, num_dims_);
-    for (int dim = 0; dim < num_dims_; ++dim)
-      row[dim * kQueryTile] = static_cast<float>(__nv_fp8_e4m3(as_finite(row[dim * kQueryTile]) * scale));
-  }
-
-  // The same of which boxes, (maximum, minimum) by dim, are the keys: the score is then the upper bound sum of
-  // max(q * minimum, q * maximum) as a product, since one of q+ and q- is zero. Values are clamped to +-finite.
-  __device__ void set_bound_rows(const void* rows, ElementType element, int64_t offset, int num_rows, float finite) {
-    const int row_dims = num_dims_ / 2;
-    for (int i = threadIdx.x; i < kQueryTile * row_dims; i += kScoreThreads) {
-      const int row = i / row_dims, dim = i % row_dims;
-      float value = row < num_rows ? load_element(rows, element, offset + i) : 0.0f;
-      value = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
-      columns_[2 * dim * kQueryTile + row] = value > 0 ? value : 0.0f;
-      columns_[(2 * dim + 1) * kQueryTile + row] = value < 0 ? value : 0.0f;
-    }
+        held_heads_(held_heads),
+        scales_(memory),
+        columns_(scales_ + kQueryTile),
+        lane_best_(columns_ + kQueryTile * held_heads * num_dims_),
+        keys_(lane_best_ + kKeyLanes * kQueryTile) {
+    if (form == QueryForm::kFloat8) set_scales();
+    if (holds_all()) load_columns(0);
   }
 
   // keys (num_keys, num_dims) from an offset on.
@@ -71,16 +89,14 @@ class RowScores {
     __syncthreads();
   }
 
-  // Thread r < kQueryTile gets the best score of row r, a NaN being -infinity. NaNs of rows [first_row, end_row) are
-  // counted.
+  // Thread r < kQueryTile gets the best head's best score of row r, a NaN being -infinity. NaNs of rows
+  // [first_row, end_row) are counted.
   __device__ float best(int first_row, int end_row) {
     float best[kRows] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-    if (num_keys_ <= kKeyLanes) {
-      if (threadIdx.x / kRowLanes < num_keys_) score_keys<1>(0, first_row, end_row, best);
-    } else if (num_keys_ == 2 * kKeyLanes) {
-      score_keys<2>(0, first_row, end_row, best);
-    } else {
-      for (int key = 0; key < num_keys_; key += 4 * kKeyLanes) score_keys<4>(key, first_row, end_row, best);
+    for (int first_head = 0; first_head < queries_.num_heads; first_head += held_heads_) {
+      if (!holds_all()) load_columns(first_head);
+      for (int i = 0; i < held_heads_ && first_head + i < queries_.num_heads; ++i)
+        score_head(columns_ + i * num_dims_ * kQueryTile, first_row, end_row, best);
     }
     for (int i = 0; i < kRows; ++i) lane_best_[threadIdx.x / kRowLanes * kQueryTile + first_own_row() + i] = best[i];
     __syncthreads();
@@ -100,13 +116,59 @@ class RowScores {
 
   __device__ static int first_own_row() { return threadIdx.x % kRowLanes * kRows; }
 
+  __device__ bool holds_all() const { return held_heads_ >= queries_.num_heads; }
+
+  // Of a row, what its queries are multiplied with before they are rounded to float8.
+  __device__ void set_scales() {
+    const int row = threadIdx.x;
+    if (row < kQueryTile) {
+      float largest = 0;
+      for (int i = 0; i < queries_.num_heads * queries_.num_dims; ++i)
+        largest = fmaxf(largest, fabsf(as_finite(queries_(row, 0, i))));  // a NaN leaves it
+      scales_[row] = float8_query_scale(largest, queries_.num_dims);
+    }
+    __syncthreads();
+  }
+
+  // Of held_heads_ heads from one on.
+  __device__ void load_columns(int first_head) {
+    __syncthreads();  // nobody reads those before
+    const int heads = min(held_heads_, queries_.num_heads - first_head);
+    for (int i = threadIdx.x; i < kQueryTile * heads * queries_.num_dims; i += kScoreThreads) {
+      const int row = i % kQueryTile, column = i / kQueryTile, dim = column % queries_.num_dims;
+      const float value = queries_(row, first_head + column / queries_.num_dims, dim);
+      if (form_ == QueryForm::kBounds) {
+        const float finite = queries_.element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
+        const float clamped = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
+        columns_[2 * column * kQueryTile + row] = clamped > 0 ? clamped : 0.0f;
+        columns_[(2 * column + 1) * kQueryTile + row] = clamped < 0 ? clamped : 0.0f;
+      } else {
+        const bool float8 = form_ == QueryForm::kFloat8;
+        columns_[column * kQueryTile + row] =
+            float8 ? static_cast<float>(__nv_fp8_e4m3(as_finite(value) * scales_[row])) : value;
+      }
+    }
+    __syncthreads();
+  }
+
+  // Adds the scores of one head to best.
+  __device__ void score_head(const float* columns, int first_row, int end_row, float (&best)[kRows]) {
+    if (num_keys_ <= kKeyLanes) {
+      if (threadIdx.x / kRowLanes < num_keys_) score_keys<1>(columns, 0, first_row, end_row, best);
+    } else if (num_keys_ == 2 * kKeyLanes) {
+      score_keys<2>(columns, 0, first_row, end_row, best);
+    } else {
+      for (int key = 0; key < num_keys_; key += 4 * kKeyLanes) score_keys<4>(columns, key, first_row, end_row, best);
+    }
+  }
+
   // The keys first_key + lane, + kKeyLanes, ..., kKeys of them.
   template <int kKeys>
-  __device__ void score_keys(int first_key, int first_row, int end_row, float (&best)[kRows]) {
+  __device__ void score_keys(const float* columns, int first_key, int first_row, int end_row, float (&best)[kRows]) {
     const float* const keys = keys_ + (first_key + threadIdx.x / kRowLanes) * (num_dims_ + 1);
     float sums[kKeys][kRows] = {};
     for (int dim = 0; dim < num_dims_; ++dim) {
-      const float4 rows = *reinterpret_cast<const float4*>(columns_ + dim * kQueryTile + first_own_row());
+      const float4 rows = *reinterpret_cast<const float4*>(columns + dim * kQueryTile + first_own_row());
 #pragma unroll
       for (int i = 0; i < kKeys; ++i) {
         const float key = keys[i * kKeyLanes * (num_dims_ + 1) + dim];
@@ -125,8 +187,11 @@ class RowScores {
     }
   }
 
-  int num_dims_, num_keys_;
-  float* columns_;    // (num_dims, kQueryTile)
+  RowQueries queries_;
+  QueryForm form_;
+  int num_dims_, num_keys_, held_heads_;
+  float* scales_;     // (kQueryTile): of float8
+  float* columns_;    // (held heads, num_dims, kQueryTile)
   float* lane_best_;  // (kKeyLanes, kQueryTile)
   float* keys_;       // (num_keys, num_dims + 1): the odd row length spreads the banks
   unsigned long long num_nan_ = 0;

@@ -37,6 +37,26 @@ struct StepUnits {
   __device__ int first_row(int) const { return 0; }
 };
 
+// The next smaller number of a type; a NaN and -infinity stay.
+template <class Score>
+__device__ float next_smaller(float value);
+
+template <>
+__device__ inline float next_smaller<float>(float value) {
+  const uint32_t bits = __float_as_uint(value);
+  if (isnan(value) || value == -INFINITY) return value;
+  if (value == 0) return __uint_as_float(0x80000001u);
+  return __uint_as_float(value > 0 ? bits - 1 : bits + 1);
+}
+
+template <>
+__device__ inline float next_smaller<cutlass::half_t>(float value) {
+  if (isnan(value) || value == -INFINITY) return value;
+  const unsigned short bits = __half_as_ushort(__float2half_rn(value));
+  if (value == 0) return __half2float(__ushort_as_half(0x8001));
+  return __half2float(__ushort_as_half(static_cast<unsigned short>(value > 0 ? bits - 1 : bits + 1)));
+}
+
 // What a row's next pick must exceed, of a thread's two rows: NaN takes everything, infinity nothing but a NaN.
 template <class Score>
 struct RowLimits;
@@ -68,26 +88,47 @@ struct RowLimits<cutlass::half_t> {
 };
 
 // The largest score of each of a thread's rows and of each of kParts equal parts of the columns, or a NaN if there is
-// one; what is not above the row's limit may be another number that is not.
+// one; what is not above the row's limit may be another number that is not. More scores of the same columns, those of
+// another head, can be taken in where they are float32.
 template <class Score, int kKeys, int kParts>
 class LargestScores;
 
 template <int kKeys, int kParts>
 class LargestScores<float, kKeys, kParts> {
  public:
+  // Of no scores.
+  __device__ explicit LargestScores(const RowLimits<float>& limits) {
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kParts; ++i) values_[i] = limits.positive ? 0.0f : -INFINITY;
+  }
   template <class Scores>
-  __device__ LargestScores(const Scores& scores, const RowLimits<float>& limits) {
+  __device__ LargestScores(const Scores& scores, const RowLimits<float>& limits) : LargestScores(limits) {
+    take(scores, limits);
+  }
+
+  // limits: those of before.
+  template <class Scores>
+  __device__ void take(const Scores& scores, const RowLimits<float>& limits) {
     if (limits.positive) {
       CUTE_UNROLL
-      for (int i = 0; i < 2 * kParts; ++i) values_[i] = largest_if_positive(scores, i / kParts, i % kParts * kGroups);
+      for (int i = 0; i < 2 * kParts; ++i)
+        values_[i] = largest_if_positive(values_[i], scores, i / kParts, i % kParts * kGroups);
     } else {
       CUTE_UNROLL
-      for (int i = 0; i < 2 * kParts; ++i) values_[i] = largest_or_nan(scores, i / kParts, i % kParts * kGroups);
+      for (int i = 0; i < 2 * kParts; ++i)
+        values_[i] = largest_or_nan(values_[i], scores, i / kParts, i % kParts * kGroups);
     }
   }
 
   // half: 0 or 1, of the thread's rows.
   __device__ float operator()(int half, int part) const { return values_[half * kParts + part]; }
+
+  __device__ bool any_nan() const {
+    bool nan = false;
+    CUTE_UNROLL
+    for (const float value : values_) nan |= isnan(value);
+    return nan;
+  }
 
   // Whether any is above its row's limit or a NaN.
   __device__ bool any_above(const RowLimits<float>& limits) const {
@@ -103,8 +144,8 @@ class LargestScores<float, kKeys, kParts> {
   // As integers positive floats keep their order, negative ones are below 0, and a NaN, which the tensor cores make
   // with a positive sign, is above all. The maximum of three integers is one instruction.
   template <class Scores>
-  __device__ static float largest_if_positive(const Scores& scores, int half, int first_group) {
-    int bits = 0;
+  __device__ static float largest_if_positive(float before, const Scores& scores, int half, int first_group) {
+    int bits = __float_as_int(before);
     CUTE_UNROLL
     for (int i = 0; i < kGroups; ++i) {
       const int element = (first_group + i) * 4 + half * 2;
@@ -114,8 +155,7 @@ class LargestScores<float, kKeys, kParts> {
   }
 
   template <class Scores>
-  __device__ static float largest_or_nan(const Scores& scores, int half, int first_group) {
-    float largest = -INFINITY;
+  __device__ static float largest_or_nan(float largest, const Scores& scores, int half, int first_group) {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kGroups; ++i) {
       const float score = scores((first_group + i / 2) * 4 + half * 2 + i % 2);
@@ -145,6 +185,13 @@ class LargestScores<cutlass::half_t, kKeys, kParts> {
       }
       pairs_[i] = largest;
     }
+  }
+
+  __device__ bool any_nan() const {
+    bool nan = false;
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kParts; ++i) nan |= isnan((*this)(i / kParts, i % kParts));
+    return nan;
   }
 
   __device__ float operator()(int half, int part) const {
@@ -224,10 +271,7 @@ struct ScoreColumns {
   template <class Scores, class Units, class Score>
   __device__ static void drop_any_nan(Scores& scores, const Units& units, const RowLimits<Score>& limits, int num_rows,
                                       int64_t* num_nan_scores, LargestScores<Score, kKeys, kUnits>& largest) {
-    bool any_nan = false;
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kUnits; ++i) any_nan |= isnan(largest(i / kUnits, i % kUnits));
-    if (!__any_sync(kWholeWarp, any_nan)) return;
+    if (!__any_sync(kWholeWarp, largest.any_nan())) return;
     drop_nan(scores, units, num_rows, num_nan_scores);
     largest = LargestScores<Score, kKeys, kUnits>(scores, limits);
   }

@@ -21,7 +21,8 @@ int64_t search_tree_workspace_bytes(const SearchParams& params);
 
 struct NodeBoxes;
 struct TreeLists;
-// Whether the tensor cores' kernel holds a box of both its ends (64 index dims at most) and the lists beside the boxes.
+// Whether the tensor cores' kernel holds a box of both its ends (64 index dims at most), and the lists and a head's
+// queries beside the boxes.
 bool tree_fits_tensor_cores(const SearchParams& params, const TreeLists& lists);
 void search_tree_on_tensor_cores(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists,
                                  Stream stream);

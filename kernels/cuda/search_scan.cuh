@@ -1,9 +1,10 @@
 // The scan on Hopper's tensor cores, bfloat16 or float8 index keys.
 //
 // A thread block takes kTiles neighbouring query tiles of one KV head and streams the index keys that they search
-// through shared memory once, a step at a time (TMA, a ring of kStages buffers). A warpgroup has two tiles, whose index
-// queries stay in registers: it multiplies a step's keys with one's and then the other's, and while it hands the scores
-// of one to its Selection the tensor cores work on the other's.
+// through shared memory, a step at a time (TMA, a ring of kStages buffers), once for each index head. A warpgroup has
+// two tiles, whose index queries of the head stay in registers: it multiplies a step's keys with one's and then the
+// other's, and while it hands the scores of one to its Selection the tensor cores work on the other's. A row's list
+// stays from head to head, so that a later head's scores are looked at only where they beat what earlier heads found.
 //
 // The last tiles of a head, which search most, come first.
 #pragma once
@@ -93,11 +94,12 @@ struct ScanStream {
   __device__ int num_steps() const { return max(0, (end - begin + Shape::kStepKeys - 1) / Shape::kStepKeys); }
 };
 
+// The keys of one pass. at: where in the ring it begins and, afterwards, ends.
 template <class Element, int kDims>
 __device__ void load_index_keys(ScanStorage<Element, kDims>& shared, const CUtensorMap& map, int head,
-                                const ScanStream<ScanShape<Element, kDims>>& stream) {
+                                const ScanStream<ScanShape<Element, kDims>>& stream,
+                                RingPosition<ScanShape<Element, kDims>::kStages>& at) {
   using Shape = ScanShape<Element, kDims>;
-  RingPosition<Shape::kStages> at;
   for (int32_t first_key = stream.begin; first_key < stream.end; first_key += Shape::kStepKeys, at.advance()) {
     shared.ring.wait_empty(at);
     Barrier& full = shared.ring.full[at.stage];
@@ -119,84 +121,60 @@ __device__ StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_
           first_key / kUnitKeys >> block_shift, block_shift};
 }
 
-// The tile's index queries as left operand. They are rounded to float8 as the reference does (kernels/float8_score.h):
-// the four lanes that share a row agree on its scale.
-template <class Element, int kDims>
-__device__ auto query_operand(const SearchParams& params, int head, int64_t tile, int num_rows) {
-  using Product = typename ScanShape<Element, kDims>::Product;
-  const int thread = threadIdx.x % kWarpgroupThreads;
-  const int64_t first =
-      head * params.index_query_head_stride + (tile * kQueryTile - params.index_query_begin) * params.num_index_dims;
-  const auto query = [&](int row, int dim) {
-    const bool exists = row < num_rows && dim < params.num_index_dims;
-    return exists ? load_element(params.index_query, params.query_element, first + row * params.num_index_dims + dim)
-                  : 0.0f;
-  };
-  if constexpr (!ScanShape<Element, kDims>::kFloat8) {
-    return Product::left_operand(thread, [&](int row, int dim) { return static_cast<Element>(query(row, dim)); });
-  } else {
-    const int first_row = row_of_thread(0);
-    float scale[2];
-    for (int half = 0; half < 2; ++half) {
-      float largest = 0;
-      for (int dim = threadIdx.x % 4; dim < params.num_index_dims; dim += 4)
-        largest = fmaxf(largest, fabsf(as_finite(query(row_of_thread(half), dim))));  // a NaN leaves it
-      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
-      scale[half] = float8_query_scale(largest, params.num_index_dims);
-    }
-    return Product::left_operand(thread, [&](int row, int dim) {
-      return static_cast<Element>(as_finite(query(row, dim)) * (row == first_row ? scale[0] : scale[1]));
-    });
-  }
-}
+// The index queries of a tile as its thread block reads them.
+struct TileQueries {
+  const SearchParams& params;
+  int64_t first;  // element of the first token's first
+  int num_rows;
 
-// The part of a warpgroup's thread in one of its tiles.
-template <class Element, int kDims, class Selection>
-struct TileScan {
-  using Product = typename ScanShape<Element, kDims>::Product;
-  decltype(query_operand<Element, kDims>(std::declval<const SearchParams&>(), 0, 0, 0)) queries;
-  decltype(Product::make_scores()) scores;
-  const ScanSpan& span;  // stays in shared memory: registers are short
-  Selection selection;
+  __device__ TileQueries(const SearchParams& search, int head, int64_t tile, int rows)
+      : params(search),
+        first(head * search.index_query_head_stride +
+              (tile * kQueryTile - search.index_query_begin) * search.num_index_heads * search.num_index_dims),
+        num_rows(rows) {}
 
-  template <class Keys>
-  __device__ void begin(const Keys& keys, int stage) {
-    Product::begin(queries, keys, stage, scores);
-  }
-  template <int kUnitKeys>
-  __device__ void take(const SearchParams& params, int32_t first_key) {
-    selection.take(scores, [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); });
+  __device__ float operator()(int row, int index_head, int dim) const {
+    if (row >= num_rows || dim >= params.num_index_dims) return 0;
+    const int64_t query = row * params.num_index_heads + index_head;
+    return load_element(params.index_query, params.query_element, first + query * params.num_index_dims + dim);
   }
 };
 
-// A warpgroup's two tiles.
-template <int kUnitKeys, class Element, int kDims, class Selection>
-__device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDims>& shared,
-                           const ScanStream<ScanShape<Element, kDims>>& stream,
-                           TileScan<Element, kDims, Selection>& first, TileScan<Element, kDims, Selection>& second) {
-  using Shape = ScanShape<Element, kDims>;
-  using Product = typename Shape::Product;
-  const auto keys = Product::right_operand(threadIdx.x % kWarpgroupThreads, shared.keys);
-  // From one thread: the compiler leaves products under way only where all threads are seen to go the same way.
-  const int num_steps = __shfl_sync(kWholeWarp, stream.num_steps(), 0);
-  if (num_steps == 0) return;
-  RingPosition<Shape::kStages> at;
-  shared.ring.wait_full(at);
-  first.begin(keys, at.stage);
-  int32_t first_key = stream.begin;
-  for (int step = 0; step < num_steps; ++step, first_key += Shape::kStepKeys) {
-    Product::finish(first.scores);
-    second.begin(keys, at.stage);
-    first.template take<kUnitKeys>(params, first_key);
-    Product::finish(second.scores);
-    arrive_as_warp(shared.ring.empty[at.stage]);
-    at.advance();
-    if (step + 1 < num_steps) shared.ring.wait_full(at);
-    first.begin(keys, at.stage);  // after the last step of keys that nobody asks for
-    second.template take<kUnitKeys>(params, first_key);
+// What the index queries of a thread's two rows are multiplied with before they are rounded to float8, as the reference
+// does (kernels/float8_score.h): the four lanes that share a row agree on it.
+struct RowScales {
+  float row[2];
+
+  __device__ explicit RowScales(const TileQueries& queries) {
+    const SearchParams& params = queries.params;
+    for (int half = 0; half < 2; ++half) {
+      float largest = 0;
+      for (int i = threadIdx.x % 4; i < params.num_index_heads * params.num_index_dims; i += 4) {
+        const float value = queries(row_of_thread(half), i / params.num_index_dims, i % params.num_index_dims);
+        largest = fmaxf(largest, fabsf(as_finite(value)));  // a NaN leaves it
+      }
+      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
+      row[half] = float8_query_scale(largest, params.num_index_dims);
+    }
   }
-  Product::finish(first.scores);
+};
+
+// The tile's index queries of one head as left operand.
+template <class Element, int kDims>
+__device__ auto query_operand(const TileQueries& queries, int index_head) {
+  using Product = typename ScanShape<Element, kDims>::Product;
+  const int thread = threadIdx.x % kWarpgroupThreads;
+  if constexpr (!ScanShape<Element, kDims>::kFloat8) {
+    return Product::left_operand(thread,
+                                 [&](int row, int dim) { return static_cast<Element>(queries(row, index_head, dim)); });
+  } else {
+    const int first_row = row_of_thread(0);
+    const RowScales scales(queries);
+    return Product::left_operand(thread, [&](int row, int dim) {
+      return static_cast<Element>(as_finite(queries(row, index_head, dim)) * scales.row[row == first_row ? 0 : 1]);
+    });
+  }
 }
 
 // A warp's 16 rows of each of its warpgroup's two tiles, and their lists in shared memory.
@@ -231,6 +209,64 @@ struct WarpLists {
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
 };
 
+// The part of a warpgroup's thread in one of its tiles.
+template <class Element, int kDims, class Selection>
+struct TileScan {
+  using Product = typename ScanShape<Element, kDims>::Product;
+  decltype(query_operand<Element, kDims>(std::declval<const TileQueries&>(), 0)) queries;
+  decltype(Product::make_scores()) scores;
+  const ScanSpan& span;  // stays in shared memory: registers are short
+  Selection selection;
+
+  // tile: 0 or 1, of the warpgroup's.
+  __device__ TileScan(const WarpLists& lists, int tile, const SearchParams& params)
+      : scores(Product::make_scores()),
+        span(lists.span(tile)),
+        selection(lists.cleared(tile), lists.num_rows(tile), params.num_nan_scores) {}
+
+  __device__ void begin_head(const TileQueries& tile_queries, int index_head) {
+    queries = query_operand<Element, kDims>(tile_queries, index_head);
+    if (index_head > 0) selection.begin_again();
+  }
+  template <class Keys>
+  __device__ void begin(const Keys& keys, int stage) {
+    Product::begin(queries, keys, stage, scores);
+  }
+  template <int kUnitKeys>
+  __device__ void take(const SearchParams& params, int32_t first_key) {
+    selection.take(scores, [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); });
+  }
+};
+
+// One pass over a warpgroup's two tiles: the queries of one index head. at: as of load_index_keys.
+template <int kUnitKeys, class Element, int kDims, class Selection>
+__device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDims>& shared,
+                           const ScanStream<ScanShape<Element, kDims>>& stream,
+                           RingPosition<ScanShape<Element, kDims>::kStages>& at,
+                           TileScan<Element, kDims, Selection>& first, TileScan<Element, kDims, Selection>& second) {
+  using Shape = ScanShape<Element, kDims>;
+  using Product = typename Shape::Product;
+  const auto keys = Product::right_operand(threadIdx.x % kWarpgroupThreads, shared.keys);
+  // From one thread: the compiler leaves products under way only where all threads are seen to go the same way.
+  const int num_steps = __shfl_sync(kWholeWarp, stream.num_steps(), 0);
+  if (num_steps == 0) return;
+  shared.ring.wait_full(at);
+  first.begin(keys, at.stage);
+  int32_t first_key = stream.begin;
+  for (int step = 0; step < num_steps; ++step, first_key += Shape::kStepKeys) {
+    Product::finish(first.scores);
+    second.begin(keys, at.stage);
+    first.template take<kUnitKeys>(params, first_key);
+    Product::finish(second.scores);
+    arrive_as_warp(shared.ring.empty[at.stage]);
+    at.advance();
+    if (step + 1 < num_steps) shared.ring.wait_full(at);
+    first.begin(keys, at.stage);  // after the last step of keys that nobody asks for
+    second.template take<kUnitKeys>(params, first_key);
+  }
+  Product::finish(first.scores);
+}
+
 // Grid: (groups of kTiles tiles * KV heads). SelectionOf: RowBest, BlockCandidates, or something that does less, for
 // timing.
 template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>
@@ -252,20 +288,24 @@ __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
   const ScanStream<Shape> stream(shared.spans);
   if (warpgroup == Shape::kScanners) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kLoaderRegisters>();
-    if (threadIdx.x % kWarpgroupThreads == 0) load_index_keys(shared, key_map, head, stream);
+    RingPosition<Shape::kStages> at;
+    for (int pass = 0; pass < params.num_index_heads && threadIdx.x % kWarpgroupThreads == 0; ++pass)
+      load_index_keys(shared, key_map, head, stream, at);
     return;
   }
   cutlass::arch::warpgroup_reg_alloc<Shape::kScannerRegisters>();
   using Selection = SelectionOf<typename Shape::Product::Score, Shape::kStepKeys, kUnitKeys>;
   using Scan = TileScan<Element, kDims, Selection>;
   const WarpLists lists{params, shared.lists(), shared.spans, first_tile, warpgroup * 2};
-  Scan first{query_operand<Element, kDims>(params, head, lists.tile(0), lists.num_rows(0)),
-             Shape::Product::make_scores(), lists.span(0),
-             Selection(lists.cleared(0), lists.num_rows(0), params.num_nan_scores)};
-  Scan second{query_operand<Element, kDims>(params, head, lists.tile(1), lists.num_rows(1)),
-              Shape::Product::make_scores(), lists.span(1),
-              Selection(lists.cleared(1), lists.num_rows(1), params.num_nan_scores)};
-  scan_tiles<kUnitKeys>(params, shared, stream, first, second);
+  const TileQueries first_queries(params, head, lists.tile(0), lists.num_rows(0)),
+      second_queries(params, head, lists.tile(1), lists.num_rows(1));
+  Scan first(lists, 0, params), second(lists, 1, params);
+  RingPosition<Shape::kStages> at;
+  for (int index_head = 0; index_head < params.num_index_heads; ++index_head) {
+    first.begin_head(first_queries, index_head);
+    second.begin_head(second_queries, index_head);
+    scan_tiles<kUnitKeys>(params, shared, stream, at, first, second);
+  }
   first.selection.finish();
   lists.write(head, 0);
   second.selection.finish();

@@ -10,7 +10,7 @@ namespace hiptrain::kernels {
 namespace {
 
 // Grid: (tiles * KV heads), the tiles that search most first.
-__global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams params, int64_t tiles) {
+__global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams params, int64_t tiles, int held_heads) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int head = static_cast<int>(blockIdx.x / tiles);
   const int64_t tile = params.query_begin / kQueryTile + tiles - 1 - blockIdx.x % tiles;
@@ -19,14 +19,10 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
   const int num_rows = num_picking_rows(params, tile);
   const TileBest best{reinterpret_cast<uint64_t*>(memory), params.num_picks};
   const auto block_keys = static_cast<int>(params.geometry.block_size);
-  RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), params.num_index_dims,
-                   block_keys);
-  scores.set_rows(
-      params.index_query, params.query_element,
-      head * params.index_query_head_stride + (ranges.begin - params.index_query_begin) * params.num_index_dims,
-      num_rows);
   const bool float8 = params.key_element == ElementType::kFloat8E4m3;
-  if (float8) scores.round_rows_to_float8();
+  RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks),
+                   RowQueries(params, head, tile, num_rows), float8 ? QueryForm::kFloat8 : QueryForm::kPlain,
+                   block_keys, held_heads);
   best.clear(threadIdx.x, kScoreThreads);
   for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {
     scores.set_keys(params.index_key, params.key_element,
@@ -44,12 +40,15 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
 
 void scan_in_float32(const SearchParams& params, Stream stream) {
   const int64_t tiles = num_tiles(params.num_queries);
-  const auto shared_bytes =
-      static_cast<int>(TileBest::bytes(params.num_picks) +
-                       RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size)));
+  const auto block_keys = static_cast<int>(params.geometry.block_size);
+  const auto bytes_of = [&](int held_heads) {
+    return TileBest::bytes(params.num_picks) + RowScores::bytes(params.num_index_dims, block_keys, held_heads);
+  };
+  const int held_heads = held_heads_beside(bytes_of(0), bytes_of(1) - bytes_of(0), params.num_index_heads);
+  const auto shared_bytes = static_cast<int>(bytes_of(held_heads));
   check_cuda(cudaFuncSetAttribute(scan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
-  scan_kernel<<<static_cast<unsigned>(tiles * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(params,
-                                                                                                           tiles);
+  scan_kernel<<<static_cast<unsigned>(tiles * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(
+      params, tiles, held_heads);
   check_launch("search");
 }
 

@@ -10,24 +10,22 @@ namespace {
 class Float32Scorer {
  public:
   // Shared memory for the scores of nodes or of blocks.
-  static int64_t bytes(const SearchParams& params) {
-    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, boxes_per_node(kMaxTreeLevels));
-    const int64_t blocks = RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size));
-    return nodes > blocks ? nodes : blocks;
+  static int64_t bytes(const SearchParams& params, int held_heads) {
+    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, boxes_per_node(kMaxTreeLevels), held_heads);
+    const int64_t blocks =
+        RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size), held_heads);
+    return ((nodes > blocks ? nodes : blocks) + 15) / 16 * 16;
   }
 
-  __device__ Float32Scorer(const SearchParams& params, const NodeBoxes& boxes, float* memory)
-      : params_(params), boxes_(boxes), memory_(memory) {}
+  __device__ Float32Scorer(const SearchParams& params, const NodeBoxes& boxes, float* memory, int held_heads)
+      : params_(params), boxes_(boxes), memory_(memory), held_heads_(held_heads) {}
 
-  __device__ void set_tile(const TreeTile& at) {
-    queries_ = at.head * params_.index_query_head_stride +
-               (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_dims;
-  }
+  __device__ void set_tile(const TreeTile&) {}
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
-    RowScores scores(memory_, 2 * params_.num_index_dims, boxes_per_node(level));
-    scores.set_bound_rows(params_.index_query, params_.query_element, queries_, at.num_rows,
-                          largest_finite(params_.query_element));
+    __syncthreads();  // nobody reads the scores before
+    RowScores scores(memory_, RowQueries(params_, at.head, at.tile, at.num_rows), QueryForm::kBounds,
+                     boxes_per_node(level), held_heads_);
     for (int i = threadIdx.x; i < kTileRows * best.num_classes; i += kScoreThreads) best.keys[i] = 0;
     score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
           NodeBoxes::node_elements(level, params_.num_index_dims), at.num_rows, candidates,
@@ -38,9 +36,10 @@ class Float32Scorer {
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
+    __syncthreads();  // nobody reads the scores before
     const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
-    RowScores scores(memory_, params_.num_index_dims, static_cast<int>(params_.geometry.block_size));
-    scores.set_rows(params_.index_query, params_.query_element, queries_, at.num_rows);
+    RowScores scores(memory_, RowQueries(params_, at.head, at.tile, at.num_rows), QueryForm::kPlain,
+                     static_cast<int>(params_.geometry.block_size), held_heads_);
     score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
           block_elements, at.num_rows, candidates,
           [&](int row, float score, int64_t block, int) { best.add(row, score_key(score, block)); });
@@ -66,13 +65,13 @@ class Float32Scorer {
   const SearchParams& params_;
   const NodeBoxes& boxes_;
   float* memory_;
-  int64_t queries_ = 0;
+  int held_heads_;
 };
 
 // Grid: (runs of tiles * KV heads), the last runs first.
 __global__ void __launch_bounds__(kScoreThreads)
-    tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int64_t scores_bytes,
-                int64_t runs) {
+    tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int held_heads,
+                int64_t scores_bytes, int64_t runs) {
   using Search = TileTreeSearch<kScoreThreads, Float32Scorer>;
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Search::Storage storage;
@@ -80,7 +79,7 @@ __global__ void __launch_bounds__(kScoreThreads)
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
   const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
   unsigned char* const scratch = memory + scores_bytes;
-  Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory));
+  Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory), held_heads);
   Search search(params, lists, scorer, scratch + lists.scratch_bytes(kScoreThreads), scratch, storage);
   search.search_run(head, begin, begin + kTilesPerRun < end_tile ? begin + kTilesPerRun : end_tile);
 }
@@ -89,12 +88,16 @@ __global__ void __launch_bounds__(kScoreThreads)
 
 void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
   const int64_t runs = (num_tiles(params.num_queries) + kTilesPerRun - 1) / kTilesPerRun;
-  const int64_t scores_bytes = (Float32Scorer::bytes(params) + 15) / 16 * 16;
-  const auto shared_bytes = static_cast<int>(scores_bytes + lists.scratch_bytes(kScoreThreads) + lists.bytes());
+  const int64_t list_bytes = lists.scratch_bytes(kScoreThreads) + lists.bytes();
+  const int64_t base_bytes = Float32Scorer::bytes(params, 0) + list_bytes;
+  const int64_t head_bytes = kQueryTile * 2 * params.num_index_dims * static_cast<int64_t>(sizeof(float));
+  const int held_heads = held_heads_beside(base_bytes, head_bytes, params.num_index_heads);
+  const int64_t scores_bytes = Float32Scorer::bytes(params, held_heads);
+  const auto shared_bytes = static_cast<int>(scores_bytes + list_bytes);
   check_cuda(cudaFuncSetAttribute(tree_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree, which grows with beam, num_picks and num_index_dims");
   tree_kernel<<<static_cast<unsigned>(runs * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(
-      params, boxes, lists, scores_bytes, runs);
+      params, boxes, lists, held_heads, scores_bytes, runs);
   check_launch("search");
 }
 

@@ -1,6 +1,8 @@
 // The tree on Hopper's tensor cores, bfloat16 index: a warpgroup a run of tiles. Candidates are gathered 128 rows a
-// step by the copy engine, boxes of some nodes or keys of some blocks, while the rows before are multiplied; several
-// thread blocks on a multiprocessor hide each other's waits.
+// step by the copy engine, boxes of some nodes or keys of some blocks, while the rows before are multiplied with the
+// index queries of one head after the other, which lie in shared memory; the best head's scores count. Several thread
+// blocks on a multiprocessor hide each other's waits. Where the queries of all heads are too many, the candidates of a
+// level stream past once for some heads after the others.
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <utility>
 
@@ -34,8 +36,14 @@ struct TreeStorage {
   alignas(1024) bfloat16_t rows[kBoxBuffers * kStepRows * 2 * kDims];  // of boxes or of keys
   Barrier boxes_full[kBoxBuffers], keys_full[kKeyBuffers];
   typename TileTreeSearch<kWarpgroupThreads, int>::Storage search;
-  // Followed by the lists of a TileTreeSearch, and its scratch memory where the rows are too few.
-  __device__ unsigned char* lists() { return reinterpret_cast<unsigned char*>(this + 1); }
+  // Followed by the queries of some heads, the lists of a TileTreeSearch, and its scratch memory where the rows are too
+  // few.
+  __device__ bfloat16_t* queries() { return reinterpret_cast<bfloat16_t*>(this + 1); }  // (64, 2 * kDims, heads)
+  __device__ unsigned char* lists(int held_heads) {
+    return reinterpret_cast<unsigned char*>(this + 1) + held_heads * kHeadBytes;
+  }
+
+  static constexpr int64_t kHeadBytes = kQueryTile * 2 * kDims * 2;
 };
 
 // The rows of a step double as scratch memory between levels, if they are large enough.
@@ -98,8 +106,14 @@ struct StepRing {
 template <int kDims>
 class TensorScorer {
  public:
-  __device__ TensorScorer(const SearchParams& params, const TreeMaps& maps, TreeStorage<kDims>& shared)
-      : params_(params), maps_(maps), shared_(shared), box_ring_{shared.boxes_full}, key_ring_{shared.keys_full} {
+  // held_heads: of whose queries there is room in shared memory.
+  __device__ TensorScorer(const SearchParams& params, const TreeMaps& maps, TreeStorage<kDims>& shared, int held_heads)
+      : params_(params),
+        maps_(maps),
+        shared_(shared),
+        held_heads_(held_heads),
+        box_ring_{shared.boxes_full},
+        key_ring_{shared.keys_full} {
     if (threadIdx.x == 0) {
       for (auto& full : shared.boxes_full) full.init(1);
       for (auto& full : shared.keys_full) full.init(1);
@@ -110,8 +124,7 @@ class TensorScorer {
 
   __device__ void set_tile(const TreeTile& at) {
     queries_ = static_cast<const bfloat16_t*>(params_.index_query) + at.head * params_.index_query_head_stride +
-               (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_dims;
-    bounds_ = bound_operand(at);
+               (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_heads * params_.num_index_dims;
   }
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
@@ -138,22 +151,22 @@ class TensorScorer {
     const int steps = (candidates.count() + step_blocks - 1) / step_blocks,
               block_shift = __ffs(block_keys / kUnitKeys) - 1;
     const auto blocks_of = [&](int step) { return min(step_blocks, candidates.count() - step * step_blocks); };
-    Selection selection(best, at.num_rows, params_.num_nan_scores);
-    score<Product>(
-        key_ring_, steps,
-        [&](int step, int buffer) {
-          load_blocks<Product>(at, candidates, step * step_blocks, blocks_of(step), buffer);
-        },
-        [&] {
-          return Product::left_operand(threadIdx.x,
-                                       [&](int row, int dim) { return static_cast<bfloat16_t>(query(at, row, dim)); });
-        },
-        [&](int step) {
-          return Blocks(CandidateEntries{candidates, step * step_blocks, blocks_of(step), block_shift});
-        },
-        [&](auto& scores, int, const Blocks& blocks) { selection.take(scores, [&] { return blocks; }); });
-    selection.finish();
-    __syncthreads();
+    for_held_heads([&](int first_head, int num_heads) {
+      write_key_queries(at, first_head, num_heads);
+      Selection selection(best, at.num_rows, params_.num_nan_scores);
+      score<Product>(
+          key_ring_, steps, num_heads, selection,
+          [&](int step, int buffer) {
+            load_blocks<Product>(at, candidates, step * step_blocks, blocks_of(step), buffer);
+          },
+          [&](int step) {
+            return Blocks(CandidateEntries{candidates, step * step_blocks, blocks_of(step), block_shift});
+          },
+          [&](auto& best_head, auto& scores, const Blocks& blocks) { selection.take(best_head, scores, blocks); },
+          [&](auto& best_head, int, const Blocks& blocks) { selection.end_step(best_head, blocks); });
+      selection.finish();
+      __syncthreads();
+    });
   }
 
   template <class Selection>
@@ -168,33 +181,70 @@ class TensorScorer {
       const int64_t child = entry_block(candidates.parent(step / kParts)) * kFanout + step % kParts * Selection::kNodes;
       load_boxes<Product>(at, level, static_cast<int32_t>(first_node + child), buffer);
     };
-    Selection selection(at.num_rows);
-    score<Product>(
-        box_ring_, steps, load, [&] { return bounds_; }, [&](int step) { return candidates.parent(step / kParts); },
-        [&](const auto& scores, int step, uint32_t entry) {
-          const int parent = step / kParts, part = step % kParts;
-          selection.take(scores, step, static_cast<int>(entry_block(entry)) * kParts + part,
-                         static_cast<int>(entry_first_row(entry)),
-                         candidates.children(parent) - part * Selection::kNodes);
-        });
-    selection.write(best.keys);
-    __syncthreads();
-  }
-
-  // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
-  __device__ auto bound_operand(const TreeTile& at) const {
-    const float finite = largest_finite(ElementType::kBfloat16);
-    return BoxProduct<kDims>::left_operand(threadIdx.x, [&](int row, int dim) {
-      float value = query(at, row, dim / 2);
-      value = value > finite ? finite : value < -finite ? -finite : value;
-      const bool own_sign = dim % 2 == 0 ? value > 0 : value < 0;  // a NaN has none
-      return static_cast<bfloat16_t>(own_sign ? value : 0.0f);
+    for_held_heads([&](int first_head, int num_heads) {
+      write_bound_queries(at, first_head, num_heads);
+      Selection selection(at.num_rows);
+      score<Product>(
+          box_ring_, steps, num_heads, selection, load, [&](int step) { return candidates.parent(step / kParts); },
+          [&](auto& best_head, const auto& scores, uint32_t) { selection.take(best_head, scores); },
+          [&](const auto& best_head, int step, uint32_t entry) {
+            const int parent = step / kParts, part = step % kParts;
+            selection.end_step(best_head, step, static_cast<int>(entry_block(entry)) * kParts + part,
+                               static_cast<int>(entry_first_row(entry)),
+                               candidates.children(parent) - part * Selection::kNodes);
+          });
+      selection.write(best.keys, first_head > 0);
+      __syncthreads();
     });
   }
 
-  __device__ float query(const TreeTile& at, int row, int dim) const {
-    const bool exists = row < at.num_rows && dim < params_.num_index_dims;
-    return exists ? static_cast<float>(queries_[row * params_.num_index_dims + dim]) : 0.0f;
+  // body(first head, number of heads) for all index heads, as many at a time as shared memory has room for.
+  template <class Body>
+  __device__ void for_held_heads(const Body& body) const {
+    for (int first = 0; first < params_.num_index_heads; first += held_heads_)
+      body(first, min(held_heads_, params_.num_index_heads - first));
+  }
+
+  // Calls body(row, place of the head among these, first of 8 dims, their values) for the queries of some heads, zeros
+  // where there are none. One thread each; body writes the left operand.
+  template <class Body>
+  __device__ void for_each_query_vector(const TreeTile& at, int first_head, int num_heads, const Body& body) const {
+    constexpr int kWidth = 8, kVectors = kDims / kWidth;
+    for (int i = threadIdx.x; i < kTileRows * num_heads * kVectors; i += kWarpgroupThreads) {
+      const int dim = i % kVectors * kWidth, head = i / kVectors % num_heads, row = i / kVectors / num_heads;
+      alignas(16) bfloat16_t values[kWidth] = {};
+      if (row < at.num_rows && dim < params_.num_index_dims) {
+        const int64_t query = int64_t{row} * params_.num_index_heads + first_head + head;
+        *reinterpret_cast<uint4*>(values) =
+            *reinterpret_cast<const uint4*>(queries_ + query * params_.num_index_dims + dim);
+      }
+      body(row, head, dim, values);
+    }
+  }
+
+  __device__ void write_key_queries(const TreeTile& at, int first_head, int num_heads) const {
+    const auto queries = KeyProduct<kDims>::shared_queries(shared_.queries());
+    for_each_query_vector(at, first_head, num_heads, [&](int row, int head, int dim, const bfloat16_t* values) {
+      *reinterpret_cast<uint4*>(&queries(row, dim, head)) = *reinterpret_cast<const uint4*>(values);
+    });
+  }
+
+  // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
+  __device__ void write_bound_queries(const TreeTile& at, int first_head, int num_heads) const {
+    const float finite = largest_finite(ElementType::kBfloat16);
+    const auto queries = BoxProduct<kDims>::shared_queries(shared_.queries());
+    for_each_query_vector(at, first_head, num_heads, [&](int row, int head, int dim, const bfloat16_t* values) {
+      alignas(16) bfloat16_t parts[16];
+      CUTE_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        float value = static_cast<float>(values[i]);
+        value = value > finite ? finite : value < -finite ? -finite : value;
+        parts[2 * i] = static_cast<bfloat16_t>(value > 0 ? value : 0.0f);  // a NaN is in neither
+        parts[2 * i + 1] = static_cast<bfloat16_t>(value < 0 ? value : 0.0f);
+      }
+      *reinterpret_cast<uint4*>(&queries(row, 2 * dim, head)) = *reinterpret_cast<const uint4*>(parts);
+      *reinterpret_cast<uint4*>(&queries(row, 2 * dim + 8, head)) = *reinterpret_cast<const uint4*>(parts + 8);
+    });
   }
 
   // One thread. Nodes beyond the level's last arrive as zeros, those of others as what they are: no row is asked about
@@ -234,24 +284,32 @@ class TensorScorer {
     }
   }
 
-  // load(step, buffer); take(scores, step, what look_up(step) found while they were made)
-  template <class Product, int kBuffers, class Load, class OperandOf, class LookUp, class Take>
-  __device__ void score(StepRing<kBuffers>& ring, int steps, const Load& load, const OperandOf& operand_of,
-                        const LookUp& look_up, const Take& take) {
-    cutlass::arch::fence_view_async_shared();  // the rows were scratch memory
+  // load(step, buffer); take(best head's, a head's scores, found), end(best head's, step, found): found is what
+  // look_up(step) found while the first head's scores were made.
+  template <class Product, int kBuffers, class Selection, class Load, class LookUp, class Take, class End>
+  __device__ void score(StepRing<kBuffers>& ring, int steps, int num_heads, const Selection& selection,
+                        const Load& load, const LookUp& look_up, const Take& take, const End& end) {
+    cutlass::arch::fence_view_async_shared();  // the rows were scratch memory, and the queries have just been written
     __syncthreads();
     for (int step = 0; step < min(steps, kBuffers - 1); ++step) load(step, ring.buffer(step));
-    const auto operand = operand_of();
+    const auto queries = Product::shared_left_operand(threadIdx.x, shared_.queries());
     const auto rows = Product::right_operand(threadIdx.x, shared_.rows);
     auto scores = Product::make_scores();
     for (int step = 0; step < steps; ++step, ++ring.step) {
-      __syncthreads();  // the product of the step before has been made
+      __syncthreads();  // the products of the step before have been made
       ring.wait();
-      Product::begin(operand, rows, ring.buffer(), scores);
+      Product::begin_shared(queries, 0, rows, ring.buffer(), scores);
       if (step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
       const auto found = look_up(step);
+      auto best_head = selection.begin_step();
       Product::finish(scores);
-      take(scores, step, found);
+      take(best_head, scores, found);
+      for (int head = 1; head < num_heads; ++head) {
+        Product::begin_shared(queries, head, rows, ring.buffer(), scores);
+        Product::finish(scores);
+        take(best_head, scores, found);
+      }
+      end(best_head, step, found);
     }
     __syncthreads();
   }
@@ -259,26 +317,28 @@ class TensorScorer {
   const SearchParams& params_;
   const TreeMaps& maps_;
   TreeStorage<kDims>& shared_;
+  int held_heads_;
   StepRing<kBoxBuffers> box_ring_;
   StepRing<kKeyBuffers> key_ring_;
-  const bfloat16_t* queries_ = nullptr;
-  decltype(BoxProduct<kDims>::left_operand(0, std::declval<bfloat16_t (*)(int, int)>())) bounds_;  // of the tile
+  const bfloat16_t* queries_ = nullptr;  // (kQueryTile, num_index_heads, num_index_dims): of the tile
 };
 
 // Grid: (runs of tiles * KV heads), the last runs first.
 template <int kDims>
-__global__ void __launch_bounds__(kWarpgroupThreads, kDims <= 32 ? 3 : 2)
-    tree_kernel(const SearchParams params, const __grid_constant__ TreeMaps maps, const TreeLists lists, int64_t runs) {
+__global__ void __launch_bounds__(kWarpgroupThreads, 2)
+    tree_kernel(const SearchParams params, const __grid_constant__ TreeMaps maps, const TreeLists lists, int held_heads,
+                int64_t runs) {
   using Scorer = TensorScorer<kDims>;
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<TreeStorage<kDims>*>(memory);
   const int head = static_cast<int>(blockIdx.x / runs);
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
   const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
-  unsigned char* const scratch = extra_scratch_bytes<kDims>(lists) == 0 ? memory : shared.lists() + lists.bytes();
-  Scorer scorer(params, maps, shared);
+  unsigned char* const list_memory = shared.lists(held_heads);
+  unsigned char* const scratch = extra_scratch_bytes<kDims>(lists) == 0 ? memory : list_memory + lists.bytes();
+  Scorer scorer(params, maps, shared, held_heads);
   TileTreeSearch<kWarpgroupThreads, Scorer> search(
-      params, lists, scorer, shared.lists(), scratch,
+      params, lists, scorer, list_memory, scratch,
       reinterpret_cast<typename TileTreeSearch<kWarpgroupThreads, Scorer>::Storage&>(shared.search));
   search.search_run(head, begin, begin + kTilesPerRun < end_tile ? begin + kTilesPerRun : end_tile);
 }
@@ -300,27 +360,46 @@ TreeMaps tree_maps(const SearchParams& params, const NodeBoxes& boxes) {
 }
 
 template <int kDims>
-int64_t shared_bytes_of(const TreeLists& lists) {
-  return static_cast<int64_t>(sizeof(TreeStorage<kDims>)) + lists.bytes() + extra_scratch_bytes<kDims>(lists);
+int64_t shared_bytes_of(const TreeLists& lists, int held_heads) {
+  return static_cast<int64_t>(sizeof(TreeStorage<kDims>)) + held_heads * TreeStorage<kDims>::kHeadBytes +
+         lists.bytes() + extra_scratch_bytes<kDims>(lists);
+}
+
+constexpr int64_t kMultiprocessorBytes = 228 * 1024, kBlockReserve = 1024;  // of shared memory
+
+// How many heads' queries a thread block holds: as many as let two blocks share a multiprocessor, else as many as one
+// block has room for; as evenly as these divide all heads. 0: not one.
+template <int kDims>
+int held_heads_of(const SearchParams& params, const TreeLists& lists) {
+  for (const int64_t blocks : {2, 1}) {
+    const int64_t room = kMultiprocessorBytes / blocks - kBlockReserve - shared_bytes_of<kDims>(lists, 0);
+    const int64_t fitting = room / TreeStorage<kDims>::kHeadBytes;
+    if (room < TreeStorage<kDims>::kHeadBytes) continue;
+    const int64_t passes = (params.num_index_heads + fitting - 1) / fitting;
+    return static_cast<int>((params.num_index_heads + passes - 1) / passes);
+  }
+  return 0;
 }
 
 template <int kDims>
 void launch_tree(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
   const int64_t runs = (num_tiles(params.num_queries) + kTilesPerRun - 1) / kTilesPerRun;
-  const auto shared_bytes = static_cast<int>(shared_bytes_of<kDims>(lists));
+  const int held_heads = held_heads_of<kDims>(params, lists);
+  const auto shared_bytes = static_cast<int>(shared_bytes_of<kDims>(lists, held_heads));
   check_cuda(cudaFuncSetAttribute(tree_kernel<kDims>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree");
   tree_kernel<kDims><<<static_cast<unsigned>(runs * params.num_kv_heads), kWarpgroupThreads, shared_bytes, stream>>>(
-      params, tree_maps<kDims>(params, boxes), lists, runs);
+      params, tree_maps<kDims>(params, boxes), lists, held_heads, runs);
   check_launch("search");
 }
 
 }  // namespace
 
 bool tree_fits_tensor_cores(const SearchParams& params, const TreeLists& lists) {
-  constexpr int64_t kMostSharedBytes = 227 * 1024;
-  if (!fits_tensor_cores(params) || params.num_index_dims > 64) return false;
-  return (params.num_index_dims > 32 ? shared_bytes_of<64>(lists) : shared_bytes_of<32>(lists)) <= kMostSharedBytes;
+  const bool whole_vectors = reinterpret_cast<uintptr_t>(params.index_query) % 16 == 0 &&
+                             (params.num_kv_heads == 1 || params.index_query_head_stride % 8 == 0);
+  if (!fits_tensor_cores(params) || !whole_vectors || params.num_index_dims > 64) return false;
+  return (params.num_index_dims > 32 ? held_heads_of<64>(params, lists) : held_heads_of<32>(params, lists)) > 0;
 }
 
 void search_tree_on_tensor_cores(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists,

@@ -3,7 +3,8 @@
 //
 // Data with structure. Waves: keys are waves of many lengths per dim, so that neighbours are alike, plus noise; a query
 // is a noisy key of the past, of which most of 16 neighbouring tokens ask for the same one. Subjects: as `hiptrain
-// bench` draws them, 512 tokens have a subject that comes back 8 times. Medians of CUDA events after a warm-up.
+// bench` draws them, 512 tokens have a subject that comes back 8 times, and every query head looks for one of its own.
+// Medians of CUDA events after a warm-up.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
@@ -26,7 +27,7 @@ namespace {
 
 using namespace hiptrain::kernels;  // NOLINT: a program of its own
 
-constexpr int kHeads = 8, kPicks = 2;
+constexpr int kHeads = 8, kPicks = 2, kGroup = 4;  // KV heads, and query heads of each
 
 template <typename T>
 class Buffer {
@@ -69,31 +70,51 @@ __device__ float smooth(int head, int64_t token, int dim) {
   return sum;
 }
 
-// key_mean: moves every score by 4 * key_mean through dim 0, to see scores of one sign.
-__global__ void make_data(__nv_bfloat16* query, __nv_bfloat16* key, __nv_fp8_e4m3* key8, int64_t tokens, int dims,
-                          float key_mean) {
+// key_mean: moves every score by 4 * key_mean through dim 0, to see scores of one sign. query: (heads, tokens,
+// index_heads, dims), key: (heads, tokens, dims).
+__global__ void make_keys(__nv_bfloat16* key, __nv_fp8_e4m3* key8, int64_t tokens, int dims, float key_mean) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= kHeads * tokens * dims) return;
   const int dim = static_cast<int>(i % dims), head = static_cast<int>(i / dims / tokens);
-  const int64_t token = i / dims % tokens;
-  const uint64_t asker = mix(head * tokens + token) % 4 == 0 ? token : token / 16 * 16;  // most of 16 tokens ask alike
-  const auto source = static_cast<int64_t>(mix(head * tokens + asker + 1) % (asker + 1));
   const float mean = dim == 0 ? key_mean : 0.0f;
-  key[i] = __float2bfloat16(smooth(head, token, dim) + 0.5f * normal(2 * i) + mean);
+  key[i] = __float2bfloat16(smooth(head, i / dims % tokens, dim) + 0.5f * normal(2 * i) + mean);
   key8[i] = __nv_fp8_e4m3(__bfloat162float(key[i]));
+}
+
+__global__ void make_queries(__nv_bfloat16* query, int64_t tokens, int index_heads, int dims) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= kHeads * tokens * index_heads * dims) return;
+  const int dim = static_cast<int>(i % dims), head = static_cast<int>(i / dims / index_heads / tokens);
+  const int64_t token = i / dims / index_heads % tokens, query_head = head * index_heads + i / dims % index_heads;
+  // Most of 16 tokens ask alike.
+  const auto asker = static_cast<int64_t>(mix(query_head * tokens + token) % 4 == 0 ? token : token / 16 * 16);
+  const auto source = static_cast<int64_t>(mix(query_head * tokens + asker + 1) % (asker + 1));
   query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
 }
 
-// As trainer/attention_inputs.cpp, of 4 query heads a KV head.
-__global__ void make_subjects(__nv_bfloat16* query, __nv_bfloat16* key, int64_t tokens, int dims) {
-  constexpr int64_t kStretch = 512, kReturns = 8;
+// As trainer/attention_inputs.cpp. subject_of: of a stretch of tokens, drawn anew for each seed.
+constexpr int64_t kStretch = 512, kReturns = 8;
+__device__ int64_t subject_of(int64_t token, int64_t tokens, uint64_t seed) {
+  const int64_t num_subjects = tokens / kStretch / kReturns + 1;
+  return static_cast<int64_t>(mix(~static_cast<uint64_t>(token / kStretch) ^ seed << 40) % num_subjects);
+}
+__device__ float subject(int64_t number, int64_t head, int dims, int64_t dim) {
+  return normal(~static_cast<uint64_t>((number * kHeads + head) * dims + dim));
+}
+__global__ void make_subject_keys(__nv_bfloat16* key, __nv_fp8_e4m3* key8, int64_t tokens, int dims) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= kHeads * tokens * dims) return;
-  const int64_t token = i / dims % tokens, head = i / dims / tokens, num_subjects = tokens / kStretch / kReturns + 1;
-  const auto subject_of = static_cast<int64_t>(mix(~static_cast<uint64_t>(token / kStretch)) % num_subjects);
-  const float subject = normal(~static_cast<uint64_t>((subject_of * kHeads + head) * dims + i % dims));
-  key[i] = __float2bfloat16(subject + 0.5f * normal(2 * i));
-  query[i] = __float2bfloat16(4 * subject + 2.6f * normal(2 * i + 1));
+  const int64_t token = i / dims % tokens, head = i / dims / tokens;
+  key[i] = __float2bfloat16(subject(subject_of(token, tokens, 0), head, dims, i % dims) + 0.5f * normal(2 * i));
+  key8[i] = __nv_fp8_e4m3(__bfloat162float(key[i]));
+}
+__global__ void make_subject_queries(__nv_bfloat16* query, int64_t tokens, int index_heads, int dims) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= kHeads * tokens * index_heads * dims) return;
+  const int64_t head = i / dims / index_heads / tokens, member = i / dims % index_heads,
+                token = i / dims / index_heads % tokens;
+  const int64_t wanted = subject_of(token, tokens, member == 0 ? 0 : head * index_heads + member);
+  query[i] = __float2bfloat16(subject(wanted, head, dims, i % dims) + 0.5f * normal(2 * i + 1));
 }
 
 float median_ms(int repeats, const std::function<void()>& work) {
@@ -124,6 +145,7 @@ class NoSelection {
     // Never true; a product that nobody reads would be left out.
     if (cute::recast<uint32_t>(scores)(0) == 0x7fc12345u) ++*counter_;
   }
+  __device__ void begin_again() const {}
   __device__ void finish() const {}
 
  private:
@@ -143,6 +165,7 @@ class FilterAlone {
     const LargestScores<Score, kKeys, kKeys / kUnitKeys> largest(scores, limits_);
     if (__any_sync(kWholeWarp, largest.any_above(limits_))) ++*counter_;
   }
+  __device__ void begin_again() const {}
   __device__ void finish() const {}
 
  private:
@@ -202,18 +225,21 @@ void print_maxima(const char* what) {
               1.0 * kMaximaThreads * kMaximaRounds * kMaximaChains / static_cast<double>(host_clocks));
 }
 
+enum class Data { kWaves, kSubjects };
+
 struct Sequence {
   int64_t tokens;
-  int dims;
+  int dims, index_heads;
   Buffer<__nv_bfloat16> query, key;
   Buffer<__nv_fp8_e4m3> key8;
   Buffer<int32_t> picks;
   Buffer<int64_t> document_starts, counter;
 
-  Sequence(int64_t num_tokens, int num_dims, float key_mean = 0)
+  Sequence(int64_t num_tokens, int num_dims, int num_index_heads, Data data, float key_mean = 0)
       : tokens(num_tokens),
         dims(num_dims),
-        query(kHeads * num_tokens * num_dims),
+        index_heads(num_index_heads),
+        query(kHeads * num_tokens * num_index_heads * num_dims),
         key(kHeads * num_tokens * num_dims),
         key8(kHeads * num_tokens * num_dims),
         picks(kHeads * num_tokens * kPicks),
@@ -221,8 +247,15 @@ struct Sequence {
         counter(1) {
     check_cuda(cudaMemset(document_starts.data(), 0, 8), "memset");
     check_cuda(cudaMemset(counter.data(), 0, 8), "memset");
-    const int64_t blocks = (kHeads * tokens * dims + 255) / 256;
-    make_data<<<static_cast<unsigned>(blocks), 256>>>(query.data(), key.data(), key8.data(), tokens, dims, key_mean);
+    const auto blocks = static_cast<unsigned>((kHeads * tokens * dims + 255) / 256);
+    const unsigned query_blocks = blocks * static_cast<unsigned>(index_heads);
+    if (data == Data::kSubjects) {
+      make_subject_keys<<<blocks, 256>>>(key.data(), key8.data(), tokens, dims);
+      make_subject_queries<<<query_blocks, 256>>>(query.data(), tokens, index_heads, dims);
+    } else {
+      make_keys<<<blocks, 256>>>(key.data(), key8.data(), tokens, dims, key_mean);
+      make_queries<<<query_blocks, 256>>>(query.data(), tokens, index_heads, dims);
+    }
     check_launch("make_data");
     check_cuda(cudaDeviceSynchronize(), "make_data");
   }
@@ -233,7 +266,8 @@ struct Sequence {
     SearchParams params{};
     params.index_query = query.data();
     params.index_key = float8 ? static_cast<const void*>(key8.data()) : key.data();
-    params.index_query_head_stride = params.index_key_head_stride = tokens * dims;
+    params.index_query_head_stride = tokens * index_heads * dims;
+    params.index_key_head_stride = tokens * dims;
     params.query_element = ElementType::kBfloat16;
     params.key_element = float8 ? ElementType::kFloat8E4m3 : ElementType::kBfloat16;
     params.picks = picks.data();
@@ -242,6 +276,7 @@ struct Sequence {
     params.geometry = geometry();
     params.num_queries = tokens;
     params.num_kv_heads = kHeads;
+    params.num_index_heads = index_heads;
     params.num_index_dims = dims;
     params.num_picks = kPicks;
     params.scan_tokens = scan_tokens;
@@ -251,24 +286,25 @@ struct Sequence {
   }
 
   // Multiply-adds count two; every query with every key that its tile searches.
-  double scan_flop() const { return 1.0 * kHeads * dims * static_cast<double>(tokens) * static_cast<double>(tokens); }
+  double scan_flop() const {
+    return 1.0 * kHeads * index_heads * dims * static_cast<double>(tokens) * static_cast<double>(tokens);
+  }
 };
 
 template <template <class, int, int> class Selection>
 void launch_scan_of(const SearchParams& params) {
   const int dims = params.num_index_dims;
   if (params.key_element == ElementType::kFloat8E4m3) {
-    if (dims == 32) return launch_scan<float_e4m3_t, 32, 64, Selection>(params, nullptr);
-    if (dims == 64) return launch_scan<float_e4m3_t, 64, 64, Selection>(params, nullptr);
-    return launch_scan<float_e4m3_t, 128, 64, Selection>(params, nullptr);
+    if (dims <= 32) return launch_scan<float_e4m3_t, 32, 64, Selection>(params, nullptr);
+    return launch_scan<float_e4m3_t, 64, 64, Selection>(params, nullptr);
   }
+  if (dims == 16) return launch_scan<bfloat16_t, 16, 64, Selection>(params, nullptr);
   if (dims == 32) return launch_scan<bfloat16_t, 32, 64, Selection>(params, nullptr);
-  if (dims == 64) return launch_scan<bfloat16_t, 64, 64, Selection>(params, nullptr);
-  launch_scan<bfloat16_t, 128, 64, Selection>(params, nullptr);
+  launch_scan<bfloat16_t, 64, 64, Selection>(params, nullptr);
 }
 
-void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int repeats) {
-  const Sequence sequence(tokens, dims, key_mean);
+void time_scan(int64_t tokens, int dims, int index_heads, Data data, float key_mean, const char* what, int repeats) {
+  const Sequence sequence(tokens, dims, index_heads, data, key_mean);
   for (const bool float8 : {false, true}) {
     const SearchParams params = sequence.search_params(tokens, float8);
     const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
@@ -276,35 +312,31 @@ void time_scan(int64_t tokens, int dims, float key_mean, const char* what, int r
     const float product = median_ms(repeats, [&] { launch_scan_of<NoSelection>(params); });
     const double flop = sequence.scan_flop();
     std::printf(
-        "scan  %8lld tokens %3d dims  %-8s %-16s %9.3f ms %6.1f TFLOP/s   filter alone %9.3f ms   product alone "
+        "scan  %8lld tokens %d x %3d dims  %-8s %-16s %9.3f ms %6.1f TFLOP/s   filter alone %9.3f ms   product alone "
         "%9.3f ms %6.1f TFLOP/s   %5.1f%%\n",
-        static_cast<long long>(tokens), dims, float8 ? "float8" : "bfloat16", what, search, flop / search * 1e-9,
-        filter, product, flop / product * 1e-9, 100 * product / search);
+        static_cast<long long>(tokens), index_heads, dims, float8 ? "float8" : "bfloat16", what, search,
+        flop / search * 1e-9, filter, product, flop / product * 1e-9, 100 * product / search);
   }
 }
 
 // Every tile that searches anything does so through the tree. Returns nanoseconds a token.
-double time_tree(int64_t tokens, bool subjects, int repeats) {
-  const Sequence sequence(tokens, 32);
-  if (subjects) {
-    const auto blocks = static_cast<unsigned>((kHeads * tokens * sequence.dims + 255) / 256);
-    make_subjects<<<blocks, 256>>>(sequence.query.data(), sequence.key.data(), tokens, sequence.dims);
-    check_launch("make_subjects");
-  }
+double time_tree(int64_t tokens, int dims, int index_heads, Data data, int repeats) {
+  const Sequence sequence(tokens, dims, index_heads, data);
   SearchParams params = sequence.search_params(0);
   const Buffer<char> workspace(search_workspace_bytes(params));
   params.workspace = workspace.data();
   const float boxes = median_ms(repeats, [&] { build_node_boxes(params, node_boxes(params), nullptr); });
   const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
   const double ns_per_token = search * 1e6 / static_cast<double>(tokens);
-  std::printf("tree  %8lld tokens  %-8s %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
-              static_cast<long long>(tokens), subjects ? "subjects" : "waves", search, ns_per_token, boxes,
-              static_cast<double>(search_workspace_bytes(params)) / 1048576);
+  std::printf(
+      "tree  %8lld tokens  %d x %2d dims  %-8s %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
+      static_cast<long long>(tokens), index_heads, dims, data == Data::kSubjects ? "subjects" : "waves", search,
+      ns_per_token, boxes, static_cast<double>(search_workspace_bytes(params)) / 1048576);
   return ns_per_token;
 }
 
-void time_lists(int64_t tokens) {
-  const Sequence sequence(tokens, 32);
+void time_lists(int64_t tokens, int index_heads, Data data) {
+  const Sequence sequence(tokens, 32, index_heads, data);
   search_cuda(sequence.search_params(tokens), nullptr);
   const int64_t tiles = num_tiles(tokens);
   const Buffer<int64_t> counts(kHeads * tiles), offsets(kHeads * (tiles + 1)), dropped(1);
@@ -333,17 +365,19 @@ void time_lists(int64_t tokens) {
   invert.workspace = workspace.data();
   const float invert_ms = median_ms(5, [&] { invert_lists_cuda(invert, nullptr); });
   std::printf(
-      "lists %8lld tokens  %.1f blocks a tile  counts %.3f ms  offsets %.3f ms  entries %.3f ms  inversion %.3f ms\n",
-      static_cast<long long>(tokens), static_cast<double>(num_entries) / static_cast<double>(kHeads * tiles), count_ms,
-      offsets_ms, entries_ms, invert_ms);
+      "lists %8lld tokens  %d heads  %.1f blocks a tile  counts %.3f ms  offsets %.3f ms  entries %.3f ms  inversion "
+      "%.3f ms\n",
+      static_cast<long long>(tokens), index_heads,
+      static_cast<double>(num_entries) / static_cast<double>(kHeads * tiles), count_ms, offsets_ms, entries_ms,
+      invert_ms);
 }
 
 void time_index(int64_t tokens) {
-  constexpr int kHeadDim = 128, kDims = 32, kGroup = 4;
+  constexpr int kHeadDim = 128, kDims = 32;
   const Buffer<__nv_bfloat16> query(tokens * kHeads * kGroup * kHeadDim), key(tokens * kHeads * kHeadDim);
   check_cuda(cudaMemset(query.data(), 1, tokens * kHeads * kGroup * kHeadDim * 2), "memset");
   check_cuda(cudaMemset(key.data(), 1, tokens * kHeads * kHeadDim * 2), "memset");
-  const Buffer<__nv_bfloat16> index_query(tokens * kHeads * kDims), index_key(tokens * kHeads * kDims);
+  const Buffer<__nv_bfloat16> index_query(tokens * kHeads * kGroup * kDims), index_key(tokens * kHeads * kDims);
   std::vector<int32_t> dims;
   for (int i = 0; i < kDims; ++i) dims.push_back(i < 16 ? 48 + i : 96 + i);
   const Buffer<int32_t> index_dims(kDims);
@@ -354,7 +388,8 @@ void time_index(int64_t tokens) {
   params.key_head_stride = tokens * kHeadDim;
   params.index_query = index_query.data();
   params.index_key = index_key.data();
-  params.index_query_head_stride = params.index_key_head_stride = tokens * kDims;
+  params.index_query_head_stride = tokens * kGroup * kDims;
+  params.index_key_head_stride = tokens * kDims;
   params.index_dims = index_dims.data();
   params.element = params.index_element = ElementType::kBfloat16;
   params.num_tokens = tokens;
@@ -362,8 +397,9 @@ void time_index(int64_t tokens) {
   params.num_kv_heads = kHeads;
   params.head_dim = kHeadDim;
   params.num_index_dims = kDims;
+  params.num_index_heads = kGroup;
   const float ms = median_ms(5, [&] { index_cuda(params, nullptr); });
-  const double bytes = static_cast<double>(tokens) * kHeads * kDims * 2 * (kGroup + 1 + 2);
+  const double bytes = static_cast<double>(tokens) * kHeads * kDims * 2 * 2 * (kGroup + 1);
   std::printf("index %8lld tokens  %.3f ms  %.2f TB/s of index dims read and index written\n",
               static_cast<long long>(tokens), ms, bytes / ms * 1e-9);
 }
@@ -385,21 +421,27 @@ int main(int argc, char** argv) {
     print_maxima<MaximumOfThreeHalfPairs>("half pairs");
   }
   if (wanted("scan", argc, argv)) {
-    time_scan(64 * kThousand, 32, 0, "", 7);
-    time_scan(256 * kThousand, 32, 0, "", 5);
-    time_scan(kMillion, 32, 0, "", 3);
-    time_scan(256 * kThousand, 32, -30, "negative scores", 5);
-    for (const int dims : {64, 128}) time_scan(256 * kThousand, dims, 0, "", 5);
+    time_scan(32 * kThousand, 32, kGroup, Data::kSubjects, 0, "subjects", 7);
+    time_scan(64 * kThousand, 32, kGroup, Data::kSubjects, 0, "subjects", 7);
+    for (const int index_heads : {1, kGroup})
+      time_scan(256 * kThousand, 32, index_heads, Data::kSubjects, 0, "subjects", 5);
+    time_scan(256 * kThousand, 32, kGroup, Data::kWaves, -30, "negative scores", 3);
+    for (const int dims : {16, 64}) time_scan(128 * kThousand, dims, kGroup, Data::kSubjects, 0, "subjects", 3);
   }
   if (wanted("tree", argc, argv)) {
-    for (const bool subjects : {true, false}) {
-      const double at_million = time_tree(kMillion, subjects, 3);
-      std::printf("tree  time a token at 4M over 1M: %.2f\n", time_tree(4 * kMillion, subjects, 2) / at_million);
+    for (const int dims : {16, 32, 64})
+      for (const int64_t tokens : {64 * kThousand, 128 * kThousand, 256 * kThousand})
+        time_tree(tokens, dims, kGroup, Data::kSubjects, 3);
+    for (const int index_heads : {1, kGroup}) {
+      const double at_million = time_tree(kMillion, 32, index_heads, Data::kSubjects, 3);
+      const double at_four = time_tree(4 * kMillion, 32, index_heads, Data::kSubjects, 1);
+      std::printf("tree  time a token at 4M over 1M: %.2f\n", at_four / at_million);
     }
   }
   if (wanted("union", argc, argv)) {
-    time_lists(256 * kThousand);
-    time_lists(kMillion);
+    for (const Data data : {Data::kWaves, Data::kSubjects})
+      for (const int64_t tokens : {32 * kThousand, 256 * kThousand}) time_lists(tokens, kGroup, data);
+    time_lists(kMillion, 1, Data::kSubjects);
   }
   if (wanted("index", argc, argv)) time_index(kMillion);
 }

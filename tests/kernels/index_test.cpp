@@ -33,7 +33,8 @@ std::vector<uint16_t> as_bfloat16(const std::vector<float>& values) {
 }
 
 struct Index {
-  std::vector<float> query, key;  // (kv heads, tokens and padding, dims)
+  std::vector<float> query;  // (kv heads, tokens and padding, index heads, dims)
+  std::vector<float> key;    // (kv heads, tokens and padding, dims)
 };
 
 std::vector<char> as_elements(const std::vector<float>& values, ElementType element) {
@@ -68,13 +69,19 @@ struct Elements {
   ElementType heads, index;  // of query and key; of the index
 };
 
+enum class Heads { kSummed, kEach };
+
 Index run_index(const Elements& elements, const std::vector<float>& query, const std::vector<float>& key, int group,
-                const std::vector<int32_t>& dims, int64_t padding = kPadding) {
+                const std::vector<int32_t>& dims, int64_t padding = kPadding, Heads heads = Heads::kSummed) {
+  const int index_heads = heads == Heads::kEach ? group : 1;
   const int64_t stride = kTokens * std::ssize(dims) + padding;
+  const int64_t query_stride = kTokens * index_heads * std::ssize(dims) + padding;
   const std::vector<float> poison(static_cast<size_t>(kKvHeads * stride), -99);
+  const std::vector<float> query_poison(static_cast<size_t>(kKvHeads * query_stride), -99);
   const std::vector<char> query_elements = as_elements(query, elements.heads);
   const std::vector<char> key_elements = as_elements(key, elements.heads);
-  std::vector<char> index_query = as_elements(poison, elements.index), index_key = index_query;
+  std::vector<char> index_query = as_elements(query_poison, elements.index),
+                    index_key = as_elements(poison, elements.index);
   KernelCall call(elements.backend);
   IndexParams params{
       .query = query.empty() ? nullptr : call.in(query_elements),
@@ -82,7 +89,7 @@ Index run_index(const Elements& elements, const std::vector<float>& query, const
       .key_head_stride = kTokens * kHeadDim,
       .index_query = call.in_out(index_query),
       .index_key = call.in_out(index_key),
-      .index_query_head_stride = stride,
+      .index_query_head_stride = query_stride,
       .index_key_head_stride = stride,
       .index_dims = call.in(dims),
       .element = elements.heads,
@@ -92,6 +99,7 @@ Index run_index(const Elements& elements, const std::vector<float>& query, const
       .num_kv_heads = kKvHeads,
       .head_dim = kHeadDim,
       .num_index_dims = static_cast<int>(dims.size()),
+      .num_index_heads = index_heads,
   };
   call.run(params, index_reference, index_cuda);
   return {as_floats(index_query, elements.index), as_floats(index_key, elements.index)};
@@ -124,6 +132,22 @@ TEST_P(IndexOfGroup, SumsTheGroupAndCopiesTheKey) {
     }
     EXPECT_EQ(index.query[static_cast<size_t>(kTokens * 5)], -99);  // between the heads
   }
+}
+
+TEST_P(IndexOfGroup, CopiesEachHead) {
+  const auto [group, backend, heads, index_element] = GetParam();
+  std::mt19937 generator(kSeed + 3);
+  const std::vector<int32_t> dims = {3, 23, 0, 11, 12};
+  const std::vector<float> query = small_integers(kTokens * kKvHeads * group * kHeadDim, generator);
+  const Index index = run_index({backend, heads, index_element}, query, {}, group, dims, kPadding, Heads::kEach);
+  for (int64_t i = 0; i < kKvHeads * kTokens * group * 5; ++i) {
+    const int64_t dim = dims[static_cast<size_t>(i % 5)], member = i / 5 % group, token = i / 5 / group % kTokens;
+    const int64_t head = i / 5 / group / kTokens;
+    const auto at = static_cast<size_t>(head * (kTokens * group * 5 + kPadding) + (token * group + member) * 5 + i % 5);
+    const auto from = static_cast<size_t>((token * kKvHeads * group + head * group + member) * kHeadDim + dim);
+    ASSERT_EQ(index.query[at], query[from]) << "head " << head << " token " << token << " member " << member;
+  }
+  EXPECT_EQ(index.query[static_cast<size_t>(kTokens * group * 5)], -99);  // between the KV heads
 }
 
 const auto kElements = ::testing::Values(ElementType::kFloat32, ElementType::kBfloat16);
@@ -178,11 +202,14 @@ TEST(Index, TheGpuHasTheReferencesBits) {
       for (const auto index_element : {ElementType::kFloat32, ElementType::kBfloat16, ElementType::kFloat8E4m3}) {
         for (const std::vector<int32_t>& dims : {runs, mixed, many, {7}}) {
           for (const int64_t padding : {int64_t{16}, kPadding}) {
-            const Elements expected_on{Backend::kReference, heads, index_element};
-            const Index expected = run_index(expected_on, query, key, group, dims, padding);
-            const Index index = run_index({Backend::kCuda, heads, index_element}, query, key, group, dims, padding);
-            EXPECT_EQ(index.query, expected.query);
-            EXPECT_EQ(index.key, expected.key);
+            for (const Heads which : {Heads::kSummed, Heads::kEach}) {
+              const Elements expected_on{Backend::kReference, heads, index_element};
+              const Elements on_gpu{Backend::kCuda, heads, index_element};
+              const Index expected = run_index(expected_on, query, key, group, dims, padding, which);
+              const Index index = run_index(on_gpu, query, key, group, dims, padding, which);
+              EXPECT_EQ(index.query, expected.query);
+              EXPECT_EQ(index.key, expected.key);
+            }
           }
         }
       }

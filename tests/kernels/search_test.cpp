@@ -29,6 +29,7 @@ SelectionCase random_case(Place place, std::mt19937& generator) {
   if (place.index_element != ElementType::kFloat32)
     setup.num_dims = one_of<int>(generator, {5, 8, 16, 24, 32, 64, 72, 80});
   setup.num_picks = static_cast<int>(between(generator, 1, 8));
+  setup.index_heads = one_of<int>(generator, {1, 1, 2, 3, 4, 7, 16});
   return setup;
 }
 
@@ -67,7 +68,8 @@ TEST_P(SearchAtPlace, LongSequencesOfOddLengthsFollowTheReference) {
                                             .sink_tokens = 64,
                                             .window = 1024,
                                             .num_dims = num_dims,
-                                            .num_picks = 2});
+                                            .num_picks = 2,
+                                            .index_heads = num_dims == 128 ? 1 : one_of<int>(generator, {1, 3, 4})});
       if (num_tokens > 8192) setup.document_starts = {0, 1024, 1152, 11'008};
       const IndexData data = small_integers(setup, generator);
       expect_as_reference(setup, data);
@@ -100,7 +102,8 @@ TEST_P(SearchAtPlace, BlocksOfManyKeysFollowTheReference) {
                                               .window = between(generator, 1, 300),
                                               .num_heads = 2,
                                               .num_dims = one_of<int>(generator, {8, 16, 32, 56, 64, 128}),
-                                              .num_picks = num_picks});
+                                              .num_picks = num_picks,
+                                              .index_heads = one_of<int>(generator, {1, 2, 3, 8})});
         IndexData data = small_integers(setup, generator);
         make_scores_negative(setup, signs, &data);
         if (generator() % 2 == 0) make_some_not_finite(generator, setup, &data);
@@ -124,22 +127,22 @@ TEST_P(SearchInOrder, RealNumbersFollowTheDefinitionBitForBit) {
   }
 }
 
-// The power of two times `query` whose largest magnitude is in [bound / 2, bound), rounded to float8. bound: the
-// largest power of two, up to 16, by which num_dims products with 448 stay within half precision's 65504.
-void round_to_float8(int num_dims, float* query) {
+// The power of two times a token's queries whose largest magnitude is in [bound / 2, bound), rounded to float8. bound:
+// the largest power of two, up to 16, by which num_dims products with 448 stay within half precision's 65504.
+void round_to_float8(const SelectionCase& setup, float* query) {
   float bound = 16, largest = 0;
-  while (static_cast<float>(num_dims) * bound * 448 > 65504) bound /= 2;
-  for (int d = 0; d < num_dims; ++d) largest = std::max(largest, std::abs(query[d]));
+  while (static_cast<float>(setup.num_dims) * bound * 448 > 65504) bound /= 2;
+  for (int d = 0; d < setup.query_dims(); ++d) largest = std::max(largest, std::abs(query[d]));
   float scale = 1;
   while (largest * scale >= bound) scale /= 2;
   while (largest > 0 && largest * scale < bound / 2) scale *= 2;
-  for (int d = 0; d < num_dims; ++d) query[d] = rounded_to(ElementType::kFloat8E4m3, query[d] * scale);
+  for (int d = 0; d < setup.query_dims(); ++d) query[d] = rounded_to(ElementType::kFloat8E4m3, query[d] * scale);
 }
 
 // What the scores of float8 keys are made of.
 IndexData float8_queries(const SelectionCase& setup, IndexData data) {
-  for (size_t i = 0; i < data.query.size(); i += static_cast<size_t>(setup.num_dims))
-    round_to_float8(setup.num_dims, &data.query[i]);
+  for (size_t i = 0; i < data.query.size(); i += static_cast<size_t>(setup.query_dims()))
+    round_to_float8(setup, &data.query[i]);
   return data;
 }
 
@@ -178,8 +181,12 @@ TEST_P(SearchAtPlace, RealNumbersPickTheBestToRounding) {
   const float tolerance = float8 ? 0.2f : 2e-4f;  // the tensor cores keep about 13 bits of a float8 sum, then 11
   std::mt19937 generator(kSeed + 14);
   for (const int num_dims : {16, 32, 64, 128}) {
-    const SelectionCase setup =
-        at(GetParam(), {.num_tokens = 1900, .block_size = 64, .sink_tokens = 64, .window = 100, .num_dims = num_dims});
+    const SelectionCase setup = at(GetParam(), {.num_tokens = 1900,
+                                                .block_size = 64,
+                                                .sink_tokens = 64,
+                                                .window = 100,
+                                                .num_dims = num_dims,
+                                                .index_heads = one_of<int>(generator, {1, 3, 4})});
     IndexData data = normal_values(setup, generator);
     const SearchResult result = run_search(setup, data);
     if (float8) data = float8_queries(setup, data);
@@ -204,7 +211,8 @@ TEST(Search, FastAndPlainScoresAreTheSameBits) {
   std::normal_distribution<float> normal;
   for (int i = 0; i < 200; ++i) {
     const int64_t num_keys = between(generator, 1, 70), num_dims = between(generator, 1, 40);
-    std::vector<float> columns(static_cast<size_t>(kQueryTile * num_dims));
+    const int64_t num_heads = between(generator, 1, 3);
+    std::vector<float> columns(static_cast<size_t>(num_heads * kQueryTile * num_dims));
     std::vector<float> keys(static_cast<size_t>(num_keys * num_dims));
     for (float& value : columns) value = generator() % 97 == 0 ? kInfinity : normal(generator);
     for (float& value : keys) value = generator() % 97 == 0 ? -kInfinity : normal(generator);
@@ -215,7 +223,8 @@ TEST(Search, FastAndPlainScoresAreTheSameBits) {
                             .best = fast.data(),
                             .num_keys = num_keys,
                             .num_dims = num_dims,
-                            .wanted = row_bits(between(generator, 0, 20), between(generator, 30, 64))};
+                            .wanted = row_bits(between(generator, 0, 20), between(generator, 30, 64)),
+                            .num_heads = num_heads};
     const int64_t fast_nan = best_scores(params);
     params.best = plain.data();
     EXPECT_EQ(best_scores_portable(params), fast_nan);
@@ -241,8 +250,8 @@ TEST(Search, KeysOrderByScoreThenBlock) {
 
 TEST_P(SearchAtPlace, NothingFromTheFuture) {
   std::mt19937 generator(kSeed + 3);
-  const SelectionCase setup =
-      at(GetParam(), {.num_tokens = 333, .window = 20, .num_heads = 2, .num_dims = 8, .num_picks = 3});
+  const SelectionCase setup = at(
+      GetParam(), {.num_tokens = 333, .window = 20, .num_heads = 2, .num_dims = 8, .num_picks = 3, .index_heads = 3});
   const IndexData data = normal_values(setup, generator);
   const IndexData other = normal_values(setup, generator);
   expect_causal(setup, data, other, 2);
@@ -266,6 +275,7 @@ TEST_P(SearchAtPlace, KeysOutsideTheSearchedRangeAreNotRead) {
 }
 
 TEST_P(SearchAtPlace, EqualScoresGoToTheLowestBlocks) {
+  std::mt19937 generator(kSeed + 18);
   for (const int64_t block_size : {16, 64, 128}) {
     for (const int num_picks : {2, 4}) {
       for (const int num_dims : {3, 8, 16}) {
@@ -273,10 +283,11 @@ TEST_P(SearchAtPlace, EqualScoresGoToTheLowestBlocks) {
                                                     .block_size = block_size,
                                                     .sink_tokens = block_size,
                                                     .num_dims = num_dims,
-                                                    .num_picks = num_picks});
-        const auto size = static_cast<size_t>(1000 * num_dims);
-        IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
-        for (size_t i = 0; i < size; i += 2) data.query[i] = -0.0f;
+                                                    .num_picks = num_picks,
+                                                    .index_heads = one_of<int>(generator, {1, 2, 5})});
+        IndexData data = zeros(setup);
+        std::fill(data.key.begin(), data.key.end(), 1.0f);
+        for (size_t i = 0; i < data.query.size(); i += 2) data.query[i] = -0.0f;
         const SearchResult result = run_search(setup, data);
         expect_valid(setup, result.picks);
         for (int64_t token = 768; token < setup.num_tokens; ++token) {
@@ -284,6 +295,43 @@ TEST_P(SearchAtPlace, EqualScoresGoToTheLowestBlocks) {
           for (int i = 0; i < num_picks; ++i) ASSERT_EQ(picks[static_cast<size_t>(i)], 1 + i) << "token " << token;
         }
       }
+    }
+  }
+}
+
+// A head that looks something up decides, whatever the others look at; the sum of their queries would point elsewhere.
+TEST_P(SearchAtPlace, TheBestHeadDecides) {
+  const SelectionCase setup = at(
+      GetParam(), {.num_tokens = 1000, .sink_tokens = 0, .window = 1, .num_dims = 8, .num_picks = 1, .index_heads = 4});
+  IndexData data = zeros(setup);
+  const int64_t token = 900, wanted_key = 333, other_key = 555;
+  float* const queries = data.query.data() + token * setup.query_dims();
+  queries[2 * setup.num_dims + 1] = 8;  // head 2 looks along dim 1
+  for (const int head : {0, 1, 3}) {
+    queries[head * setup.num_dims] = 4;  // the others along dim 0 and away from dim 1
+    queries[head * setup.num_dims + 1] = -4;
+  }
+  data.key[static_cast<size_t>(wanted_key * setup.num_dims + 1)] = 4;
+  data.key[static_cast<size_t>(other_key * setup.num_dims)] = 4;
+  EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, token)[0], wanted_key / setup.block_size);
+}
+
+// The heads' best blocks tie in every way: the same block by several heads, equal scores of different blocks.
+TEST_P(SearchAtPlace, TiesBetweenHeadsGoToTheLowestBlocks) {
+  std::mt19937 generator(kSeed + 19);
+  for (const int64_t block_size : {16, 64, 128}) {
+    for (const int num_picks : {1, 2, 5}) {
+      const SelectionCase setup = at(GetParam(), {.num_tokens = 1900,
+                                                  .block_size = block_size,
+                                                  .sink_tokens = 0,
+                                                  .window = 1,
+                                                  .num_dims = 16,
+                                                  .num_picks = num_picks,
+                                                  .index_heads = 4});
+      IndexData data = zeros(setup);
+      for (float& value : data.query) value = static_cast<float>(between(generator, 0, 1));
+      for (float& value : data.key) value = generator() % 40 == 0 ? 1.0f : 0.0f;
+      expect_definition(setup, data);
     }
   }
 }
@@ -325,6 +373,7 @@ TEST_P(SearchAtPlace, NanAndInfinityFollowTheReference) {
     for (int i = 0; i < 6; ++i) {
       SelectionCase setup = random_case(GetParam(), generator);
       setup.num_dims = num_dims;
+      setup.index_heads = one_of<int>(generator, {1, 2, 3, 4});
       IndexData data = small_integers(setup, generator);
       make_some_not_finite(generator, setup, &data);
       expect_as_reference(setup, data);
@@ -346,7 +395,7 @@ TEST_P(SearchAtPlace, HugeScoresKeepTheirOrder) {
 
 TEST_P(SearchAtPlace, ScaleIsFree) {
   std::mt19937 generator(kSeed + 6);
-  const SelectionCase setup = at(GetParam(), {.num_tokens = 600, .num_dims = 8, .num_picks = 5});
+  const SelectionCase setup = at(GetParam(), {.num_tokens = 600, .num_dims = 8, .num_picks = 5, .index_heads = 4});
   expect_scale_free(setup, normal_values(setup, generator));
 }
 
@@ -363,14 +412,18 @@ TEST_P(SearchAtPlace, ChunksAgree) {
 
 TEST_P(SearchAtPlace, DocumentsPickWhatTheyPickAlone) {
   std::mt19937 generator(kSeed + 8);
-  const SelectionCase setup{
-      .num_tokens = 1111, .document_starts = {0, 128, 640, 704}, .block_size = 32, .sink_tokens = 32, .num_heads = 2};
+  const SelectionCase setup{.num_tokens = 1111,
+                            .document_starts = {0, 128, 640, 704},
+                            .block_size = 32,
+                            .sink_tokens = 32,
+                            .num_heads = 2,
+                            .index_heads = 3};
   expect_documents_alone(setup, small_integers(setup, generator));
 }
 
 TEST(Search, ThreadsDoNotMatter) {
   std::mt19937 generator(kSeed + 9);
-  const SelectionCase setup{.num_tokens = 700, .num_heads = 2, .num_dims = 16};
+  const SelectionCase setup{.num_tokens = 700, .num_heads = 2, .num_dims = 16, .index_heads = 2};
   const IndexData data = normal_values(setup, generator);
   set_reference_threads(1);
   const SearchResult one = run_search(setup, data);
@@ -396,7 +449,7 @@ TEST_P(SearchAtPlace, MorePicksKeepTheOnesBefore) {
 
 TEST_P(SearchAtPlace, PlantedKeysAreFound) {
   std::mt19937 generator(kSeed + 11);
-  const SelectionCase setup = at(GetParam(), {.num_tokens = 2048, .num_dims = 32});
+  const SelectionCase setup = at(GetParam(), {.num_tokens = 2048, .num_dims = 32, .index_heads = 4});
   const double recall = planted_recall(setup, normal_values(setup, generator), generator);
   std::printf("planted keys found: %.3f, by chance about %.3f\n", recall, 2 / 95.0);
   EXPECT_GT(recall, 0.95);

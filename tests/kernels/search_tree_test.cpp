@@ -105,31 +105,30 @@ class TreeDefinition {
     for (int i = 0; i < level; ++i) node_keys *= 16;
     const int64_t num_boxes = level == 0 ? 8 : 32, box_keys = node_keys / num_boxes;
     float best = -kInfinity;
-    for (int64_t box = 0; box < num_boxes; ++box) {
-      const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + box * box_keys;
-      best = std::max(best, box_bound(token, first, first + box_keys));
+    for (int64_t i = 0; i < num_boxes * setup_.index_heads; ++i) {
+      const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + i % num_boxes * box_keys;
+      best = std::max(best, box_bound(token, i / num_boxes, first, first + box_keys));
     }
     return best;
   }
 
-  float box_bound(int64_t token, int64_t first_key, int64_t end_key) const {
+  float box_bound(int64_t token, int64_t index_head, int64_t first_key, int64_t end_key) const {
     float sum = 0;
     for (int d = 0; d < setup_.num_dims; ++d) {
       float low = kInfinity, high = -kInfinity;
       for (int64_t key = first_key; key < end_key; ++key) {
-        const float value = data_.key[at(key, d)];
+        const float value = data_.key[static_cast<size_t>(row(key) * setup_.num_dims + d)];
         low = std::min(low, value);
         high = std::max(high, value);
       }
-      const float query = data_.query[at(token, d)];
+      const float query =
+          data_.query[static_cast<size_t>(row(token) * setup_.query_dims() + index_head * setup_.num_dims + d)];
       sum += std::max(query * low, query * high);
     }
     return sum;
   }
 
-  size_t at(int64_t position, int64_t dim) const {
-    return static_cast<size_t>((head_ * setup_.num_tokens + position) * setup_.num_dims + dim);
-  }
+  int64_t row(int64_t position) const { return head_ * setup_.num_tokens + position; }
 
   const SelectionCase& setup_;
   const IndexData& data_;
@@ -176,8 +175,8 @@ void move_keys_apart(const SelectionCase& setup, std::mt19937& generator, IndexD
 void make_queries_rarely_change(const SelectionCase& setup, std::mt19937& generator, IndexData* data) {
   for (int64_t row = 1; row < setup.num_heads * setup.num_tokens; ++row) {
     if (generator() % 40 == 0) continue;
-    const auto query = data->query.begin() + row * setup.num_dims;
-    std::copy(query - setup.num_dims, query, query);
+    const auto query = data->query.begin() + row * setup.query_dims();
+    std::copy(query - setup.query_dims(), query, query);
   }
 }
 
@@ -225,6 +224,7 @@ TEST_P(SearchTreeAtPlace, OneLevelFollowsTheDefinition) {
     setup.beam = static_cast<int>(between(generator, 1, 3));
     setup.top_nodes = static_cast<int>(between(generator, 1, 6));
     setup.scan_tokens = one_of<int64_t>(generator, {0, 500});  // 500: the first tiles scan
+    setup.index_heads = one_of<int>(generator, {1, 2, 3, 4});
     IndexData data = small_integers(setup, generator);
     if (i % 3 != 0) {
       make_queries_rarely_change(setup, generator, &data);
@@ -239,6 +239,7 @@ TEST_P(SearchTreeAtPlace, TwoLevelsFollowTheDefinition) {
   SelectionCase setup = tree_case(GetParam(), 8601);  // two whole nodes of level 2 at the end
   setup.beam = 1;
   setup.top_nodes = 3;
+  setup.index_heads = 3;
   IndexData data = small_integers(setup, generator);
   make_queries_rarely_change(setup, generator, &data);
   move_keys_apart(setup, generator, &data);
@@ -259,6 +260,7 @@ TEST_P(SearchTreeAtPlace, IndexesOfAnyWidthFollowTheReference) {
       setup.num_picks = one_of<int>(generator, {1, 2, 5, 20});
       setup.beam = static_cast<int>(between(generator, 2, 9));
       setup.top_nodes = static_cast<int>(between(generator, 1, 20));
+      setup.index_heads = one_of<int>(generator, {1, 2, 3, 4, 7, 16});
       IndexData data = small_integers(setup, generator);
       make_queries_rarely_change(setup, generator, &data);
       move_keys_apart(setup, generator, &data);
@@ -275,6 +277,7 @@ TEST_P(SearchTreeAtPlace, UnboundedBeamIsTheScan) {
     setup.block_size = setup.sink_tokens = block_size;
     setup.num_dims = 16;
     setup.num_picks = 5;
+    setup.index_heads = 4;
     setup.beam = 1 << 20;
     setup.top_nodes = 2;
     const IndexData data = normal_values(setup, generator);
@@ -290,6 +293,7 @@ TEST_P(SearchTreeAtPlace, NothingFromTheFuture) {
   setup.num_picks = 3;
   setup.beam = 1;
   setup.top_nodes = 8;
+  setup.index_heads = 2;
   ASSERT_GE(search_halo(search_params(setup)), kQueryTile);
   IndexData data = normal_values(setup, generator);
   make_queries_rarely_change(setup, generator, &data);
@@ -304,6 +308,7 @@ TEST_P(SearchTreeAtPlace, ChunksAgreeWithTheirHalo) {
   setup.num_heads = 2;
   setup.beam = 1;
   setup.top_nodes = 4;
+  setup.index_heads = 3;
   IndexData data = normal_values(setup, generator);
   EXPECT_EQ(search_halo(search_params(setup)), 3 * kQueryTile);
   data.key[static_cast<size_t>(1700 * setup.num_dims)] = kNan;
@@ -339,12 +344,14 @@ TEST_P(SearchTreeAtPlace, DocumentsPickWhatTheyPickAlone) {
   setup.num_heads = 2;
   setup.beam = 1;
   setup.top_nodes = 2;
+  setup.index_heads = 2;
   expect_documents_alone(setup, normal_values(setup, generator));
 }
 
 TEST_P(SearchTreeAtPlace, ScaleIsFree) {
   std::mt19937 generator(kSeed + 6);
-  const SelectionCase setup = tree_case(GetParam(), 1500);
+  SelectionCase setup = tree_case(GetParam(), 1500);
+  setup.index_heads = 4;
   expect_scale_free(setup, normal_values(setup, generator));
 }
 
@@ -445,6 +452,7 @@ TEST_P(SearchTreeAtPlace, PlantedKeysAreFound) {
   setup.num_dims = 16;
   setup.beam = 8;
   setup.top_nodes = 64;
+  setup.index_heads = 4;
   IndexData data = normal_values(setup, generator);
   // Neighbouring keys are alike, or no box would say anything about its keys.
   for (size_t i = static_cast<size_t>(setup.num_dims); i < data.key.size(); ++i) {

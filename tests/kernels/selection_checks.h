@@ -35,7 +35,8 @@ inline void expect_as_reference(SelectionCase setup, const IndexData& data) {
   const SearchResult result = run_search(setup, data);
   setup.backend = Backend::kReference;
   const SearchResult expected = run_search(setup, data);
-  ASSERT_EQ(result.picks, expected.picks) << setup.num_tokens << " tokens, " << setup.num_dims << " dims";
+  ASSERT_EQ(result.picks, expected.picks)
+      << setup.num_tokens << " tokens, " << setup.index_heads << " x " << setup.num_dims << " dims";
   ASSERT_EQ(result.num_nan, expected.num_nan);
 }
 
@@ -51,10 +52,12 @@ inline std::vector<int64_t> visible_blocks(const std::vector<uint32_t>& list, in
 // Index data with everything from position p on replaced by something else.
 inline IndexData changed_from(const SelectionCase& setup, IndexData data, int64_t p, const IndexData& other) {
   for (int64_t head = 0; head < setup.num_heads; ++head) {
-    const int64_t first = (head * setup.num_tokens + p) * setup.num_dims;
-    const int64_t last = (head + 1) * setup.num_tokens * setup.num_dims;
-    std::copy(other.query.begin() + first, other.query.begin() + last, data.query.begin() + first);
-    std::copy(other.key.begin() + first, other.key.begin() + last, data.key.begin() + first);
+    const int64_t first = head * setup.num_tokens + p, last = (head + 1) * setup.num_tokens;
+    const auto replace_rows = [&](const std::vector<float>& from, int64_t width, std::vector<float>* to) {
+      std::copy(from.begin() + first * width, from.begin() + last * width, to->begin() + first * width);
+    };
+    replace_rows(other.query, setup.query_dims(), &data.query);
+    replace_rows(other.key, setup.num_dims, &data.key);
   }
   return data;
 }
@@ -140,10 +143,10 @@ inline double planted_recall(const SelectionCase& setup, IndexData data, std::mt
     const TileRanges ranges = tile_ranges(setup.geometry(), token / kQueryTile);
     const int64_t key =
         between(generator, ranges.sink_end * setup.block_size, ranges.window_begin * setup.block_size - 1);
-    std::copy_n(data.key.begin() + key * setup.num_dims, setup.num_dims, data.query.begin() + token * setup.num_dims);
-    for (int d = 0; d < setup.num_dims; ++d) {
-      data.query[static_cast<size_t>(token * setup.num_dims + d)] *= 2;
-    }
+    // One head asks, whichever it is.
+    const auto query =
+        data.query.begin() + token * setup.query_dims() + between(generator, 0, setup.index_heads - 1) * setup.num_dims;
+    for (int d = 0; d < setup.num_dims; ++d) query[d] = 2 * data.key[static_cast<size_t>(key * setup.num_dims + d)];
     asked.emplace_back(token, key / setup.block_size);
   }
   const SearchResult result = run_search(setup, data);

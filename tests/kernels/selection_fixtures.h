@@ -28,6 +28,7 @@ struct SelectionCase {
   std::vector<int64_t> document_starts = {0};
   int64_t block_size = 16, sink_tokens = 16, window = 32;
   int num_heads = 1, num_dims = 4, num_picks = 2;
+  int index_heads = 1;  // index queries of a token and KV head
   int64_t scan_tokens = 1 << 30;
   int beam = 2, top_nodes = 4;
   Backend backend = Backend::kReference;
@@ -36,6 +37,7 @@ struct SelectionCase {
   ElementType query_element() const {
     return index_element == ElementType::kFloat8E4m3 ? ElementType::kBfloat16 : index_element;
   }
+  int64_t query_dims() const { return int64_t{index_heads} * num_dims; }  // of all index queries of a token and head
   AttentionGeometry geometry() const {
     return {.num_tokens = num_tokens,
             .document_starts = document_starts.data(),
@@ -78,10 +80,16 @@ class AtPlace : public ::testing::TestWithParam<Place> {
   void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam().backend); }
 };
 
-// (heads, tokens, dims) each
 struct IndexData {
-  std::vector<float> query, key;
+  std::vector<float> query;  // (heads, tokens, index heads, dims)
+  std::vector<float> key;    // (heads, tokens, dims)
 };
+
+inline IndexData zeros(const SelectionCase& setup) {
+  const auto tokens = static_cast<size_t>(setup.num_heads * setup.num_tokens);
+  return {std::vector<float>(tokens * static_cast<size_t>(setup.query_dims())),
+          std::vector<float>(tokens * static_cast<size_t>(setup.num_dims))};
+}
 
 template <typename T>
 T one_of(std::mt19937& generator, const std::vector<T>& values) {
@@ -103,8 +111,7 @@ inline std::vector<int64_t> random_documents(std::mt19937& generator, int64_t nu
 
 // Small integers: every dot product is exact in any order, and ties are plenty.
 inline IndexData small_integers(const SelectionCase& setup, std::mt19937& generator) {
-  const auto size = static_cast<size_t>(setup.num_heads * setup.num_tokens * setup.num_dims);
-  IndexData data{std::vector<float>(size), std::vector<float>(size)};
+  IndexData data = zeros(setup);
   for (float& value : data.query) value = static_cast<float>(between(generator, -2, 2));
   for (float& value : data.key) value = static_cast<float>(between(generator, -2, 2));
   return data;
@@ -116,8 +123,7 @@ inline float rounded_to(ElementType element, float value) {
 }
 
 inline IndexData normal_values(const SelectionCase& setup, std::mt19937& generator) {
-  const auto size = static_cast<size_t>(setup.num_heads * setup.num_tokens * setup.num_dims);
-  IndexData data{std::vector<float>(size), std::vector<float>(size)};
+  IndexData data = zeros(setup);
   std::normal_distribution<float> normal;
   for (float& value : data.query) value = rounded_to(setup.query_element(), normal(generator));
   for (float& value : data.key) value = rounded_to(setup.index_element, normal(generator));
@@ -151,6 +157,7 @@ inline SearchParams search_params(const SelectionCase& setup) {
   params.num_kv_heads = setup.num_heads;
   params.query_element = setup.query_element();
   params.key_element = setup.index_element;
+  params.num_index_heads = setup.index_heads;
   params.num_index_dims = setup.num_dims;
   params.num_picks = setup.num_picks;
   params.scan_tokens = setup.scan_tokens;
@@ -168,8 +175,8 @@ inline SearchResult run_search_range(const SelectionCase& setup, const IndexData
   const int64_t num_given = end - params.index_query_begin;
   std::vector<float> queries;
   for (int head = 0; head < setup.num_heads; ++head) {
-    const auto row = data.query.begin() + (head * setup.num_tokens + params.index_query_begin) * setup.num_dims;
-    queries.insert(queries.end(), row, row + num_given * setup.num_dims);
+    const auto row = data.query.begin() + (head * setup.num_tokens + params.index_query_begin) * setup.query_dims();
+    queries.insert(queries.end(), row, row + num_given * setup.query_dims());
   }
   SearchResult result;
   result.picks.assign(static_cast<size_t>(setup.num_heads * params.num_queries * setup.num_picks), -7);
@@ -180,7 +187,7 @@ inline SearchResult run_search_range(const SelectionCase& setup, const IndexData
   params.geometry.document_starts = call.in(setup.document_starts);
   params.index_query = call.in(query_elements);
   params.index_key = call.in(key_elements);
-  params.index_query_head_stride = num_given * setup.num_dims;
+  params.index_query_head_stride = num_given * setup.query_dims();
   params.index_key_head_stride = setup.num_tokens * setup.num_dims;
   params.picks = call.in_out(result.picks);
   params.picks_head_stride = params.num_queries * setup.num_picks;
@@ -276,13 +283,15 @@ inline TileLists run_union(const SelectionCase& setup, const std::vector<int32_t
   return lists;
 }
 
-// The definition: the largest dot product of the query with a key of the block, NaN as -infinity.
+// The definition: the largest dot product of one of the token's queries with a key of the block, NaN as -infinity.
 inline float block_score(const SelectionCase& setup, const IndexData& data, int64_t head, int64_t token,
                          int64_t block) {
-  const float* query = data.query.data() + (head * setup.num_tokens + token) * setup.num_dims;
   float best = -kInfinity;
-  for (int64_t i = block * setup.block_size; i < (block + 1) * setup.block_size; ++i) {
-    const float* key = data.key.data() + (head * setup.num_tokens + i) * setup.num_dims;
+  for (int64_t i = 0; i < setup.index_heads * setup.block_size; ++i) {
+    const int64_t index_head = i / setup.block_size, position = block * setup.block_size + i % setup.block_size;
+    const float* query =
+        data.query.data() + (head * setup.num_tokens + token) * setup.query_dims() + index_head * setup.num_dims;
+    const float* key = data.key.data() + (head * setup.num_tokens + position) * setup.num_dims;
     float sum = 0;
     for (int d = 0; d < setup.num_dims; ++d) sum = std::fma(query[d], key[d], sum);
     if (sum > best) best = sum;
@@ -310,10 +319,12 @@ inline std::pair<SelectionCase, IndexData> document_alone(const SelectionCase& s
   alone.num_tokens = end - begin;
   IndexData part;
   for (int64_t head = 0; head < setup.num_heads; ++head) {
-    const int64_t first = (head * setup.num_tokens + begin) * setup.num_dims;
-    const int64_t last = (head * setup.num_tokens + end) * setup.num_dims;
-    part.query.insert(part.query.end(), data.query.begin() + first, data.query.begin() + last);
-    part.key.insert(part.key.end(), data.key.begin() + first, data.key.begin() + last);
+    const int64_t first = head * setup.num_tokens + begin, last = head * setup.num_tokens + end;
+    const auto add_rows = [&](const std::vector<float>& from, int64_t width, std::vector<float>* to) {
+      to->insert(to->end(), from.begin() + first * width, from.begin() + last * width);
+    };
+    add_rows(data.query, setup.query_dims(), &part.query);
+    add_rows(data.key, setup.num_dims, &part.key);
   }
   return {alone, part};
 }
