@@ -92,7 +92,10 @@ def open_text(prefix):
     for suffix in (".idx", ".bin"):
         if not Path(f"{prefix}{suffix}").is_file():
             raise InputError(f"{prefix}{suffix} is no file; expected the prefix of a .bin/.idx pair.")
-    return mapped_tokens(prefix)
+    try:
+        return mapped_tokens(prefix)
+    except ValueError as error:
+        raise InputError(f"{prefix}.bin and {prefix}.idx are cut short or do not belong together: {error}.") from error
 
 
 def check_sizes(arguments, num_tokens):

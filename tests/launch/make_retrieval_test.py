@@ -145,6 +145,9 @@ def test_text_that_is_too_short(folder):
 def test_other_mistakes(folder):
     assert "which leaves too few for --min-distance 2000" in refusal(folder, *SETTINGS, "--min-distance", 2000)
     assert "missing.idx is no file" in refusal(folder, tokens="missing")
+    (folder / "short.idx").write_bytes((folder / "text.idx").read_bytes())
+    (folder / "short.bin").write_bytes((folder / "text.bin").read_bytes()[:100])
+    assert "cut short or do not belong together" in refusal(folder, tokens="short")
     assert "no tokenizer.json there" in refusal(folder, model="missing")
 
 
