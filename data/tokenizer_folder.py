@@ -13,7 +13,7 @@ class TokenizerFolder:
     def __init__(self, path: str):
         self.file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         if not self.file.is_file():
-            raise InputError(f"--tokenizer {path}: no tokenizer.json there; expected a folder with one, or the file.")
+            raise InputError(f"{path}: no tokenizer.json there; expected a folder with one, or the file.")
         self.tokenizer = load_tokenizer(self.file)
         self.sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
         # The largest id counts: added tokens may leave gaps.

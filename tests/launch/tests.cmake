@@ -3,10 +3,12 @@ add_test(NAME run_tools_test
   COMMAND ${hiptrain_python} -m pytest -q ${CMAKE_CURRENT_SOURCE_DIR}/launch/run_tools_test.py)
 add_test(NAME summarize_tests_test
   COMMAND ${hiptrain_python} -m pytest -q ${CMAKE_CURRENT_SOURCE_DIR}/launch/summarize_tests_test.py)
+add_test(NAME make_retrieval_test
+  COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_SOURCE_DIR}/launch/make_retrieval_test.py)
 foreach(name mpirun mpirun_arguments slurm)
   add_test(NAME ${name}_test COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/launch/${name}_test.sh)
   set_tests_properties(${name}_test PROPERTIES TIMEOUT 60)
 endforeach()
 add_test(NAME refuse_serialized_wgmma_test
   COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/launch/refuse_serialized_wgmma_test.sh ${CMAKE_CUDA_COMPILER})
-set_tests_properties(run_tools_test summarize_tests_test PROPERTIES TIMEOUT 120)
+set_tests_properties(run_tools_test summarize_tests_test make_retrieval_test PROPERTIES TIMEOUT 120)
