@@ -52,6 +52,9 @@ class LaneBest {
     if (__any_sync(kWholeWarp, step.any_above(limits_))) add_blocks(step, units);
   }
 
+  // The blocks come once more, with the scores of other heads: best may hold some already, which finish joins.
+  __device__ void begin_again() const {}
+
   // Writes the lists to best.
   __device__ void finish() const {
     for (int lane = 0; lane < 4; ++lane) {

@@ -154,6 +154,7 @@ class TensorScorer {
     for_held_heads([&](int first_head, int num_heads) {
       write_key_queries(at, first_head, num_heads);
       Selection selection(best, at.num_rows, params_.num_nan_scores);
+      if (first_head > 0) selection.begin_again();
       score<Product>(
           key_ring_, steps, num_heads, selection,
           [&](int step, int buffer) {
