@@ -167,40 +167,48 @@ auto timed(at::Device device, double& total, Work work) {
   return result;
 }
 
-at::Tensor pick(const HipAttention& attention, AttentionExchange& exchange, const AttentionConfig& config,
-                const SequenceShard& shard, const at::Tensor& query, const at::Tensor& key) {
-  const int num_kv_heads = static_cast<int>(key.size(0)), head_dim = static_cast<int>(key.size(2));
+// query (local tokens, query heads, head_dim), key (kv heads, local tokens, head_dim).
+Picks pick(const HipAttention& attention, AttentionExchange& exchange, const AttentionConfig& config,
+           const SequenceShard& shard, const at::Tensor& query, const at::Tensor& key, int64_t query_tile) {
+  const int64_t num_kv_heads = key.size(0);
+  const int head_dim = static_cast<int>(key.size(2));
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
   // As in training: the GPU's index is of the values' type, the CPU's always float32.
   const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
   const at::ScalarType key_type = index_key_type(config, shard.num_tokens(), type);
-  SequenceIndex index(exchange, attention.exchange_kind(), num_kv_heads, dims.size(0), shard,
-                      query.options().dtype(type), key_type);
-  index.own_query().copy_(index_queries(query, num_kv_heads, dims, type));
-  index.own_key().copy_(index_keys(key, dims, key_type));
-  index.exchange();
-  return attention.pick(index);
+  IndexKeys keys(exchange, attention.exchange_kind(), num_kv_heads, dims.size(0), shard,
+                 query.options().dtype(key_type));
+  keys.own().copy_(index_keys(key, dims, key_type));
+  keys.exchange();
+  const IndexQuerySource source{
+      .num_heads = config.num_index_heads(query.size(1) / num_kv_heads),
+      .type = type,
+      .write = [&](int64_t begin, at::Tensor out) { index_queries(query.narrow(0, begin, out.size(1)), dims, out); }};
+  return attention.pick(keys, source, query_tile);
 }
 
-BlockLists select(const HipAttention& attention, AttentionExchange& exchange, const AttentionConfig& config,
+BlockLists select(const HipAttention& attention, AttentionExchange& exchange, const RunConfig& config,
                   const SequenceShard& shard, const at::Tensor& query, ExchangedKeys& keys, Tensors& out) {
   const int64_t num_kv_heads = keys.own().key.size(0);
   if (attention.selects()) {
-    out["picks"] = pick(attention, exchange, config, shard, query, keys.own().key).contiguous();
-    return attention.unite(out["picks"]);
+    const int64_t query_tile = unless_auto(config.memory.query_tile).value_or(shard.capacity());
+    const Picks picks = pick(attention, exchange, config.attention, shard, query, keys.own().key, query_tile);
+    const at::Tensor own = picks.blocks.narrow(1, shard.begin() - picks.begin, shard.size());
+    out["picks"] = gather_sequence(own.contiguous(), shard, exchange.sequence()).contiguous();
+    return attention.unite(picks);
   }
   if (attention.selects_as_published()) return attention.select_as_published(query, keys);
   return {.offsets = at::zeros({num_kv_heads, kernels::num_tiles(shard.size()) + 1}, query.options().dtype(at::kLong)),
           .entries = at::empty({0}, query.options().dtype(at::kInt))};
 }
 
-Tensors compute(const AttentionInput& input, const AttentionConfig& config, Communicator& world, RunningCounts& counts,
+Tensors compute(const AttentionInput& input, const RunConfig& config, Communicator& world, RunningCounts& counts,
                 Timings& timings) {
   const SequenceShard shard(input.query.size(0), kernels::kQueryTile, world.rank(), world.size());
   const int64_t num_kv_heads = input.key.size(1), head_dim = input.key.size(2);
   const ParallelSection parallel{.exchange = "allgather"};  // lists and log-sum-exps are those of a rank's own tokens
   AttentionExchange exchange(world, input.query.device(), parallel);
-  const HipAttention attention(config, num_kv_heads, shard, input.document_starts, exchange, counts);
+  const HipAttention attention(config.attention, num_kv_heads, shard, input.document_starts, exchange, counts);
   const at::Tensor query = local_tokens(input.query, shard);
   ExchangedKeys keys(exchange, attention.exchange_kind(), num_kv_heads, head_dim, shard, input.key.options());
   keys.own().key.copy_(local_heads(input.key, shard));
@@ -239,7 +247,7 @@ int run_attention(const AttentionCommand& command, MpiRuntime& mpi) {
   share_threads(mpi.local_size());
   RunningCounts counts(device);
   Timings timings;
-  const Tensors out = compute(input, config.attention, grid.sequence(), counts, timings);
+  const Tensors out = compute(input, config, grid.sequence(), counts, timings);
   const RunningCounts::Values counted = counts.take();
   at::Tensor totals = at::zeros({2}, at::kLong);
   totals[0] = counted.nan_scores;

@@ -142,21 +142,15 @@ KeysAndValues KeyGradients::own() {
   return {.key = key_.own(), .value = value_.own()};
 }
 
-SequenceIndex::SequenceIndex(AttentionExchange& exchange, ExchangeKind kind, int64_t num_kv_heads, int64_t index_dims,
-                             const SequenceShard& shard, const at::TensorOptions& options, at::ScalarType key_type)
+IndexKeys::IndexKeys(AttentionExchange& exchange, ExchangeKind kind, int64_t num_kv_heads, int64_t index_dims,
+                     const SequenceShard& shard, const at::TensorOptions& options)
     : exchange_(exchange),
-      key_type_(key_type),
-      query_(kind, num_kv_heads, index_dims, shard, exchange.sequence(), options),
-      key_(kind, num_kv_heads, index_dims, shard, exchange.sequence(), options.dtype(exchanged_type(key_type))) {}
+      type_(options.dtype().toScalarType()),
+      rows_(kind, num_kv_heads, index_dims, shard, exchange.sequence(), options.dtype(exchanged_type(type_))) {}
 
-void SequenceIndex::exchange() {
+void IndexKeys::exchange() {
   if (exchange_.sequence().size() == 1) return;
-  under_way_ = exchange_.index.run(
-      [&] {
-        query_.exchange({.begin = 0, .count = query_.held_heads()});
-        key_.exchange({.begin = 0, .count = key_.held_heads()});
-      },
-      memory_of(query_, key_));
+  under_way_ = exchange_.index.run([&] { rows_.exchange({.begin = 0, .count = rows_.held_heads()}); }, rows_.memory());
 }
 
 }  // namespace hiptrain

@@ -114,26 +114,24 @@ class KeyGradients {
   std::vector<SideStream::Ticket> under_way_;
 };
 
-// Index queries, of the options' type, and keys of key_type: the same, or float8 e4m3.
-class SequenceIndex {
+// Index keys of one layer, of float32, bfloat16 or float8 e4m3.
+class IndexKeys {
  public:
-  SequenceIndex(AttentionExchange& exchange, ExchangeKind kind, int64_t num_kv_heads, int64_t index_dims,
-                const SequenceShard& shard, const at::TensorOptions& options, at::ScalarType key_type);
+  IndexKeys(AttentionExchange& exchange, ExchangeKind kind, int64_t num_kv_heads, int64_t index_dims,
+            const SequenceShard& shard, const at::TensorOptions& options);
 
-  at::Tensor own_query() const { return query_.own(); }  // (kv heads, local tokens, index dims)
-  at::Tensor own_key() const { return key_.own().view(key_type_); }
+  at::Tensor own() const { return rows_.own().view(type_); }  // (kv heads, local tokens, index dims)
 
   // Collective. Starts; own is not to be written any more.
   void exchange();
   void wait() { exchange_.index.wait(under_way_); }
 
-  at::Tensor query() const { return query_.whole(); }  // (held heads, all tokens, index dims)
-  at::Tensor key() const { return key_.whole().view(key_type_); }
+  at::Tensor whole() const { return rows_.whole().view(type_); }  // (held heads, all tokens, index dims)
 
  private:
   AttentionExchange& exchange_;
-  at::ScalarType key_type_;
-  SequenceRows query_, key_;
+  at::ScalarType type_;
+  SequenceRows rows_;
   SideStream::Ticket under_way_;
 };
 

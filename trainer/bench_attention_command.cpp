@@ -148,23 +148,26 @@ void time_attention(const std::string& name, const BenchAttentionCommand& comman
 BlockLists time_search(const BenchAttentionCommand& command, const AttentionConfig& config, const Layer& layer,
                        const AttentionInputs& inputs, std::vector<Measurement>& results) {
   const at::Device device = inputs.query.device();
-  const int head_dim = static_cast<int>(command.head_dim), kv_heads = static_cast<int>(command.kv_heads);
+  const int head_dim = static_cast<int>(command.head_dim);
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, device);
   const at::ScalarType type = inputs.query.scalar_type();
   const at::ScalarType key_type = index_key_type(config, layer.shard.num_tokens(), type);
-  SequenceIndex index(layer.exchange, layer.attention.exchange_kind(), kv_heads, dims.size(0), layer.shard,
-                      inputs.query.options(), key_type);
-  at::Tensor picks;
+  IndexKeys keys(layer.exchange, layer.attention.exchange_kind(), command.kv_heads, dims.size(0), layer.shard,
+                 inputs.query.options().dtype(key_type));
+  const IndexQuerySource source{.num_heads = config.num_index_heads(command.query_heads / command.kv_heads),
+                                .type = type,
+                                .write = [&](int64_t begin, at::Tensor out) {
+                                  index_queries(inputs.query.narrow(0, begin, out.size(1)), dims, out);
+                                }};
+  Picks picks;
   BlockLists lists;
   const auto time = [&](const char* name, const std::function<void()>& work) {
     results.push_back(
         {.name = std::string("own search: ") + name, .seconds = seconds_of(device, command.repeats, work)});
   };
-  time("index", [&] {
-    index.own_query().copy_(index_queries(inputs.query, kv_heads, dims, type));
-    index.own_key().copy_(index_keys(inputs.key, dims, key_type));
-  });
-  time("picks", [&] { picks = layer.attention.pick(index); });
+  time("index keys", [&] { keys.own().copy_(index_keys(inputs.key, dims, key_type)); });
+  // With their index queries, of a usual query tile at a time.
+  time("picks", [&] { picks = layer.attention.pick(keys, source, kUsualQueryTile); });
   time("union", [&] { lists = layer.attention.unite(picks); });
   return lists;
 }
@@ -327,6 +330,7 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
                               {"head_dim", command.head_dim},
                               {"window", config.attention.window},
                               {"picks", config.attention.picks},
+                              {"index_heads", config.attention.index_heads == IndexHeads::kEach ? "each" : "mean"},
                               {"index_dims", config.attention.index_dims},
                               {"index_dtype", config.attention.index_dtype},
                               {"lengths", lengths}});

@@ -5,6 +5,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/_unique.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/mm.h>
@@ -217,14 +218,15 @@ class KernelBench {
   void time_indexes() {
     for (const int64_t tokens : sizes_.sequence) {
       const int64_t dim = sizes_.head_dims.front();
-      const int num_kv_heads = static_cast<int>(sizes_.kv_heads);
       const at::Tensor query = random({tokens, sizes_.query_heads, dim}, at::kBFloat16),
                        key = random({sizes_.kv_heads, tokens, dim}, at::kBFloat16);
       const at::Tensor dims = index_dim_tensor({}, static_cast<int>(dim), static_cast<int>(dim), device_);
-      // Of every head only the index's dims are read; two indexes are written.
-      const int64_t rows = tokens * (sizes_.query_heads + 3 * sizes_.kv_heads);
+      at::Tensor index = at::empty({sizes_.kv_heads, tokens, sizes_.query_heads / sizes_.kv_heads, dims.numel()},
+                                   options(at::kBFloat16));
+      // Only the index's dims of every head are read, and as many are written.
+      const int64_t rows = tokens * 2 * (sizes_.query_heads + sizes_.kv_heads);
       time("index", shape_name({tokens, sizes_.query_heads, dim}, "bf16"), 2 * rows * dims.numel(), [&] {
-        index_queries(query, num_kv_heads, dims, at::kBFloat16);
+        index_queries(query, dims, index);
         index_keys(key, dims, at::kBFloat16);
       });
     }
@@ -443,12 +445,12 @@ class KernelBench {
     RunningCounts counts(device_);
     const int64_t num_kv_heads = picks.size(0), tokens = picks.size(1);
     const int64_t num_blocks = tokens / geometry.block_size;
-    BlockLists lists = sliding_union(picks, geometry, 0, tokens, /*max_blocks=*/0, counts);
+    BlockLists lists = sliding_union({.blocks = picks, .begin = 0}, geometry, 0, tokens, /*max_blocks=*/0, counts);
     const int64_t length = lists.entries.numel() / (num_kv_heads * kernels::num_tiles(tokens));
     const std::string shape =
         shape_name({num_kv_heads, tokens, picks.size(2)}, "picks, ") + std::to_string(length) + " blocks a tile";
     time("sliding union", shape, bytes_of({picks, lists.offsets, lists.entries}),
-         [&] { lists = sliding_union(picks, geometry, 0, tokens, /*max_blocks=*/0, counts); });
+         [&] { lists = sliding_union({.blocks = picks, .begin = 0}, geometry, 0, tokens, /*max_blocks=*/0, counts); });
     const at::Tensor offsets = at::empty({num_kv_heads, num_blocks + 1}, options(at::kLong)),
                      entries = at::empty_like(lists.entries);
     const kernels::InvertedListsParams params{

@@ -174,33 +174,40 @@ class RateBench {
           {.query_heads = sizes_.query_heads, .kv_heads = sizes_.kv_heads, .head_dim = head_dim}, tokens,
           options_.dtype().toScalarType(), device_);
       LayerSearch layer(config_.attention, inputs, grid_.sequence());
-      const BlockLists lists = layer.attention.unite(layer.attention.pick(layer.index));
+      const BlockLists lists = layer.attention.unite(layer.pick());
       measure_kernels(layer, inputs, lists, rates.attention.back());
       if (head_dim == sizes_.head_dims.back()) measure_search(layer, inputs, rates);
     }
   }
 
-  // One layer's attention of a rank alone, and what it searches with.
+  // One layer's attention of a rank alone, and what it searches with. inputs is kept.
   struct LayerSearch {
-    LayerSearch(const AttentionConfig& config, const AttentionInputs& inputs, Communicator& sequence)
-        : shard(inputs.query.size(0), kernels::kQueryTile, 0, 1),
+    LayerSearch(const AttentionConfig& config, const AttentionInputs& layer_inputs, Communicator& sequence)
+        : inputs(layer_inputs),
+          num_index_heads(config.num_index_heads(inputs.query.size(1) / inputs.key.size(0))),
+          shard(inputs.query.size(0), kernels::kQueryTile, 0, 1),
           counts(inputs.query.device()),
           exchange(sequence, inputs.query.device(), parallel),
-          attention(config, kv_heads(inputs), shard, inputs.document_starts, exchange, counts),
-          dims(index_dim_tensor(config, head_dim(inputs), head_dim(inputs), inputs.query.device())),
+          attention(config, inputs.key.size(0), shard, inputs.document_starts, exchange, counts),
+          dims(index_dim_tensor(config, head_dim(), head_dim(), inputs.query.device())),
           key_type(index_key_type(config, shard.num_tokens(), inputs.query.scalar_type())),
-          index(exchange, attention.exchange_kind(), kv_heads(inputs), dims.size(0), shard, inputs.query.options(),
-                key_type) {
-      make_index(inputs);
+          keys(exchange, attention.exchange_kind(), inputs.key.size(0), dims.size(0), shard,
+               inputs.query.options().dtype(key_type)) {
+      make_index_keys();
     }
-    static int head_dim(const AttentionInputs& inputs) { return static_cast<int>(inputs.query.size(2)); }
-    static int kv_heads(const AttentionInputs& inputs) { return static_cast<int>(inputs.key.size(0)); }
-    void make_index(const AttentionInputs& inputs) {
-      const at::ScalarType type = inputs.query.scalar_type();
-      index.own_query().copy_(index_queries(inputs.query, kv_heads(inputs), dims, type));
-      index.own_key().copy_(index_keys(inputs.key, dims, key_type));
+    int head_dim() const { return static_cast<int>(inputs.query.size(2)); }
+    void make_index_keys() { keys.own().copy_(index_keys(inputs.key, dims, key_type)); }
+    // With the index queries of a usual query tile at a time.
+    Picks pick() {
+      const auto write = [&](int64_t begin, at::Tensor out) {
+        index_queries(inputs.query.narrow(0, begin, out.size(1)), dims, out);
+      };
+      return attention.pick(keys, {.num_heads = num_index_heads, .type = inputs.query.scalar_type(), .write = write},
+                            kUsualQueryTile);
     }
 
+    const AttentionInputs& inputs;
+    int64_t num_index_heads;
     SequenceShard shard;
     ParallelSection parallel;
     RunningCounts counts;
@@ -208,7 +215,7 @@ class RateBench {
     HipAttention attention;
     at::Tensor dims;
     at::ScalarType key_type;
-    SequenceIndex index;
+    IndexKeys keys;
   };
 
   void measure_kernels(LayerSearch& layer, const AttentionInputs& inputs, const BlockLists& lists,
@@ -247,21 +254,22 @@ class RateBench {
     scans_float8.index_dtype = "float8_e4m3";
     LayerSearch scan(scans, inputs, grid_.sequence()), scan_float8(scans_float8, inputs, grid_.sequence()),
         tree(climbs, inputs, grid_.sequence());
-    at::Tensor picks;
-    const double scanning_float8 = seconds_of([&] { picks = scan_float8.attention.pick(scan_float8.index); });
-    const double scanning = seconds_of([&] { picks = scan.attention.pick(scan.index); });
-    const double climbing = seconds_of([&] { tree.attention.pick(tree.index); });
+    Picks picks;
+    const double scanning_float8 = seconds_of([&] { picks = scan_float8.pick(); });
+    const double scanning = seconds_of([&] { picks = scan.pick(); });
+    const double climbing = seconds_of([&] { tree.pick(); });
     const double listing = seconds_of([&] {
-      layer.make_index(inputs);
+      layer.make_index_keys();
       layer.attention.unite(picks);
     });
-    const double flops = heads * scan_work(scans, inputs.query.size(2), tokens).flops;
+    const double index_heads = static_cast<double>(layer.num_index_heads);
+    const double flops = heads * index_heads * scan_work(scans, inputs.query.size(2), tokens).flops;
     rates.scan.tokens.push_back(static_cast<double>(tokens));
     rates.scan.rates.push_back(flops / scanning);
     rates.scan_float8.tokens.push_back(static_cast<double>(tokens));
     rates.scan_float8.rates.push_back(flops / scanning_float8);
     rates.tree.tokens.push_back(static_cast<double>(tokens));
-    rates.tree.rates.push_back(all / climbing);
+    rates.tree.rates.push_back(all * index_heads / climbing);
     rates.lists = all / listing;
   }
 
@@ -317,9 +325,9 @@ void print(const MachineRates& rates) {
     const std::string tokens = ", " + decimal(rates.scan.tokens[i], 0) + " tokens";
     add("scan" + tokens, rates.scan.rates[i], 1e12, "TFLOP/s");
     add("scan, float8 keys" + tokens, rates.scan_float8.rates[i], 1e12, "TFLOP/s");
-    add("tree" + tokens, rates.tree.rates[i], 1e6, "M tokens/s a KV head");
+    add("tree" + tokens, rates.tree.rates[i], 1e6, "M index queries/s");
   }
-  add("index and lists", rates.lists, 1e6, "M tokens/s a KV head");
+  add("index keys and lists", rates.lists, 1e6, "M tokens/s a KV head");
   add("to host", rates.to_host, 1e9, "GB/s");
   add("from host", rates.from_host, 1e9, "GB/s");
   if (rates.link > 0) add("all-gather inside a host", rates.link, 1e9, "GB/s");

@@ -1,6 +1,7 @@
 #include "trainer/config_fields.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace hiptrain {
 namespace {
@@ -31,6 +32,14 @@ FieldSlot auto_count(RunConfig& config) {
 template <auto Section, auto Member>
 FieldSlot auto_bytes(RunConfig& config) {
   return AutoBytes{&(config.*Section.*Member)};
+}
+
+template <auto Section, auto Member>
+FieldSlot enumeration(RunConfig& config) {
+  using Value = std::remove_reference_t<decltype(config.*Section.*Member)>;
+  return EnumerationSlot{.config = &config,
+                         .get = [](const RunConfig& from) { return static_cast<size_t>(from.*Section.*Member); },
+                         .set = [](RunConfig& to, size_t value) { to.*Section.*Member = static_cast<Value>(value); }};
 }
 
 std::vector<ConfigField> top_level_fields() {
@@ -91,6 +100,11 @@ std::vector<ConfigField> attention_fields() {
        one_of({"16", "32", "64", "128"}), "keys that are picked together"},
       {"attention.picks", slot<&RunConfig::attention, &AttentionConfig::picks>, between(0, 64),
        "blocks that every token picks; 0: sinks and window only"},
+      {"attention.index_heads", enumeration<&RunConfig::attention, &AttentionConfig::index_heads>,
+       one_of({"each", "mean"}),
+       "each: a block's score is that of the best query head of a KV head's group; mean: that of their mean, a "
+       "fraction "
+       "of the search's work, which misses what one head looks for"},
       {"attention.index_dims",
        [](RunConfig& config) -> FieldSlot {
          return CountOrList{&config.attention.index_dims, &config.attention.index_dim_list};

@@ -1,6 +1,7 @@
 // Every field that a config file may have: one table that drives reading, checking, help and the resolved config.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -29,9 +30,16 @@ struct AutoBytes {
   int64_t* value;
 };
 
+// A value of an enumeration, by its number; FieldLimits::choices has the values' names in the enumeration's order.
+struct EnumerationSlot {
+  RunConfig* config;
+  size_t (*get)(const RunConfig&);
+  void (*set)(RunConfig&, size_t);
+};
+
 // Where a field's value lies in a RunConfig; the alternative is the field's type.
 using FieldSlot = std::variant<bool*, Choice*, int64_t*, AutoCount, AutoBytes, uint64_t*, double*, std::string*,
-                               std::vector<std::string>*, CountOrList, std::vector<LayerAttention>*>;
+                               EnumerationSlot, std::vector<std::string>*, CountOrList, std::vector<LayerAttention>*>;
 
 // What a value may be, besides of its type. For a CountOrList: the count; for a list of text: every item.
 struct FieldLimits {

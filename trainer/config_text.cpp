@@ -129,6 +129,7 @@ std::string type_name(const ConfigField& field) {
                  [](AutoCount) { return "auto or an integer"; }, [](AutoBytes) { return "auto or bytes, as 100 GiB"; },
                  [](int64_t*) { return "an integer"; }, [](uint64_t*) { return "an integer"; },
                  [](double*) { return "a number"; }, [](std::string*) { return "text"; },
+                 [](EnumerationSlot) { return "text"; },
                  [](std::vector<std::string>*) { return "text or a list of text"; },
                  [](CountOrList) { return "an integer or a list of integers"; },
                  [](std::vector<LayerAttention>*) { return "a list of settings"; }},
@@ -161,6 +162,7 @@ std::string value_text(const ConfigField& field, const RunConfig& config) {
           [](AutoBytes value) { return *value.value == kAuto ? "auto" : byte_count_text(*value.value); },
           [](int64_t* value) { return std::to_string(*value); }, [](uint64_t* value) { return std::to_string(*value); },
           [](double* value) { return number_text(*value); }, [](std::string* value) { return yaml_text(*value); },
+          [&](EnumerationSlot slot) { return field.limits.choices.at(slot.get(*slot.config)); },
           [](std::vector<std::string>* value) { return list_text(*value); },
           [](CountOrList value) { return value.list->empty() ? std::to_string(*value.count) : list_text(*value.list); },
           [&](std::vector<LayerAttention>*) -> std::string {

@@ -116,6 +116,13 @@ class ValueReader {
   void operator()(double* value) { *value = checked<double>(node_, "a number", field_.limits, *value); }
   void operator()(std::string* value) { read_text(node_, "text", *value); }
 
+  void operator()(EnumerationSlot slot) {
+    std::string name;
+    if (!read_text(node_, "text", name)) return;
+    const std::vector<std::string>& names = field_.limits.choices;
+    slot.set(*slot.config, static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin()));
+  }
+
   void operator()(std::vector<std::string>* value) {
     value->clear();
     if (!node_.IsSequence()) return read_item(node_, *value);

@@ -68,32 +68,25 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
   return tensor.to(device);
 }
 
+SearchSettings search_settings(const AttentionConfig& config) {
+  return {.picks = config.picks, .scan_tokens = config.scan_tokens, .beam = config.beam, .top_nodes = config.top_nodes};
+}
+
 at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute) {
   return config.indexes_in_float8(num_tokens) ? at::kFloat8_e4m3fn : compute;
 }
 
-std::vector<QueryTile> QueryTile::of(const SequenceShard& shard, int64_t query_tile) {
-  std::vector<QueryTile> tiles;
-  for (int64_t begin = 0; begin < shard.capacity(); begin += query_tile) {
-    const int64_t capacity = std::min(query_tile, shard.capacity() - begin);
-    tiles.push_back({.begin = begin,
-                     .size = std::clamp<int64_t>(shard.size() - begin, 0, capacity),
-                     .capacity = capacity,
-                     .last = begin + capacity == shard.capacity()});
-  }
-  return tiles;
-}
-
 int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attention, int64_t storage_bytes,
-                         int64_t compute_bytes, int64_t query_tile, int64_t token_tile, int64_t tokens) {
+                         int64_t compute_bytes, int64_t query_tile, int64_t token_tile, int64_t tokens, int64_t ranks) {
   if (tokens <= query_tile) return tokens;
-  const int64_t index_dims = std::min<int64_t>(attention.index_dims, model.head_dim);
-  // Of a token and KV head.
-  const int64_t gradients = 2 * model.head_dim * 4, index = 2 * index_dims * compute_bytes, picks = attention.picks * 4;
+  const int64_t index_row = std::min<int64_t>(attention.index_dims, model.head_dim) * compute_bytes;
+  // Bytes a token and KV head; index queries of a query tile only, which leave one buffer for another between ranks.
+  const int64_t gradients = 2 * model.head_dim * 4, picks = attention.picks * 4;
+  const int64_t index_queries = attention.num_index_heads(model.group_size()) * index_row * (ranks > 1 ? 2 : 1);
   const int64_t queries = int64_t{model.group_size()} * model.head_dim * storage_bytes;
-  const int64_t fitting = tokens * std::max<int64_t>(gradients - index - picks, 0) / queries;
+  const int64_t room = tokens * std::max<int64_t>(gradients - index_row - picks, 0) - query_tile * index_queries;
   const int64_t unit = std::min(token_tile, query_tile);
-  return std::min(tokens, fitting / unit * unit);
+  return std::clamp<int64_t>(room / queries / unit * unit, 0, tokens);
 }
 
 // Of one KV head halves of its group: kernels take query heads by twos.
@@ -120,47 +113,14 @@ HipAttention::HipAttention(const AttentionConfig& config, int64_t num_kv_heads, 
 
 bool HipAttention::by_heads() const { return kind_ == ExchangeKind::kAllToAll && exchange_.sequence().size() > 1; }
 
-at::Tensor HipAttention::search_tokens(const SequenceIndex& index, int64_t begin, int64_t end) const {
-  return search(index.query(), index.key(), geometry_, begin, end,
-                {.picks = config_.picks,
-                 .scan_tokens = config_.scan_tokens,
-                 .beam = config_.beam,
-                 .top_nodes = config_.top_nodes},
-                counts_);
-}
-
-at::Tensor HipAttention::pick(SequenceIndex& index) const {
+Picks HipAttention::pick(IndexKeys& keys, const IndexQuerySource& source, int64_t query_tile) const {
   const ProfiledRange range(part::kSearch);
-  index.wait();
-  if (exchange_.sequence().size() == 1 || by_heads()) return search_tokens(index, 0, shard_.num_tokens());
-  kernels::AttentionGeometry on_host = geometry_;
-  on_host.document_starts = document_starts_.on_host.data();
-  const ScanShares shares = share_scan(on_host, config_.scan_tokens, exchange_.sequence().size());
-  const std::vector<int64_t>& chunks = shares.chunks[exchange_.sequence().rank()];
-  at::Tensor mine = at::empty({static_cast<int64_t>(chunks.size()), num_kv_heads_, shares.chunk_tokens, config_.picks},
-                              index.query().options().dtype(at::kInt));
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const int64_t begin = std::min(chunks[i] * shares.chunk_tokens, shard_.num_tokens());
-    const int64_t end = std::min(begin + shares.chunk_tokens, shard_.num_tokens());
-    if (begin < end) mine[static_cast<int64_t>(i)].narrow(1, 0, end - begin).copy_(search_tokens(index, begin, end));
-  }
-  return gather_picks(mine, shares);
+  return SequenceSearch(search_settings(config_), geometry_, document_starts_.on_host, shard_, exchange_, kind_,
+                        counts_)
+      .run(keys, source, query_tile);
 }
 
-// (chunks of a rank, kv heads, tokens of a chunk, picks) of every rank -> (kv heads, tokens, picks).
-at::Tensor HipAttention::gather_picks(const at::Tensor& mine, const ScanShares& shares) const {
-  const int64_t ranks = exchange_.sequence().size(), chunks = mine.size(0), chunk_tokens = shares.chunk_tokens;
-  at::Tensor all = at::empty({ranks, chunks, mine.size(1), chunk_tokens, mine.size(3)}, mine.options());
-  SideStream::Ticket ticket = exchange_.index.run([&] { exchange_.sequence().all_gather(mine, all); }, {mine, all});
-  exchange_.index.wait(ticket);
-  at::Tensor picks = at::empty({mine.size(1), ranks * chunks * chunk_tokens, mine.size(3)}, mine.options());
-  for (int64_t rank = 0; rank < ranks; ++rank)
-    for (int64_t i = 0; i < chunks; ++i)
-      picks.narrow(1, shares.chunks[rank][i] * chunk_tokens, chunk_tokens).copy_(all[rank][i]);
-  return picks.narrow(1, 0, shard_.num_tokens());
-}
-
-BlockLists HipAttention::unite(const at::Tensor& picks) const {
+BlockLists HipAttention::unite(const Picks& picks) const {
   const ProfiledRange range(part::kSearch);
   return sliding_union(picks, geometry_, lists_begin(), by_heads() ? shard_.num_tokens() : shard_.end(),
                        config_.max_blocks, counts_);

@@ -15,8 +15,9 @@
 #include "trainer/document_starts.h"
 #include "trainer/kernel_ops.h"
 #include "trainer/model_config.h"
+#include "trainer/query_tile.h"
 #include "trainer/run_config.h"
-#include "trainer/scan_shares.h"
+#include "trainer/sequence_search.h"
 
 namespace hiptrain {
 
@@ -24,25 +25,17 @@ namespace hiptrain {
 // (i, i + rotary_dims / 2) that turn slowest (dims that do not turn at all first), or the explicit list.
 at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims, at::Device device);
 
+SearchSettings search_settings(const AttentionConfig& config);
+
 // The type of the index keys of a sequence: attention.index_dtype where all of it is scanned, the layers' type
 // (compute) beyond.
 at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute);
 
-// Local tokens [begin, begin + size) whose queries are computed at a time. All ranks go through the same tiles; of
-// those beyond its shard a rank has fewer tokens than `capacity`, or none.
-struct QueryTile {
-  int64_t begin, size, capacity;
-  bool last;  // of the sequence
-
-  // Tiles of query_tile tokens, a multiple of kernels::kQueryTile.
-  static std::vector<QueryTile> of(const SequenceShard& shard, int64_t query_tile);
-};
-
 // How many of a rank's tokens, the first, keep their queries from where their index is made until they attend: all
 // where one query tile holds them, else as many token tiles as fit, beside the index and the picks, where backward will
-// have the gradients of keys and values. Bytes: of an element of LayerTypes' types.
+// have the gradients of keys and values. Bytes: of an element of LayerTypes' types. ranks: that share the sequence.
 int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attention, int64_t storage_bytes,
-                         int64_t compute_bytes, int64_t query_tile, int64_t token_tile, int64_t tokens);
+                         int64_t compute_bytes, int64_t query_tile, int64_t token_tile, int64_t tokens, int64_t ranks);
 
 // Query heads that are exchanged and computed together: of each of these held KV heads these members of its group.
 struct QueryHeads {
@@ -68,11 +61,11 @@ class HipAttention {
   bool selects() const { return config_.type == "hip" && config_.selection == "picks" && config_.picks > 0; }
   bool selects_as_published() const { return config_.type == "hip" && config_.selection != "picks"; }
 
-  // Collective; index.exchange() was called. The picks of the whole sequence (held heads, tokens, picks) int32. Where a
-  // rank holds all heads, queries are dealt out so that every rank scans equally many keys.
-  at::Tensor pick(SequenceIndex& index) const;
+  // Collective; keys.exchange() was called. The picks that unite() needs. Index queries exist for query_tile local
+  // tokens at a time.
+  Picks pick(IndexKeys& keys, const IndexQuerySource& source, int64_t query_tile) const;
   // The lists of the tiles that this rank attends for.
-  BlockLists unite(const at::Tensor& picks) const;
+  BlockLists unite(const Picks& picks) const;
 
   // Collective. The paper's selection, for comparison: query (local tokens, query heads, head_dim). Holds the local
   // queries at once; all-gather only.
@@ -103,8 +96,6 @@ class HipAttention {
   bool by_heads() const;
   int64_t lists_begin() const;
   float scale(int64_t head_dim) const;
-  at::Tensor search_tokens(const SequenceIndex& index, int64_t begin, int64_t end) const;
-  at::Tensor gather_picks(const at::Tensor& mine, const ScanShares& shares) const;
   // Rows on their way between ranks.
   struct Moving {
     at::Tensor rows;

@@ -85,8 +85,9 @@ void adamw(const AdamWState& state, const AdamWSettings& settings);
 // (1) float64 of values float32.
 at::Tensor sum_of_squares(const at::Tensor& values);
 
-// Index queries (kv heads, tokens, index dims) of this type, of rotated queries (tokens, query heads, head_dim).
-at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims, at::ScalarType type);
+// Writes the index queries of rotated queries (tokens, query heads, head_dim) to index (kv heads, tokens, index heads,
+// index dims), of the queries' type or another; each KV head contiguous.
+void index_queries(const at::Tensor& query, const at::Tensor& index_dims, at::Tensor& index);
 // Index keys (kv heads, tokens, index dims) of this type (float8 e4m3 too), of rotated keys (kv heads, tokens,
 // head_dim).
 at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::ScalarType type);
@@ -94,15 +95,26 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::S
 struct SearchSettings {
   int64_t picks, scan_tokens, beam, top_nodes;
 };
-// Picks of tokens [begin, end) of the sequence: (kv heads, end - begin, picks) int32. Both indexes are of the whole
-// sequence: (kv heads, tokens, index dims); the keys are of the queries' type or float8 e4m3.
-at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
-                  const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                  const SearchSettings& settings, RunningCounts& counts);
+// Index queries, or picks, of consecutive tokens of a sequence; each KV head contiguous.
+struct IndexQueries {
+  at::Tensor rows;  // (kv heads, tokens, index heads, index dims)
+  int64_t begin;    // position of the first token
+};
+struct Picks {
+  at::Tensor blocks;  // (kv heads, tokens, picks) int32
+  int64_t begin;      // position of the first token
+};
+// Writes the picks. Index queries are those of these tokens and of at least search_halo tokens before, or of all
+// before; index_key (kv heads, all tokens, index dims) is of the queries' type or float8 e4m3. A tree's boxes are built
+// anew in every call.
+void search(const IndexQueries& queries, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
+            const SearchSettings& settings, Picks& picks, RunningCounts& counts);
+// A multiple of kernels::kQueryTile. geometry.document_starts lies in host memory.
+int64_t search_halo(const kernels::AttentionGeometry& geometry, const SearchSettings& settings);
 
-// Lists of the tiles of tokens [begin, end), of the whole sequence's picks (kv heads, tokens, picks) int32.
-BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
-                         int64_t end, int64_t max_blocks, RunningCounts& counts);
+// Lists of the tiles of tokens [begin, end), of their picks and of those of a tile before, or of all before.
+BlockLists sliding_union(const Picks& picks, const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                         int64_t max_blocks, RunningCounts& counts);
 
 struct PublishedSettings {
   int64_t blocks, beam, query_stride;

@@ -32,9 +32,9 @@ struct MachineRates {
   double cross_entropy;                   // likewise, over logits that are read and then written
   double adamw;                           // likewise
   std::vector<AttentionRates> attention;  // at least one
-  RateCurve scan, scan_float8;            // FLOP/s, 2 a dim and pair of tokens, by attention.index_dtype
-  RateCurve tree;                         // (token, KV head) pairs a second
-  double lists;                           // likewise, of index and sliding union
+  RateCurve scan, scan_float8;            // FLOP/s, 2 a dim, index query and key, by attention.index_dtype
+  RateCurve tree;                         // index queries a second
+  double lists;                           // (token, KV head) pairs a second, of index keys and sliding union
   double to_host, from_host;              // bytes/s of pinned copies, both ways at once
   // Bytes/s that a rank sends in collectives, inside a host and between hosts; 0: not measured.
   double link, node_link;

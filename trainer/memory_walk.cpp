@@ -1,7 +1,6 @@
 #include "trainer/memory_walk.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
@@ -10,6 +9,8 @@
 #include "kernels/tree_geometry.h"
 #include "trainer/attention_exchange.h"
 #include "trainer/hip_attention.h"
+#include "trainer/kernel_ops.h"
+#include "trainer/sequence_search.h"
 #include "trainer/sharded_adamw.h"
 #include "trainer/sharded_parameters.h"
 
@@ -219,53 +220,47 @@ class StepWalk {
     device_.enter(searches ? "forward, first pass" : "backward, forward again");
     const bool selecting = searches && selects(attention);
     FirstPass pass = first_pass(attention, selecting);
-    if (selecting) select(attention, pass);
+    Held kept, queries;
+    const int64_t kept_queries = selecting ? this->kept_queries(attention) : 0;  // tokens
+    if (selecting) {
+      kept = device_.hold(Item::kQueryTile, kept_queries * query_ * storage_);
+      select(attention, pass);
+    }
     if (searches && selects_as_published(attention)) device_.touch(Item::kQueryTile, tokens_ * query_ * storage_);
     if (searches) device_.enter("forward, tiles");
-    Held queries;
-    if (pass.kept_queries < tokens_) queries = project_queries();
+    if (kept_queries < tokens_) queries = project_queries();
     attention_forward(attention);
     const Held output = device_.hold(Item::kQueryTile, query_tile_bytes());
     after_attention();
   }
 
   struct FirstPass {
-    std::vector<Held> keys, index;
-    Held queries;
-    int64_t kept_queries = 0;  // tokens
+    std::vector<Held> keys, index_keys;
   };
+
+  int64_t kept_queries(const AttentionConfig& attention) const {
+    return std::min(tokens_, num_kept_queries(model_, attention, storage_, compute_, choice_.query_tile,
+                                              choice_.token_tile, padded_tokens(), inputs_.sequence_ranks));
+  }
 
   FirstPass first_pass(const AttentionConfig& attention, bool with_index) {
     FirstPass pass;
-    hold_rows(attention, Item::kKeys, model_.head_dim, {storage_, storage_}, pass.keys);
+    for (int rows = 0; rows < 2; ++rows) hold_rows(attention, Item::kKeys, model_.head_dim, storage_, pass.keys);
     if (with_index)
-      hold_rows(attention, Item::kKeys, index_dims(attention), {compute_, index_key_bytes(attention)}, pass.index);
-    if (with_index) {
-      pass.kept_queries = num_kept_queries(model_, attention, storage_, compute_, choice_.query_tile,
-                                           choice_.token_tile, padded_tokens());
-      pass.kept_queries = std::min(pass.kept_queries, tokens_);
-      pass.queries = device_.hold(Item::kQueryTile, pass.kept_queries * query_ * storage_);
-    }
+      hold_rows(attention, Item::kKeys, index_dims(attention), index_key_bytes(attention), pass.index_keys);
     project(model_.num_kv_heads);
-    if (with_index) {
-      project(model_.num_query_heads);
-      const int64_t query = token_tile() * query_ * compute_;
-      device_.touch(Item::kTokenTile, token_tile_bytes() + query + index_bytes(attention, token_tile(), compute_));
-      // Of the keys, before it is stored.
-      device_.touch(Item::kTokenTile, index_bytes(attention, tokens_, index_key_bytes(attention)));
-    }
+    // The index keys before they are stored.
+    if (with_index) device_.touch(Item::kTokenTile, index_bytes(attention, tokens_, index_key_bytes(attention)));
     return pass;
   }
 
-  // Two SequenceRows of all KV heads, of elements of these many bytes.
-  void hold_rows(const AttentionConfig& attention, Item item, int64_t dim, std::array<int64_t, 2> element_bytes,
+  // SequenceRows of all KV heads.
+  void hold_rows(const AttentionConfig& attention, Item item, int64_t dim, int64_t element_bytes,
                  std::vector<Held>& held) {
-    for (const int64_t element : element_bytes) {
-      const int64_t own = model_.num_kv_heads * padded_tokens() * dim * element;
-      const bool beside = by_heads(attention);  // otherwise the own tokens' are a part of all
-      held.push_back(device_.hold(item, beside ? own : own * inputs_.sequence_ranks));
-      if (beside) held.push_back(device_.hold(Item::kExchange, own));
-    }
+    const int64_t own = model_.num_kv_heads * padded_tokens() * dim * element_bytes;
+    const bool beside = by_heads(attention);  // otherwise the own tokens' are a part of all
+    held.push_back(device_.hold(item, beside ? own : own * inputs_.sequence_ranks));
+    if (beside) held.push_back(device_.hold(Item::kExchange, own));
   }
   int64_t padded_tokens() const { return shares_sequence() ? shard().capacity() : tokens_; }
   SequenceShard shard() const {
@@ -287,7 +282,7 @@ class StepWalk {
   void select(const AttentionConfig& attention, FirstPass& pass) {
     if (inputs_.on_gpu) device_.enter("forward, search");
     const Held picks = pick(attention);
-    pass.index.clear();
+    pass.index_keys.clear();
     const int64_t counts = model_.num_kv_heads * kernels::num_tiles(tokens_) * 8;
     const Held tile_counts = device_.hold(Item::kSearch, counts);
     hold_lists(attention);
@@ -301,19 +296,59 @@ class StepWalk {
     lists_.push_back(device_.hold(Item::kLists, num_entries(attention, tokens_) * 4));
   }
 
-  // Returns the picks, of all heads and tokens or of this rank's heads.
+  // SequenceSearch. Returns the picks, of the own tokens or of this rank's heads.
   Held pick(const AttentionConfig& attention) {
-    const int64_t all = model_.num_kv_heads * attention.picks * inputs_.tokens * 4;
-    if (!shares_sequence() || by_heads(attention)) {
-      Held picks = device_.hold(Item::kSearch, all / inputs_.sequence_ranks);
-      device_.touch(Item::kSearch, tree_bytes(attention) / inputs_.sequence_ranks);
+    const bool shares_tiles = shares_sequence() && !by_heads(attention);
+    Held picks = device_.hold(Item::kSearch, pick_bytes(attention, tokens_ + (shares_tiles ? kernels::kQueryTile : 0)));
+    const Held halo = device_.hold(Item::kSearch, index_query_bytes(attention, search_halo(attention)));
+    const Held parts = exchange_index_queries(attention);
+    const int64_t boxes = tree_bytes(attention) / (by_heads(attention) ? inputs_.sequence_ranks : 1);
+    if (!shares_tiles) {
+      device_.touch(Item::kSearch, boxes);
       return picks;
     }
-    // Of this rank's two chunks, from where each is put; of all ranks; in order.
-    const Held mine = device_.hold(Item::kSearch, all / inputs_.sequence_ranks);
-    device_.touch(Item::kSearch, all / inputs_.sequence_ranks / 2 + tree_bytes(attention));
-    const Held gathered = device_.hold(Item::kExchange, all);
-    return device_.hold(Item::kSearch, all);
+    const Held found = device_.hold(Item::kSearch, pick_bytes(attention, part_tokens(attention)));
+    device_.touch(Item::kSearch, boxes);
+    device_.touch(Item::kExchange, pick_bytes(attention, part_tokens(attention)));  // those that come home
+    return picks;
+  }
+
+  // Returns a query tile's index queries where they are searched with, as they have come.
+  Held exchange_index_queries(const AttentionConfig& attention) {
+    const int64_t halo = search_halo(attention), parts = part_tokens(attention);
+    const int64_t num_parts = shares_sequence() && !by_heads(attention) ? inputs_.sequence_ranks : 1;
+    const int64_t sent = index_query_bytes(attention, num_parts * halo + parts);
+    Held made = device_.hold(Item::kSearch, index_query_bytes(attention, halo + parts));
+    project(model_.num_query_heads);
+    if (!shares_sequence()) return made;
+    Held leaving = device_.hold(Item::kExchange, sent);
+    made = {};
+    return device_.hold(Item::kExchange, sent);
+  }
+
+  // Tokens of the parts of a query tile.
+  int64_t part_tokens(const AttentionConfig& attention) const {
+    if (!shares_sequence()) return query_tile();
+    const int num_ranks = static_cast<int>(inputs_.sequence_ranks), parts = by_heads(attention) ? 1 : num_ranks;
+    const QueryTile tile = QueryTile::of(shard(), choice_.query_tile).front();
+    return parts * SearchParts(inputs_.tokens, num_ranks, parts).capacity(tile);
+  }
+  int64_t index_query_bytes(const AttentionConfig& attention, int64_t tokens) const {
+    return index_bytes(attention, tokens, compute_) * attention.num_index_heads(model_.group_size());
+  }
+  int64_t pick_bytes(const AttentionConfig& attention, int64_t tokens) const {
+    return model_.num_kv_heads * attention.picks * tokens * 4;
+  }
+  // A plan is for a sequence of one document.
+  int64_t search_halo(const AttentionConfig& attention) const {
+    const int64_t start = 0;
+    return hiptrain::search_halo({.num_tokens = inputs_.tokens,
+                                  .document_starts = &start,
+                                  .num_documents = 1,
+                                  .block_size = attention.block_size,
+                                  .sink_tokens = attention.sink_tokens,
+                                  .window = attention.window},
+                                 search_settings(attention));
   }
 
   // Boxes of the tree's levels, of all heads (kernels/cuda/node_boxes.cu).
@@ -361,7 +396,7 @@ class StepWalk {
     device_.enter("backward, first pass");
     FirstPass pass = first_pass(attention, /*with_index=*/false);
     std::vector<Held> d_keys;
-    hold_rows(attention, Item::kKeyGradients, model_.head_dim, {4, 4}, d_keys);
+    for (int rows = 0; rows < 2; ++rows) hold_rows(attention, Item::kKeyGradients, model_.head_dim, 4, d_keys);
     backward_tile(attention, pass);
     keys_backward();
   }

@@ -35,14 +35,19 @@ struct DataSection {
   bool shuffle = true;
 };
 
+// The queries that a KV head's search scores keys with: those of each query head of its group, the best of which
+// counts, or their mean.
+enum class IndexHeads { kEach, kMean };
+
 // Attention of one layer.
 struct AttentionConfig {
   std::string type = "hip";         // hip | dense
   std::string selection = "picks";  // picks | published | published_own_tile (evaluation only)
   int64_t window = 1024;
   int64_t sink_tokens = 64;
-  int64_t block_size = 64;              // 16 | 32 | 64 | 128
-  int64_t picks = 2;                    // blocks that every token picks; 0: sinks and window only
+  int64_t block_size = 64;  // 16 | 32 | 64 | 128
+  int64_t picks = 2;        // blocks that every token picks; 0: sinks and window only
+  IndexHeads index_heads = IndexHeads::kEach;
   int64_t index_dims = 32;              // how many dims enter the score, from the lowest-frequency pairs
   std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
   std::string index_dtype = "compute";  // of index keys: compute (the layers' type) | float8_e4m3
@@ -56,6 +61,8 @@ struct AttentionConfig {
   bool deterministic = false;           // dense layers on a GPU by our kernels: cuDNN's gradients are not
 
   bool operator==(const AttentionConfig&) const = default;
+  // Index queries of a token and KV head.
+  int64_t num_index_heads(int64_t group_size) const { return index_heads == IndexHeads::kEach ? group_size : 1; }
   // The tree reads the keys in the layers' type.
   bool indexes_in_float8(int64_t num_tokens) const { return index_dtype == "float8_e4m3" && num_tokens <= scan_tokens; }
 };

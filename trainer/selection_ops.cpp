@@ -51,12 +51,12 @@ RunningCounts::Values RunningCounts::take() {
   return {.nan_scores = value[0], .dropped_entries = value[1], .longest_list = value[2]};
 }
 
-at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Tensor& index_dims, at::ScalarType type) {
-  at::Tensor index = empty_beside(query, {num_kv_heads, query.size(0), index_dims.size(0)}, type);
+void index_queries(const at::Tensor& query, const at::Tensor& index_dims, at::Tensor& index) {
+  REQUIRE_OF(index, index.dim() == 4 && index.size(1) == query.size(0) && index.size(3) == index_dims.size(0));
   const kernels::IndexParams params{.query = values_of(query, query),
                                     .key = nullptr,
                                     .key_head_stride = 0,
-                                    .index_query = index.mutable_data_ptr(),
+                                    .index_query = const_cast<void*>(head_rows_beside(index.flatten(2), query)),
                                     .index_key = nullptr,
                                     .index_query_head_stride = index.stride(0),
                                     .index_key_head_stride = 0,
@@ -65,11 +65,11 @@ at::Tensor index_queries(const at::Tensor& query, int num_kv_heads, const at::Te
                                     .index_element = element_of(index),
                                     .num_tokens = query.size(0),
                                     .num_query_heads = static_cast<int>(query.size(1)),
-                                    .num_kv_heads = num_kv_heads,
+                                    .num_kv_heads = static_cast<int>(index.size(0)),
                                     .head_dim = static_cast<int>(query.size(2)),
-                                    .num_index_dims = static_cast<int>(index_dims.size(0))};
+                                    .num_index_dims = static_cast<int>(index_dims.size(0)),
+                                    .num_index_heads = static_cast<int>(index.size(2))};
   run(query, params, kernels::index_reference, kernels::index_cuda);
-  return index;
 }
 
 at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::ScalarType type) {
@@ -89,60 +89,78 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::S
                                     .num_query_heads = num_kv_heads,
                                     .num_kv_heads = num_kv_heads,
                                     .head_dim = static_cast<int>(key.size(2)),
-                                    .num_index_dims = static_cast<int>(index_dims.size(0))};
+                                    .num_index_dims = static_cast<int>(index_dims.size(0)),
+                                    .num_index_heads = 1};
   run(key, params, kernels::index_reference, kernels::index_cuda);
   return index;
 }
 
-at::Tensor search(const at::Tensor& index_query, const at::Tensor& index_key,
-                  const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                  const SearchSettings& settings, RunningCounts& counts) {
-  at::Tensor picks = empty_beside(index_query, {index_query.size(0), end - begin, settings.picks}, at::kInt);
-  const kernels::SearchParams params{.index_query = head_rows_of(index_query, index_query),
-                                     .index_key = head_rows_beside(index_key, index_query),
-                                     .index_query_head_stride = index_query.stride(0),
-                                     .index_key_head_stride = index_key.stride(0),
-                                     .query_element = element_of(index_query),
-                                     .key_element = element_of(index_key),
-                                     .index_query_begin = 0,
-                                     .picks = picks.mutable_data_ptr<int32_t>(),
-                                     .picks_head_stride = picks.stride(0),
-                                     .num_nan_scores = counts.nan_scores(),
-                                     .geometry = geometry,
-                                     .query_begin = begin,
-                                     .num_queries = end - begin,
-                                     .num_kv_heads = static_cast<int>(index_query.size(0)),
-                                     .num_index_dims = static_cast<int>(index_query.size(2)),
-                                     .num_picks = static_cast<int>(settings.picks),
-                                     .scan_tokens = settings.scan_tokens,
-                                     .beam = static_cast<int>(settings.beam),
-                                     .top_nodes = static_cast<int>(settings.top_nodes)};
-  run(index_query, params, kernels::search_reference, kernels::search_cuda, kernels::search_workspace_bytes);
-  return picks;
+namespace {
+
+// What the levels of a tree depend on, and no tensors.
+kernels::SearchParams search_params(const kernels::AttentionGeometry& geometry, const SearchSettings& settings) {
+  kernels::SearchParams params{};
+  params.geometry = geometry;
+  params.num_picks = static_cast<int>(settings.picks);
+  params.scan_tokens = settings.scan_tokens;
+  params.beam = static_cast<int>(settings.beam);
+  params.top_nodes = static_cast<int>(settings.top_nodes);
+  return params;
 }
 
-BlockLists sliding_union(const at::Tensor& picks, const kernels::AttentionGeometry& geometry, int64_t begin,
-                         int64_t end, int64_t max_blocks, RunningCounts& counts) {
-  at::Tensor tile_counts = empty_beside(picks, {picks.size(0), kernels::num_tiles(end - begin)}, at::kLong);
-  REQUIRE_OF(picks, picks.scalar_type() == at::kInt);
-  kernels::UnionParams params{.picks = static_cast<const int32_t*>(head_rows_of(picks, picks)),
-                              .picks_head_stride = picks.stride(0),
-                              .picks_begin = 0,
+}  // namespace
+
+void search(const IndexQueries& queries, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
+            const SearchSettings& settings, Picks& picks, RunningCounts& counts) {
+  const at::Tensor &rows = queries.rows, &blocks = picks.blocks;
+  REQUIRE_OF(rows, rows.dim() == 4 && rows.size(1) == picks.begin + blocks.size(1) - queries.begin);
+  REQUIRE_OF(blocks, blocks.scalar_type() == at::kInt && blocks.size(2) == settings.picks);
+  kernels::SearchParams params = search_params(geometry, settings);
+  params.index_query = head_rows_beside(rows.flatten(2), index_key);
+  params.index_key = head_rows_beside(index_key, rows);
+  params.index_query_head_stride = rows.stride(0);
+  params.index_key_head_stride = index_key.stride(0);
+  params.query_element = element_of(rows);
+  params.key_element = element_of(index_key);
+  params.index_query_begin = queries.begin;
+  params.picks = static_cast<int32_t*>(const_cast<void*>(head_rows_beside(blocks, rows)));
+  params.picks_head_stride = blocks.stride(0);
+  params.num_nan_scores = counts.nan_scores();
+  params.query_begin = picks.begin;
+  params.num_queries = blocks.size(1);
+  params.num_kv_heads = static_cast<int>(rows.size(0));
+  params.num_index_heads = static_cast<int>(rows.size(2));
+  params.num_index_dims = static_cast<int>(rows.size(3));
+  run(rows, params, kernels::search_reference, kernels::search_cuda, kernels::search_workspace_bytes);
+}
+
+int64_t search_halo(const kernels::AttentionGeometry& geometry, const SearchSettings& settings) {
+  return kernels::search_halo(search_params(geometry, settings));
+}
+
+BlockLists sliding_union(const Picks& picks, const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
+                         int64_t max_blocks, RunningCounts& counts) {
+  const at::Tensor& blocks = picks.blocks;
+  at::Tensor tile_counts = empty_beside(blocks, {blocks.size(0), kernels::num_tiles(end - begin)}, at::kLong);
+  REQUIRE_OF(blocks, blocks.scalar_type() == at::kInt);
+  kernels::UnionParams params{.picks = static_cast<const int32_t*>(head_rows_of(blocks, blocks)),
+                              .picks_head_stride = blocks.stride(0),
+                              .picks_begin = picks.begin,
                               .counts = tile_counts.mutable_data_ptr<int64_t>(),
                               .offsets = nullptr,
                               .entries = nullptr,
                               .geometry = geometry,
                               .query_begin = begin,
                               .num_queries = end - begin,
-                              .num_kv_heads = static_cast<int>(picks.size(0)),
-                              .num_picks = static_cast<int>(picks.size(2)),
+                              .num_kv_heads = static_cast<int>(blocks.size(0)),
+                              .num_picks = static_cast<int>(blocks.size(2)),
                               .max_blocks = max_blocks,
                               .num_dropped = counts.dropped_entries()};
-  run(picks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
+  run(blocks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
   BlockLists lists = allocate_lists(tile_counts);
   params.offsets = lists.offsets.const_data_ptr<int64_t>();
   params.entries = entry_data(lists);
-  if (lists.entries.numel() > 0) run(picks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
+  if (lists.entries.numel() > 0) run(blocks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
   return lists;
 }
 

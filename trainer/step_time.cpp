@@ -80,8 +80,8 @@ class StepTimeModel {
     for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
       const AttentionConfig attention = run_.attention_of(layer);
       if (attention.type != "hip" || attention.picks == 0) continue;
-      const int64_t kept =
-          num_kept_queries(model_, attention, storage, compute, choice_.query_tile, choice_.token_tile, tokens);
+      const int64_t kept = num_kept_queries(model_, attention, storage, compute, choice_.query_tile, choice_.token_tile,
+                                            tokens, inputs_.sequence_ranks);
       layers += 1 - real(kept) / real(tokens);
     }
     return layers;
@@ -90,8 +90,9 @@ class StepTimeModel {
   // Elements read and written a token (transformer_layer.cpp), the copies between products included.
   PartTime pointwise() const {
     const double forward = 4 * hidden_ + 6 * key_ + 5 * query_ + 3 * inner_;
+    const double search = 2 * hidden_;  // norms for the queries alone
     const double backward = 25 * hidden_ + 24 * key_ + 6 * query_ + 8 * inner_;
-    const double bytes = element_ * tokens_ * (both_passes() * forward + layers_ * backward);
+    const double bytes = element_ * tokens_ * (both_passes() * forward + layers_ * (search + backward));
     return {part::kPointwise, 0, bytes / rates_.pointwise};
   }
 
@@ -107,9 +108,11 @@ class StepTimeModel {
     const double whole = real(inputs_.tokens), heads = real(model_.num_kv_heads) / real(inputs_.sequence_ranks);
     const ScanWork scan = scan_work(attention, model_.head_dim, inputs_.tokens);
     const RateCurve& rate = attention.indexes_in_float8(inputs_.tokens) ? rates_.scan_float8 : rates_.scan;
-    part.flops += heads * scan.flops;
-    part.seconds += heads * (scan.flops / rate.at(scan.tokens) + (whole - scan.tokens) / rates_.tree.at(whole) +
-                             whole / rates_.lists);
+    const double index_queries = heads * real(attention.num_index_heads(model_.group_size()));  // of a token
+    part.flops += index_queries * scan.flops;
+    part.seconds +=
+        index_queries * (scan.flops / rate.at(scan.tokens) + (whole - scan.tokens) / rates_.tree.at(whole)) +
+        heads * whole / rates_.lists;
   }
 
   PartTime attention_forward() const {
@@ -235,8 +238,10 @@ class StepTimeModel {
     const double tokens = others * (by_heads ? tokens_ : real(inputs_.tokens));
     const double keys = tokens * 2 * key_ * element_, gradients = tokens * 2 * key_ * 4;
     const double queries = by_heads ? others * tokens_ * query_ * element_ : 0;
-    const double index = tokens * real(heads * attention.index_dims) * 2 * element_;
-    const double picks = by_heads ? 0 : tokens * real(heads * attention.picks) * 4;
+    // Index queries of the own tokens go to the ranks that search for them, whose picks come home.
+    const double index_queries = real(attention.num_index_heads(model_.group_size())) * others * tokens_;
+    const double index = (tokens + index_queries) * real(heads * attention.index_dims) * element_;
+    const double picks = by_heads ? 0 : others * tokens_ * real(heads * attention.picks) * 4;
     const bool selects = attention.type == "hip" && attention.picks > 0;
 
     const double held = by_heads ? real(heads) / real(ranks) : real(heads), tile = tile_share();

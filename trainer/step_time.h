@@ -37,7 +37,7 @@ double executed_keys(const AttentionConfig& attention, double list_entries, int6
 // H200 lie on these lines (kernels/TUNING.md).
 constexpr double kForwardTileKeys = 640, kBackwardTileKeys = 256;
 
-// Tokens of a sequence whose tiles scan, and the FLOP of that for one KV head.
+// Tokens of a sequence whose tiles scan, and the FLOP of that for one index query a token.
 struct ScanWork {
   double tokens, flops;
 };

@@ -32,9 +32,10 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
                                      const BlockLists* saved) const {
   const HipAttention attention = this->attention(context);
   FirstPass pass = first_pass(weights, hidden, context, attention, /*with_index=*/!saved && attention.selects());
-  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass);
+  at::Tensor kept;  // (kept_queries, query heads, head_dim): queries of the first tokens, if the search needed them
+  const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass, kept);
   for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
-    const at::Tensor query = queries(weights, hidden, context, tile, pass.queries);
+    const at::Tensor query = queries(weights, hidden, context, tile, kept);
     const at::Tensor output = attention.forward(query, pass.keys, lists, tile).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
@@ -122,8 +123,8 @@ at::Tensor TransformerLayer::project_backward(const HeadProjection& projection, 
   return linear_backward(input, projection.weight, d_flat, gradient.weight, gradient.bias);
 }
 
-// Projects the local tokens to keys and values, and starts to exchange these, and before them the index, with the
-// sequence's ranks.
+// Projects the local tokens to keys and values, and starts to exchange these with the sequence's ranks; with_index:
+// first their index, and themselves only when the index queries are on their way too.
 TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& weights, const at::Tensor& hidden,
                                                          SequenceContext& context, const HipAttention& attention,
                                                          bool with_index) const {
@@ -133,13 +134,11 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   const auto options = hidden.options().dtype(types_.storage);
   FirstPass pass{
       .keys = ExchangedKeys(context.exchange, attention.exchange_kind(), heads, model_.head_dim, shard, options),
-      .index = std::nullopt,
-      .queries = {}};
-  if (with_index) {
-    pass.index.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
-                       options.dtype(types_.compute), index_key_type(attention_, shard.num_tokens(), types_.compute));
-    pass.queries = at::empty({kept_queries(context), model_.num_query_heads, model_.head_dim}, options);
-  }
+      .index_keys = std::nullopt};
+  const at::ScalarType index_type = index_key_type(attention_, shard.num_tokens(), types_.compute);
+  if (with_index)
+    pass.index_keys.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
+                            options.dtype(index_type));
   const KeysAndValues own = pass.keys.own();
   for (const Tile tile : tiles(0, tokens, memory_.token_tile)) {
     const at::Tensor input = normed(weights, hidden, tile);
@@ -147,14 +146,13 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
         .copy_(project(key_projection(weights), input, context, tile).transpose(0, 1));
     own.value.narrow(1, tile.begin, tile.size)
         .copy_(project(value_projection(weights), input, context, tile).transpose(0, 1));
-    if (with_index) index_tile(project(query_projection(weights), input, context, tile), tile, pass);
   }
   if (with_index) {
-    pass.index->own_key().copy_(
-        index_keys(own.key, index_dims_, index_key_type(attention_, shard.num_tokens(), types_.compute)));
-    pass.index->exchange();
+    pass.index_keys->own().copy_(index_keys(own.key, index_dims_, index_type));
+    pass.index_keys->exchange();
+  } else {
+    pass.keys.exchange();
   }
-  pass.keys.exchange();
   return pass;
 }
 
@@ -163,19 +161,40 @@ int64_t TransformerLayer::kept_queries(const SequenceContext& context) const {
   const SequenceShard& shard = context.batch.shard;
   if (shard.capacity() <= memory_.query_tile) return shard.size();
   if (!context.trains) return 0;
-  return std::min(shard.size(),
-                  num_kept_queries(model_, attention_, element_bytes(types_.storage), element_bytes(types_.compute),
-                                   memory_.query_tile, memory_.token_tile, shard.capacity()));
+  return std::min(shard.size(), num_kept_queries(model_, attention_, element_bytes(types_.storage),
+                                                 element_bytes(types_.compute), memory_.query_tile, memory_.token_tile,
+                                                 shard.capacity(), context.exchange.sequence().size()));
 }
 
-// query (tile, query heads, head_dim): its index, and itself where it is kept.
-void TransformerLayer::index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const {
-  const ProfiledRange range(part::kSearch);
-  pass.index->own_query()
-      .narrow(1, tile.begin, tile.size)
-      .copy_(index_queries(query.to(types_.storage), model_.num_kv_heads, index_dims_, types_.compute));
-  const int64_t kept = std::clamp<int64_t>(pass.queries.size(0) - tile.begin, 0, tile.size);
-  if (kept > 0) pass.queries.narrow(0, tile.begin, kept).copy_(query.narrow(0, 0, kept));
+// Writes the index queries of local tokens from `begin` on, index (kv heads, tokens, index heads, index dims), and the
+// queries themselves of those that kept (kept_queries, query heads, head_dim) has room for.
+void TransformerLayer::write_index_queries(const LayerTensors& weights, const at::Tensor& hidden,
+                                           const SequenceContext& context, int64_t begin, const at::Tensor& index,
+                                           at::Tensor& kept) const {
+  const auto projected = [&](Tile tile) {
+    const ProfiledRange range(part::kProjections);
+    return project(query_projection(weights), normed(weights, hidden, tile), context, tile);
+  };
+  for (const Tile tile : tiles(begin, index.size(1), memory_.token_tile)) {
+    const at::Tensor query = projected(tile);  // (tile, query heads, head_dim)
+    at::Tensor here = index.narrow(1, tile.begin - begin, tile.size);
+    index_queries(query.to(types_.storage), index_dims_, here);
+    const int64_t count = std::clamp<int64_t>(kept.size(0) - tile.begin, 0, tile.size);
+    if (count > 0) kept.narrow(0, tile.begin, count).copy_(query.narrow(0, 0, count));
+  }
+}
+
+Picks TransformerLayer::pick(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
+                             const HipAttention& attention, FirstPass& pass, at::Tensor& kept) const {
+  kept = at::empty({kept_queries(context), model_.num_query_heads, model_.head_dim},
+                   hidden.options().dtype(types_.storage));
+  const IndexQuerySource source{
+      .num_heads = attention_.num_index_heads(model_.group_size()),
+      .type = types_.compute,
+      .write = [&](int64_t begin,
+                   const at::Tensor& out) { write_index_queries(weights, hidden, context, begin, out, kept); },
+      .meanwhile = [&] { pass.keys.exchange(); }};
+  return attention.pick(*pass.index_keys, source, memory_.query_tile);
 }
 
 // (tile, query heads, head_dim) in the storage type. kept (kept_queries, query heads, head_dim): those of the first
@@ -195,12 +214,12 @@ at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tens
   return query;
 }
 
-// The index is let go: its memory is for the tiles.
+// The index is let go: its memory is for the tiles. kept: as write_index_queries makes it.
 BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
-                                    const HipAttention& attention, FirstPass& pass) const {
+                                    const HipAttention& attention, FirstPass& pass, at::Tensor& kept) const {
   if (attention.selects()) {
-    const at::Tensor picks = attention.pick(*pass.index);
-    pass.index.reset();
+    const Picks picks = pick(weights, hidden, context, attention, pass, kept);
+    pass.index_keys.reset();
     return attention.unite(picks);
   }
   if (!attention.selects_as_published()) return {};

@@ -56,9 +56,8 @@ class TransformerLayer {
   };
   // What the first pass over the local tokens makes.
   struct FirstPass {
-    ExchangedKeys keys;                  // under way
-    std::optional<SequenceIndex> index;  // under way; none if nothing is searched
-    at::Tensor queries;  // (kept_queries, query heads, head_dim): of the first tokens, if they were needed
+    ExchangedKeys keys;                   // under way; if something is searched, pick() starts that
+    std::optional<IndexKeys> index_keys;  // under way; none if nothing is searched
   };
   // One of the three head projections and what follows it.
   struct HeadProjection {
@@ -84,9 +83,12 @@ class TransformerLayer {
   at::Tensor queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
                      const QueryTile& tile, const at::Tensor& kept = {}) const;
   int64_t kept_queries(const SequenceContext& context) const;
-  void index_tile(const at::Tensor& query, Tile tile, FirstPass& pass) const;
+  void write_index_queries(const LayerTensors& weights, const at::Tensor& hidden, const SequenceContext& context,
+                           int64_t begin, const at::Tensor& index, at::Tensor& kept) const;
+  Picks pick(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
+             const HipAttention& attention, FirstPass& pass, at::Tensor& kept) const;
   BlockLists select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
-                    const HipAttention& attention, FirstPass& pass) const;
+                    const HipAttention& attention, FirstPass& pass, at::Tensor& kept) const;
 
   void after_attention(const LayerTensors& weights, at::Tensor& hidden, const at::Tensor& attention_output,
                        Tile tile) const;

@@ -55,6 +55,10 @@ SHAPES = {
     "no sinks": Shape(tokens=300, sinks=0, picks=8),
     "shorter than a tile": Shape(tokens=5),
     "bfloat16": Shape(type=torch.bfloat16, dim=64, block=32, sinks=32, dims=16),
+    "head_dim 128": Shape(tokens=450, query_heads=4, kv_heads=2, dim=128, dims=32, block=32, sinks=32),
+    "four heads a group": Shape(tokens=450, query_heads=8, kv_heads=2, dim=64, dims=16, picks=3),
+    "three heads a group": Shape(tokens=450, query_heads=6, kv_heads=2, dim=64, dims=32, type=torch.bfloat16),
+    "sixteen heads a group": Shape(tokens=330, query_heads=16, kv_heads=1, dim=128, dims=32, picks=4),
 }
 
 
@@ -69,10 +73,10 @@ def make_input(shape, seed=0):
             "do": integers(shape.query_heads), "document_starts": torch.tensor(shape.starts)}
 
 
-def run(folder, tensors, settings, ranks=1, expect=0, backend="reference"):
+def run(folder, tensors, settings, ranks=1, expect=0, backend="reference", query_tile="auto"):
     save_file(tensors, folder / "in.safetensors")
     command = [str(PROGRAM), "attention", str(folder / "in.safetensors"), str(folder / "out.safetensors"),
-               "--backend", backend]
+               "--backend", backend, "--set", f"memory.query_tile={query_tile}"]
     for name, value in settings.items():
         command += ["--set", f"attention.{name}={value}"]
     if ranks > 1:
@@ -103,12 +107,13 @@ def expected_output(shape, tensors, lists):
             "dv": inputs["v"].grad}
 
 
+@pytest.mark.parametrize("index_heads", ["each", "mean"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_equals_the_definition(name, tmp_path):
+def test_equals_the_definition(name, index_heads, tmp_path):
     shape = SHAPES[name]
     tensors = make_input(shape)
-    out = run(tmp_path, tensors, shape.settings())
-    expected_picks = pick(tensors["q"], tensors["k"], *shape.geometry(), shape.picks, shape.index_dims())
+    out = run(tmp_path, tensors, {**shape.settings(), "index_heads": index_heads})
+    expected_picks = pick(tensors["q"], tensors["k"], *shape.geometry(), shape.picks, shape.index_dims(), index_heads)
     assert torch.equal(out["picks"], expected_picks)
     expected_lists = unite(expected_picks, shape.tokens, shape.starts)
     assert lists_of(out) == expected_lists
@@ -121,12 +126,14 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @needs_gpu
+@pytest.mark.parametrize("index_heads", ["each", "mean"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_cuda_equals_the_reference(name, tmp_path):
+def test_cuda_equals_the_reference(name, index_heads, tmp_path):
     shape = SHAPES[name]
     tensors = make_input(shape, seed=2)
-    expected = run(tmp_path, tensors, shape.settings())
-    found = run(tmp_path, tensors, shape.settings(), backend="cuda")
+    settings = {**shape.settings(), "index_heads": index_heads}
+    expected = run(tmp_path, tensors, settings)
+    found = run(tmp_path, tensors, settings, backend="cuda")
     assert found.keys() == expected.keys()
     for tensor, values in expected.items():
         if not values.is_floating_point():
@@ -162,9 +169,9 @@ def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch):
     assert "no GPU was found" in message and "cpu" in message
 
 
-@pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 2},
+@pytest.mark.parametrize("settings", [{}, {"index_heads": "mean"}, {"scan_tokens": 0, "beam": 1, "top_nodes": 2},
                                       {"selection": "published", "blocks": 4, "query_stride": 4}, {"type": "dense"}],
-                         ids=["scan", "tree", "published", "dense"])
+                         ids=["scan", "mean", "tree", "published", "dense"])
 def test_ranks_give_the_result_of_one(settings, tmp_path):
     shape = Shape(tokens=1100, starts=(0, 128, 192), window=70)
     generator = torch.Generator().manual_seed(1)
@@ -180,6 +187,20 @@ def test_ranks_give_the_result_of_one(settings, tmp_path):
                 assert torch.allclose(many[tensor], one[tensor], rtol=1e-4, atol=1e-5), (tensor, ranks)
             else:
                 assert torch.equal(many[tensor], one[tensor]), (tensor, ranks)
+
+
+@pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 1}], ids=["scan", "tree"])
+def test_tiles_and_ranks_pick_the_same(settings, tmp_path):
+    """Tiles shorter than what the tree hands on, ranks with fewer tokens than that, and a rank without any."""
+    shape = Shape(tokens=620, query_heads=6)
+    generator = torch.Generator().manual_seed(5)
+    tensors = {name: torch.randn(shape.tokens, heads, shape.dim, generator=generator)
+               for name, heads in (("q", 6), ("k", 2), ("v", 2))}
+    one = run(tmp_path, tensors, {**shape.settings(), **settings})
+    for ranks, query_tile in ((1, 64), (1, 192), (2, 64), (2, 192), (4, 64), (5, "auto"), (6, "auto")):
+        found = run(tmp_path, tensors, {**shape.settings(), **settings}, ranks, query_tile=query_tile)
+        for tensor in ("picks", "list_offsets", "list_block", "list_first_row", "o"):
+            assert torch.equal(found[tensor], one[tensor]), (tensor, ranks, query_tile)
 
 
 @pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 2, "top_nodes": 1},

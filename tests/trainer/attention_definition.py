@@ -22,14 +22,23 @@ def tile_ranges(tile, num_tokens, starts, block, sinks, window):
     return document // block, sink_end, window_begin, last
 
 
-def pick(query, key, starts, block, sinks, window, picks, dims):
-    """(KV heads, tokens, picks): block numbers, best first, -1 where there are fewer. query and key as in the program."""
+def index_queries(query, group, head, dims, index_heads):
+    """(tokens, index heads, dims) of a KV head: the queries of its group's heads, or their sum for their mean."""
+    queries = query[:, head * group:(head + 1) * group, dims].float()
+    return queries if index_heads == "each" else queries.sum(1, keepdim=True)
+
+
+def pick(query, key, starts, block, sinks, window, picks, dims, index_heads="each"):
+    """(KV heads, tokens, picks): block numbers, best first, -1 where there are fewer. query and key as in the program.
+
+    A block's score is the largest of any index query of the token with any key of the block.
+    """
     num_tokens, num_kv_heads = key.shape[:2]
     group = query.shape[1] // num_kv_heads
     result = torch.full((num_kv_heads, num_tokens, picks), -1, dtype=torch.int32)
     for head in range(num_kv_heads):
-        index_query = query[:, head * group:(head + 1) * group, dims].float().sum(1)
-        scores = index_query @ key[:, head, dims].float().T  # (tokens, tokens)
+        queries = index_queries(query, group, head, dims, index_heads)
+        scores = torch.einsum("ihd,jd->hij", queries, key[:, head, dims].float()).amax(0)  # (tokens, tokens)
         for token in range(num_tokens):
             _, begin, end, _ = tile_ranges(token // TILE, num_tokens, starts, block, sinks, window)
             if begin >= end:

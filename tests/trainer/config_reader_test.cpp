@@ -86,6 +86,7 @@ attention:
   sink_tokens: 256
   block_size: 128
   picks: 0
+  index_heads: mean
   index_dims: [5, 37, 31]
   index_dtype: float8_e4m3
   scan_tokens: 0

@@ -143,14 +143,16 @@ TEST(MemoryPlan, GrowsByAKnownSlope) {
   EXPECT_NEAR(static_cast<double>(peak(1048576) - peak(524288)), 524288.0 * slope, rounding);
 }
 
-// Of a token and KV head: queries 1,024 bytes, gradients of keys and values as many, index and picks 136.
+// A token and KV head: queries 1,024 bytes, gradients of keys and values as many, index key and picks 72, and in a
+// query tile index queries 256.
 TEST(MemoryPlan, QueriesAreKeptWhereGradientsOfKeysWillBe) {
   const ModelConfig model = llama_8b();
   const auto kept = [&](const AttentionConfig& attention, int64_t tile) {
-    return num_kept_queries(model, attention, 2, 2, /*query_tile=*/tile, /*token_tile=*/tile / 16, 1048576);
+    return num_kept_queries(model, attention, 2, 2, /*query_tile=*/tile, /*token_tile=*/tile / 16, 1048576,
+                            /*ranks=*/1);
   };
   EXPECT_EQ(kept({}, 1048576), 1048576);
-  EXPECT_EQ(kept({}, 64), 1048576 * (1024 - 136) / 1024);
+  EXPECT_EQ(kept({}, 64), (1048576 * (1024 - 72) - 64 * 256) / 1024);
   EXPECT_EQ(kept({}, 262144), 55 * 16384);  // of 55.5
   AttentionConfig large_index;
   large_index.index_dims = 128;
@@ -158,6 +160,18 @@ TEST(MemoryPlan, QueriesAreKeptWhereGradientsOfKeysWillBe) {
   EXPECT_EQ(kept(large_index, 262144), 0);
   const MemoryPlan plan = plan_of(model, run_of(), inputs_of(1048576), {.query_tile = 65536});
   EXPECT_THAT(plan.peak_phase, HasSubstr("backward"));
+}
+
+// For all tokens of one rank they would take 2 GiB a layer.
+TEST(MemoryPlan, IndexQueriesOfAQueryTileFitWhereBackwardWillBe) {
+  for (const int64_t ranks : {1, 2, 8}) {
+    const auto peak = [&](IndexHeads heads) {
+      RunConfig run = run_of();
+      run.attention.index_heads = heads;
+      return plan_of(llama_8b(), run, inputs_of(1048576, ranks), {.query_tile = 65536}).gpu_peak;
+    };
+    EXPECT_EQ(peak(IndexHeads::kEach), peak(IndexHeads::kMean)) << ranks << " ranks";
+  }
 }
 
 TEST(MemoryPlan, ListsOfAllLayersAreKept) {
@@ -475,6 +489,21 @@ TEST(StepTime, FlopOfTheUsefulWorkAndOfWhatIsRepeated) {
   EXPECT_EQ(flops_of(time(2), part::kSearch), flops_of(time(1), part::kSearch));
 }
 
+TEST(StepTime, EveryHeadOfAGroupIsSearchedWith) {
+  const auto search = [](IndexHeads heads, int64_t scan_tokens) {
+    RunConfig run = run_of();
+    run.attention.index_heads = heads;
+    run.attention.scan_tokens = scan_tokens;
+    return part_of(predict_step_time(llama_8b(), run, inputs_of(1048576), {}, h200_rates()), part::kSearch);
+  };
+  const double lists = 32 * 8 * 1048576.0 / h200_rates().lists;  // once a KV head
+  for (const int64_t scan_tokens : {0, 1048576}) {
+    const PartTime each = search(IndexHeads::kEach, scan_tokens), mean = search(IndexHeads::kMean, scan_tokens);
+    EXPECT_NEAR(each.seconds - lists, 4 * (mean.seconds - lists), 1e-6);
+    EXPECT_DOUBLE_EQ(each.flops, 4 * mean.flops);
+  }
+}
+
 TEST(StepTime, UsefulAttentionIsThatOfTheMfu) {
   const ModelConfig model = llama_8b();
   RunConfig run = run_of();
@@ -537,9 +566,11 @@ TEST(StepTime, KeysComeBehindAttentionAndQueriesButForTheFirstPiece) {
     rates.link = link;
     return predict_step_time(llama_8b(), run, inputs_of(1048576, 4), {.query_tile = 262144}, rates);
   };
-  // Only index and picks are awaited on a fast link: 8 heads of 32 dims of two, and of 2 picks, of the others' tokens.
+  // Only index and picks are awaited on a fast link. Index keys come of all other ranks' tokens: 8 heads of 32 dims. A
+  // rank's own tokens are shared by all: 32 index queries go to others, 8 times 2 picks come home.
   const StepTime fast = waited("allgather", 2.8e11);
-  EXPECT_NEAR(fast.parts.back().seconds, 32 * 0.75 * 1048576 * (8 * 32 * 2 * 2 + 8 * 2 * 4) / 2.8e11, 1e-6);
+  const double keys = 1048576.0 * 8 * 32 * 2, queries = 262144.0 * 32 * 32 * 2, picks = 262144.0 * 8 * 2 * 4;
+  EXPECT_NEAR(fast.parts.back().seconds, 32 * 0.75 * (keys + queries + picks) / 2.8e11, 1e-6);
   EXPECT_GT(waited("allgather", 1e9).parts.back().seconds, 10 * fast.parts.back().seconds);
   const StepTime heads = waited("alltoall", 2.8e11);
   ASSERT_EQ(heads.traffic.size(), 3u);

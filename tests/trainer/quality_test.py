@@ -53,6 +53,13 @@ def test_defaults(dense):
     assert retrieval >= dense[1] - 0.03
 
 
+def test_mean_query(dense):
+    """What one head looks for is in the mean of its group's queries too, but fainter."""
+    loss, retrieval = evaluate("attention.index_heads=mean")
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
 def test_float8_keys(dense):
     loss, retrieval = evaluate("attention.index_dtype=float8_e4m3")
     assert loss < dense[0] * 1.005

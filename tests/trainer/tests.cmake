@@ -3,7 +3,7 @@ foreach(name command_line host_memory learning_rate metrics_log model_config mod
     step_progress)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
-foreach(name dense_attention published_selection scan_shares)
+foreach(name dense_attention published_selection sequence_search)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")

@@ -189,6 +189,24 @@ TEST_P(TransformerRanks, PicksByTree) {
   expect_ranks_agree(tree, model(), device_);
 }
 
+// Three levels, which hand nodes on over the borders of tiles and ranks.
+TEST_P(TransformerRanks, PicksByTreeOfSeveralLevels) {
+  RunConfig tree = run();
+  tree.attention.scan_tokens = 0;
+  tree.attention.beam = 1;
+  tree.attention.top_nodes = 1;
+  for (const int64_t query_tile : {64, 192, 512}) {
+    tree.memory.query_tile = query_tile;
+    expect_ranks_agree(tree, model(), device_);
+  }
+}
+
+TEST_P(TransformerRanks, PicksByTheMeanQuery) {
+  RunConfig mean = run();
+  mean.attention.index_heads = IndexHeads::kMean;
+  expect_ranks_agree(mean, model(), device_);
+}
+
 // Computed on the CPU only, with all heads.
 TEST(TransformerRanksOnCpu, Published) {
   RunConfig run = small_run("auto", 3);
