@@ -197,7 +197,7 @@ TEST(SelectionRecall, PartsAddUpToTheWhole) {
   whole.add(1, geometry(), inputs.rows());
   for (int64_t kv_head = 0; kv_head < kKvHeads; ++kv_head)
     for (const int64_t member : {0, 2})
-      for (const auto [begin, end] : {std::pair<int64_t, int64_t>{0, 128}, {128, 384}, {384, kTokens}}) {
+      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 128}, {128, 384}, {384, kTokens}}) {
         const at::Tensor offsets = lists.offsets.narrow(0, kv_head, 1).slice(1, begin / kQueryTile);
         parts.add(1, geometry(),
                   {.query = inputs.query.slice(0, begin, end).narrow(1, kv_head * kMembers + member, 2),
