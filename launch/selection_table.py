@@ -1,66 +1,178 @@
-"""What attention settings cost a trained model: loss and retrieval of each, as a Markdown table.
+"""What attention settings cost a trained model, as a Markdown table, and which of them it would take.
 
-.venv/bin/python launch/selection_table.py MODEL RETRIEVAL.safetensors [--sequences N] [--program build/hiptrain]
+.venv/bin/python launch/selection_table.py MODEL TOKENS [--sequences N] [--sequence-length L] [--program build/hiptrain]
+TOKENS: the prefix of a .bin/.idx pair, or a retrieval file (.safetensors), whose facts are counted too.
 Several minutes a setting on a small machine; dense attention takes longest.
 """
 
 import argparse
+import json
 import re
 import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import NamedTuple
 
-SETTINGS = [
-    ("dense", ["type=dense"]),
-    ("**ours: 2 picks, 32 dims (default)**", []),
-    ("the tree at every length, beam 8 (default)", ["scan_tokens=0"]),
-    ("the tree, beam 2, 4 top nodes", ["scan_tokens=0", "beam=2", "top_nodes=4"]),
-    ("4 picks", ["picks=4"]),
-    ("1 pick", ["picks=1"]),
-    ("window 1024", ["window=1024"]),
-    ("window 256", ["window=256"]),
-    ("16 index dims", ["index_dims=16"]),
-    ("8 index dims", ["index_dims=8"]),
-    ("all 64 dims in the index", ["index_dims=64"]),
-    ("index keys in float8", ["index_dtype=float8_e4m3"]),
-    ("sinks and window only", ["picks=0"]),
-    ("published, trailing queries, 16 blocks", ["selection=published", "blocks=16"]),
-    ("published, own tile's queries, 16 blocks (sees the future)", ["selection=published_own_tile", "blocks=16"]),
-]
+import yaml
+
+MOST_LOSS = 1.003  # of dense's
+LEAST_FACTS = 0.97  # of those that dense finds
+DEFAULTS = "**the defaults**"
+
+
+class Result(NamedTuple):
+    loss: float
+    found: int  # facts
+    facts: int
+    picked: float  # blocks a tile; 0: nothing is searched
+    recall: str  # "0.982 worst 0.914 (layer 12)"
+    seconds: float
+    by_layer: str  # a table
+
+    def attended(self, attention):
+        """Blocks a tile with window and sinks: what attention costs."""
+        return self.picked + (attention["window"] + attention["sink_tokens"]) / attention["block_size"]
+
+
+def settings_for(head_dim, published):
+    """(name, fields of attention): dense and the defaults first."""
+    rows = [("dense", {"type": "dense"}), (DEFAULTS, {})]
+    rows += [(f"{picks} pick{'s' * (picks > 1)}", {"picks": picks}) for picks in (1, 2, 4)]
+    rows += [(f"{name} of the dims in the index, {dims}", {"index_dims": dims})
+             for name, dims in (("an eighth", head_dim // 8), ("a quarter", head_dim // 4), ("half", head_dim // 2),
+                                ("all", head_dim)) if dims >= 2 and dims % 2 == 0]
+    rows += [(f"window {window}", {"window": window}) for window in (512, 2048)]
+    rows += [
+        ("index keys in float8", {"index_dtype": "float8_e4m3"}),
+        ("the tree at every length", {"scan_tokens": 0}),
+        ("one score for a group of heads", {"index_heads": "mean"}),
+        ("sinks and window only", {"picks": 0}),
+    ]
+    if published:
+        rows += [
+            ("published, trailing queries, 16 blocks", {"selection": "published", "blocks": 16}),
+            ("published, own tile's queries, 16 blocks (sees the future)",
+             {"selection": "published_own_tile", "blocks": 16}),
+        ]
+    return rows
+
+
+def head_dim_of(model):
+    config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+
+
+def set_words(common, fields):
+    """Those of a row win."""
+    settings = common | {f"attention.{field}": value for field, value in fields.items()}
+    return [word for field, value in settings.items() for word in ("--set", f"{field}={value}")]
+
+
+def attention_of(program, common):
+    """What is set for all rows, and the program's defaults for the rest."""
+    command = [program, "config", *set_words(common, {})]
+    return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["attention"]
 
 
 def evaluate(program, model, data, sequences, settings):
-    """(loss, retrieval, blocks a tile, seconds)"""
-    command = [program, "evaluate", "--model", model, "--data", data, "--sequences", str(sequences),
-               "--set", "precision=float32", "--set", "attention.window=512"]
-    for setting in settings:
-        command += ["--set", f"attention.{setting}"]
+    """None: the program does not take these settings."""
+    command = [program, "evaluate", "--model", model, "--data", data, "--sequences", str(sequences), "--by-layer"]
+    command += settings
     started = time.monotonic()
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    blocks = re.search(r"picked blocks a tile: (\S+) mean", output)
-    return (float(re.search(r"^loss (\S+)", output, re.M).group(1)),
-            float(re.search(r"^retrieval (\S+)", output, re.M).group(1)),
-            blocks.group(1) if blocks else "", time.monotonic() - started)
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode != 0:
+        print(f"left out: {' '.join(command)}\n{finished.stderr.strip()}", file=sys.stderr)
+        return None
+    output = finished.stdout
+    facts = re.search(r"^retrieval \S+ \((\d+) of (\d+) facts\)", output, re.M)
+    picked = re.search(r"picked blocks a tile: (\S+) mean", output)
+    recall = re.search(r": recall (\S+ worst .*?);", output)
+    by_layer = re.search(r"^layer +recall.*\n(?: *\d+ .*\n)+", output, re.M)
+    return Result(loss=float(re.search(r"^loss (\S+)", output, re.M).group(1)),
+                  found=int(facts.group(1)) if facts else 0, facts=int(facts.group(2)) if facts else 0,
+                  picked=float(picked.group(1)) if picked else 0, recall=recall.group(1) if recall else "",
+                  seconds=time.monotonic() - started, by_layer=by_layer.group(0) if by_layer else "")
+
+
+def is_good(result, dense):
+    return result.loss <= MOST_LOSS * dense.loss and result.found >= LEAST_FACTS * dense.found
+
+
+def choice_text(results, dense, attention):
+    """results: (name, fields, result); attention: what they are beside these fields."""
+    rule = (f"the fewest attended blocks a tile (picked, window and sinks) with at most {100 * (MOST_LOSS - 1):.1f}% "
+            f"more loss than dense" + (f" and {LEAST_FACTS:g} of its facts" if dense.facts else ""))
+    good = [(result.attended(attention | fields), name, fields) for name, fields, result in results
+            if is_good(result, dense) and "selection" not in fields]
+    if not good:
+        return f"take: none of these; the rule: {rule}. Try more picks, more index dims and a larger window together."
+    attended, name, fields = min(good, key=lambda row: row[0])
+    to_set = ", ".join(f"attention.{field}: {value}" for field, value in fields.items()) or "nothing to set"
+    return f"take: {name.strip('*')} ({to_set}), {attended:.1f} attended blocks a tile; the rule: {rule}"
+
+
+def row_text(name, result, dense):
+    cells = [name, f"{result.loss:.4f}", "" if result is dense else f"{100 * (result.loss / dense.loss - 1):+.2f}%"]
+    if dense.facts:
+        cells.append(f"{result.found} of {result.facts}")
+    cells += [f"{result.picked:.1f}" if result.picked else "", result.recall, f"{result.seconds:.0f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def results_of(arguments, common, attention):
+    """Yields (name, fields, result) of every row, dense and the defaults first; nothing where dense does not work."""
+    for name, fields in settings_for(head_dim_of(arguments.model), arguments.published):
+        is_default = name != DEFAULTS and fields.items() <= attention.items()
+        if name not in ("dense", DEFAULTS) and (is_default or arguments.only not in name):
+            continue
+        result = evaluate(arguments.program, arguments.model, arguments.data, arguments.sequences,
+                          set_words(common, fields))
+        if result is not None:
+            yield name, fields, result
+        elif name == "dense":
+            return
+
+
+def print_table(arguments, common):
+    """False: there is none."""
+    attention = attention_of(arguments.program, common)
+    dense, results = None, []
+    for name, fields, result in results_of(arguments, common, attention):
+        if dense is None:
+            dense = result
+            header = ["attention", "loss", "against dense", *["facts found"] * bool(dense.facts), "picked blocks a tile",
+                      "recall, mean and worst layer", "seconds"]
+            print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
+        else:
+            results.append((name, fields, result))
+        print(row_text(name, result, dense), flush=True)
+    for name, _, result in results:
+        if name == DEFAULTS and result.by_layer:
+            print(f"\nRecall of the defaults by layer:\n\n```text\n{result.by_layer}```")
+    if dense is not None:
+        print("\n" + choice_text(results, dense, attention))
+    return dense is not None
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("data")
+    parser.add_argument("data", metavar="TOKENS")
     parser.add_argument("--sequences", type=int, default=0, help="0: all")
+    parser.add_argument("--sequence-length", type=int, help="of token files; a retrieval file has its own")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="for all rows that do not set it themselves, e.g. attention.window=512; repeatable")
     parser.add_argument("--program", default="build/hiptrain")
-    parser.add_argument("--only", default="", help="settings whose name contains this; dense always runs")
+    parser.add_argument("--only", default="", help="settings whose name contains this, beside dense and the defaults")
+    parser.add_argument("--published", action="store_true", help="the paper's selection too (slow: on the CPU)")
     arguments = parser.parse_args()
-    print("| attention | loss | against dense | retrieval | picked blocks a tile | seconds |\n|---|---|---|---|---|---|")
-    dense = None
-    for name, settings in SETTINGS:
-        if dense is not None and arguments.only not in name:
-            continue
-        loss, retrieval, blocks, seconds = evaluate(arguments.program, arguments.model, arguments.data,
-                                                    arguments.sequences, settings)
-        dense = dense or loss
-        print(f"| {name} | {loss:.4f} | {100 * (loss / dense - 1):+.2f}% | {retrieval:.3f} | {blocks} | {seconds:.0f} |",
-              flush=True)
+    common = {"precision": "float32"}
+    if arguments.sequence_length:
+        common["data.sequence_length"] = str(arguments.sequence_length)
+    common.update(setting.split("=", 1) for setting in arguments.set)
+    return 0 if print_table(arguments, common) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -60,6 +60,17 @@ void add_evaluate(CLI::App& program, EvaluateCommand& command) {
   app->add_option("--logits", command.logits,
                   "write the first sequence's logits (tokens, vocabulary) here; short inputs")
       ->type_name("FILE");
+  app->add_flag("--by-layer", command.by_layer, "print how much attention the picked blocks cover in every layer");
+  CLI::Option* selection =
+      app->add_option("--selection", command.selection,
+                      "write that, list lengths, and one head's attention beside its picked blocks here, for "
+                      "launch/plot_selection.py (.safetensors)")
+          ->type_name("FILE");
+  app->add_option("--head", command.head, "layer and query head whose attention is written, instead of the worst")
+      ->expected(2)
+      ->check(CLI::NonNegativeNumber)
+      ->needs(selection)
+      ->type_name("LAYER HEAD");
   app->add_option("--sequences", command.sequences, "how many sequences; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");

@@ -30,10 +30,13 @@ struct TrainCommand {
 struct EvaluateCommand {
   std::vector<std::filesystem::path> configs;
   std::vector<std::string> overrides;
-  std::filesystem::path model;   // instead of model.path; weights are read from it
-  std::filesystem::path data;    // prefix of a token file, or a retrieval file (.safetensors)
-  std::filesystem::path logits;  // where to write the first sequence's logits; empty: nowhere
-  int64_t sequences = 0;         // 0: all
+  std::filesystem::path model;      // instead of model.path; weights are read from it
+  std::filesystem::path data;       // prefix of a token file, or a retrieval file (.safetensors)
+  std::filesystem::path logits;     // where to write the first sequence's logits; empty: nowhere
+  bool by_layer = false;            // print the selection's recall by layer
+  std::filesystem::path selection;  // where to write it, and one head's attention; empty: nowhere
+  std::vector<int64_t> head;        // whose attention: layer and query head; empty: the worst
+  int64_t sequences = 0;            // 0: all
 };
 
 struct ExportCommand {

@@ -257,7 +257,7 @@ std::vector<ConfigField> memory_fields() {
   };
 }
 
-std::vector<ConfigField> checkpoint_and_evaluation_fields() {
+std::vector<ConfigField> checkpoint_and_report_fields() {
   return {
       {"checkpoint.every", slot<&RunConfig::checkpoint, &CheckpointSection::every>, at_least(0),
        "steps; 0: at the end only"},
@@ -275,13 +275,19 @@ std::vector<ConfigField> checkpoint_and_evaluation_fields() {
        "steps; 0: at the end only"},
       {"evaluation.sequences", slot<&RunConfig::evaluation, &EvaluationSection::sequences>, at_least(0),
        "sequences of an evaluation; 0: all"},
+      {"metrics.recall_every", slot<&RunConfig::metrics, &MetricsSection::recall_every>, at_least(0),
+       "steps, from the first on, between measurements of how much of exact attention the picked blocks cover; 0: "
+       "none, "
+       "and none by evaluate"},
+      {"metrics.recall_tiles", slot<&RunConfig::metrics, &MetricsSection::recall_tiles>, between(1, 65536),
+       "query tiles of 64 tokens that are measured in every sequence and layer"},
   };
 }
 
 std::vector<ConfigField> all_fields() {
   std::vector<ConfigField> fields;
   for (const auto& part : {top_level_fields(), model_fields(), data_fields(), attention_fields(), optimizer_fields(),
-                           train_fields(), machine_fields(), memory_fields(), checkpoint_and_evaluation_fields()})
+                           train_fields(), machine_fields(), memory_fields(), checkpoint_and_report_fields()})
     fields.insert(fields.end(), part.begin(), part.end());
   return fields;
 }

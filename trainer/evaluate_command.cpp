@@ -1,12 +1,16 @@
-// hiptrain evaluate: loss, perplexity, loss by position and retrieval of a model; logits for short inputs.
-#include <ATen/ops/cat.h>
+// hiptrain evaluate: loss, perplexity, loss by position and retrieval of a model; how well its selection does; logits
+// for short inputs.
+#include <ATen/ops/full.h>
 
 #include <cmath>
+#include <functional>
 #include <iomanip>
 #include <iostream>
-#include <memory>
+#include <limits>
+#include <set>
 
 #include "distributed/sequence_rows.h"
+#include "trainer/bench_report.h"
 #include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
@@ -38,6 +42,98 @@ void print_selection(const SelectionStatistics& selection) {
             << static_cast<double>(selection.entries) / static_cast<double>(selection.tiles) << " mean, "
             << selection.max_entries << " most; NaN scores " << selection.nan_scores << ", dropped "
             << selection.dropped_entries << " (this rank)\n";
+}
+
+void print_retrieval(const RetrievalReport& report) {
+  std::cout << "retrieval " << std::setprecision(4)
+            << static_cast<double>(report.retrieved) / static_cast<double>(std::max<int64_t>(report.facts, 1)) << " ("
+            << report.retrieved << " of " << report.facts << " facts)\n";
+}
+
+void print_recall(const RecallReport& recall, bool by_layer) {
+  if (recall.empty()) return;
+  std::cout << "attention beyond sinks and window that picked blocks cover: " << summary_text(recall)
+            << "; missed of a row " << decimal(recall.missed(), 4) << "\n";
+  if (by_layer) std::cout << by_layer_text(recall);
+  std::set<int64_t> named;
+  const std::string warning = low_recall_warning(recall, named);
+  if (!warning.empty()) std::cout << "warning: " << warning << "\n";
+}
+
+// Layer and query head.
+struct WatchedHead {
+  int64_t layer, query_head;
+};
+
+WatchedHead watched_head(const EvaluateCommand& command, const RecallReport& recall, const ModelConfig& model) {
+  if (command.head.empty()) {
+    const LayerRecall& worst = recall.worst();
+    return {.layer = worst.layer, .query_head = worst.kv_heads[worst.worst_kv_head()].query_head};
+  }
+  if (command.head[0] >= model.num_layers || command.head[1] >= model.num_query_heads)
+    throw std::invalid_argument("--head: the model has " + std::to_string(model.num_layers) + " layers and " +
+                                std::to_string(model.num_query_heads) + " query heads, counted from 0");
+  return {.layer = command.head[0], .query_head = command.head[1]};
+}
+
+// The first sequence once more, for the attention of one head in it.
+TileAttention watch_head(Transformer& transformer, const ProcessGrid& grid, const LocalBatch& first,
+                         const WatchedHead& head) {
+  if (grid.data().rank() == 0) transformer.recall().watch(head.layer, head.query_head);
+  transformer.measure_recall(true);
+  transformer.forward(first);
+  transformer.measure_recall(false);
+  return transformer.recall().take_watched(grid.control());
+}
+
+// (layers, columns) float32 of what `number` gives for a layer and column; NaN: layers that search nothing.
+template <typename Number>
+at::Tensor by_layer(const RecallReport& recall, int64_t layers, int64_t columns, const Number& number) {
+  at::Tensor table = at::full({layers, columns}, std::numeric_limits<double>::quiet_NaN(), at::kFloat);
+  auto cell = table.accessor<float, 2>();
+  for (const LayerRecall& layer : recall.layers)
+    for (int64_t column = 0; column < columns; ++column)
+      cell[layer.layer][column] = static_cast<float>(number(layer, column));
+  return table;
+}
+
+// What launch/plot_selection.py draws.
+void write_selection(const std::filesystem::path& path, const RecallReport& recall, const TileAttention& attention,
+                     const ModelConfig& model, int64_t sequence_length) {
+  std::map<std::string, at::Tensor> tensors{
+      {"recall", by_layer(recall, model.num_layers, model.num_kv_heads,
+                          [](const LayerRecall& layer, int64_t head) { return layer.kv_heads[head].recall; })},
+      {"missed", by_layer(recall, model.num_layers, model.num_kv_heads,
+                          [](const LayerRecall& layer, int64_t head) { return layer.kv_heads[head].missed; })},
+      {"list_lengths", by_layer(recall, model.num_layers, kListPositions,
+                                [](const LayerRecall& layer, int64_t i) { return layer.list_lengths[i].mean(); })}};
+  std::map<std::string, std::string> numbers{{"sequence_length", std::to_string(sequence_length)}};
+  if (attention.mass.defined()) {
+    tensors["attention"] = attention.mass;
+    tensors["first_rows"] = attention.first_rows;
+    numbers["layer"] = std::to_string(attention.layer);
+    numbers["query_head"] = std::to_string(attention.query_head);
+    numbers["begin"] = std::to_string(attention.begin);
+    numbers["block_size"] = std::to_string(attention.block_size);
+    numbers["first_block"] = std::to_string(attention.first_block);
+  }
+  write_safetensors(path, tensors, numbers);
+}
+
+// first_batch: this rank's part of the first sequence. Collective.
+void report_selection(const EvaluateCommand& command, Transformer& transformer, const ProcessGrid& grid,
+                      const ModelConfig& model, const std::function<LocalBatch()>& first_batch) {
+  const bool prints = grid.world().rank() == 0;
+  const SelectionStatistics selection = transformer.take_statistics();
+  const RecallReport recall = transformer.recall().take(grid.control());
+  if (prints) print_selection(selection);
+  if (prints) print_recall(recall, command.by_layer);
+  if (command.selection.empty()) return;
+  if (recall.empty())
+    throw std::invalid_argument("--selection: no recall was measured: nothing is picked, or metrics.recall_every is 0");
+  const LocalBatch first = first_batch();
+  const TileAttention attention = watch_head(transformer, grid, first, watched_head(command, recall, model));
+  if (prints) write_selection(command.selection, recall, attention, model, first.shard.num_tokens());
 }
 
 // Logits of the stream's first sequence, (tokens, vocabulary) float32, cut to the tokens of its documents.
@@ -79,24 +175,22 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   else
     load_pretrained(parameters, model, config.model.path);
   Transformer transformer(model, config, parameters, grid);
-  const bool prints = mpi.rank() == 0;
+  const bool prints = mpi.rank() == 0, measures = config.metrics.recall_every > 0;
   if (retrieval) {
-    const RetrievalReport report = evaluate_retrieval(transformer, grid, file, command.sequences);
-    if (!prints) return 0;
-    print_loss(report.loss);
-    std::cout << "retrieval " << std::setprecision(4)
-              << static_cast<double>(report.retrieved) / static_cast<double>(std::max<int64_t>(report.facts, 1)) << " ("
-              << report.retrieved << " of " << report.facts << " facts)\n";
+    const RetrievalReport report = evaluate_retrieval(transformer, grid, file, command.sequences, measures);
+    if (prints) print_loss(report.loss);
+    if (prints) print_retrieval(report);
+    report_selection(command, transformer, grid, model,
+                     [&] { return retrieval_batch(file, 0, grid.sequence(), device); });
   } else {
     std::vector<TokenFile> files;
     files.emplace_back(command.data);
     const BatchStream stream(std::move(files), stream_options(config, model, /*shuffle=*/false));
     if (!command.logits.empty()) write_logits(transformer, grid, stream, model.vocabulary_size, command.logits);
-    const LossReport report = evaluate_stream(transformer, grid, stream, command.sequences);
-    if (!prints) return 0;
-    print_loss(report);
+    const LossReport report = evaluate_stream(transformer, grid, stream, command.sequences, measures);
+    if (prints) print_loss(report);
+    report_selection(command, transformer, grid, model, [&] { return read_batch(stream, 0, grid.sequence(), device); });
   }
-  print_selection(transformer.take_statistics());
   return 0;
 }
 

@@ -53,15 +53,17 @@ LossReport report_of(const at::Tensor& sums) {
 
 // Runs the model over sequences [0, count), shared out over the data ranks, and hands each local result to `use`. All
 // data ranks take part in every forward pass; those without a sequence of their own repeat the last one unheard.
-void for_each_sequence(Transformer& transformer, const ProcessGrid& grid, int64_t count,
+void for_each_sequence(Transformer& transformer, const ProcessGrid& grid, int64_t count, bool measures_recall,
                        const std::function<LocalBatch(int64_t)>& batch_at,
                        const std::function<void(int64_t, const LocalBatch&, const TokenLosses&)>& use) {
   for (int64_t first = 0; first < count; first += grid.data().size()) {
     const int64_t mine = first + grid.data().rank();
     const LocalBatch batch = batch_at(std::min(mine, count - 1));
+    transformer.measure_recall(measures_recall && mine < count);
     const TokenLosses losses = transformer.forward(batch);
     if (mine < count) use(mine, batch, losses);
   }
+  transformer.measure_recall(false);
 }
 
 TokenBatch batch_of_sequence(const at::Tensor& tokens) {
@@ -110,12 +112,13 @@ void check_retrieval_file(const std::filesystem::path& path, const RetrievalFile
 }  // namespace
 
 LossReport evaluate_stream(Transformer& transformer, const ProcessGrid& grid, const BatchStream& stream,
-                           int64_t num_sequences) {
+                           int64_t num_sequences, bool measures_recall) {
   const int64_t epoch = stream.sequences_per_epoch();
   const int64_t count = num_sequences > 0 ? std::min(num_sequences, epoch) : epoch;
   at::Tensor sums = at::zeros({2, kMaxBuckets}, at::kDouble);
   for_each_sequence(
-      transformer, grid, count, [&](int64_t i) { return read_batch(stream, i, grid.sequence(), transformer.device()); },
+      transformer, grid, count, measures_recall,
+      [&](int64_t i) { return read_batch(stream, i, grid.sequence(), transformer.device()); },
       [&](int64_t, const LocalBatch& batch, const TokenLosses& losses) { add_losses(sums, losses, batch); });
   grid.control().all_reduce_sum(sums);
   return report_of(sums);
@@ -128,16 +131,18 @@ RetrievalFile read_retrieval_file(const std::filesystem::path& path) {
   return result;
 }
 
+LocalBatch retrieval_batch(const RetrievalFile& file, int64_t sequence, const Communicator& ranks, at::Device device) {
+  return slice_batch(batch_of_sequence(file.tokens[sequence].contiguous()), ranks, device);
+}
+
 RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& grid, const RetrievalFile& file,
-                                   int64_t num_sequences) {
+                                   int64_t num_sequences, bool measures_recall) {
   const int64_t all = file.tokens.size(0), count = num_sequences > 0 ? std::min(num_sequences, all) : all;
   at::Tensor sums = at::zeros({2, kMaxBuckets}, at::kDouble);
   at::Tensor facts = at::zeros({2}, at::kLong);
   for_each_sequence(
-      transformer, grid, count,
-      [&](int64_t i) {
-        return slice_batch(batch_of_sequence(file.tokens[i].contiguous()), grid.sequence(), transformer.device());
-      },
+      transformer, grid, count, measures_recall,
+      [&](int64_t i) { return retrieval_batch(file, i, grid.sequence(), transformer.device()); },
       [&](int64_t i, const LocalBatch& batch, const TokenLosses& losses) {
         add_losses(sums, losses, batch);
         const at::Tensor predictions =

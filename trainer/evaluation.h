@@ -29,9 +29,10 @@ struct LossReport {
 };
 
 // Over num_sequences sequences of the stream from its present place on (0: one epoch). Sequences are shared out over
-// the data ranks. Collective; the same report on every rank.
+// the data ranks. Collective; the same report on every rank. measures_recall: of the selection, in each of these
+// sequences, for transformer.recall().
 LossReport evaluate_stream(Transformer& transformer, const ProcessGrid& grid, const BatchStream& stream,
-                           int64_t num_sequences);
+                           int64_t num_sequences, bool measures_recall = false);
 
 // Sequences with planted facts. A fact counts as retrieved when, under teacher forcing, every token of its repeated
 // value is the most probable one.
@@ -48,6 +49,8 @@ struct RetrievalReport {
   int64_t facts = 0, retrieved = 0;
 };
 RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& grid, const RetrievalFile& file,
-                                   int64_t num_sequences);
+                                   int64_t num_sequences, bool measures_recall = false);
+// This rank's part of one of the file's sequences.
+LocalBatch retrieval_batch(const RetrievalFile& file, int64_t sequence, const Communicator& ranks, at::Device device);
 
 }  // namespace hiptrain

@@ -251,8 +251,25 @@ void HipAttention::attend_backward(const at::Tensor& query, const KeysAndValues&
                               d_output, d_query, d_keys.key, d_keys.value);
 }
 
+// Of (tokens, query heads, head_dim) from position `begin` on: these held KV heads' members.
+void HipAttention::measure(const RecallOfLayer& recall, const at::Tensor& query, const at::Tensor& key,
+                           const BlockLists& lists, int64_t begin, HeadRange held, HeadRange members) const {
+  const ProfiledRange range(part::kRecall);
+  kernels::AttentionGeometry on_host = geometry_;
+  on_host.document_starts = document_starts_.on_host.data();
+  const int64_t ranks = by_heads() ? exchange_.sequence().size() : 1,
+                rank = by_heads() ? exchange_.sequence().rank() : 0;
+  recall.add(on_host, {.query = query,
+                       .key = key,
+                       .lists = lists,
+                       .begin = begin,
+                       .lists_begin = lists_begin(),
+                       .scale = scale(query.size(2)),
+                       .heads = {.first = held.begin * ranks + rank, .stride = ranks, .members = members}});
+}
+
 HipAttention::Pass HipAttention::forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists,
-                                         const QueryTile& tile) const {
+                                         const QueryTile& tile, const std::optional<RecallOfLayer>& recall) const {
   const ProfiledRange range(part::kAttentionForward);
   Pass pass;
   std::vector<Moving> queries = to_parts(query, tile), outputs;
@@ -267,6 +284,7 @@ HipAttention::Pass HipAttention::forward(const at::Tensor& query, ExchangedKeys&
       for_each_part(tile, heads, group, [&](const PartRows& rows, int64_t begin) {
         attend(rows(moving.rows), held, of_heads(lists, group), begin,
                {.output = rows(attended.output), .log_sum_exp = rows(attended.log_sum_exp)});
+        if (recall) measure(*recall, rows(moving.rows), held.key, of_heads(lists, group), begin, group, heads.members);
       });
     }
     outputs.push_back(to_home(attended.output, heads));

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "distributed/sequence_shard.h"
@@ -17,6 +18,7 @@
 #include "trainer/model_config.h"
 #include "trainer/query_tile.h"
 #include "trainer/run_config.h"
+#include "trainer/selection_recall.h"
 #include "trainer/sequence_search.h"
 
 namespace hiptrain {
@@ -82,8 +84,9 @@ class HipAttention {
     at::Tensor output;          // (tile.size, query heads, head_dim): of the own tokens
     std::vector<Piece> pieces;  // of all query heads that this rank attends for
   };
-  // Collective. query (tile.size, query heads, head_dim).
-  Pass forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile) const;
+  // Collective. query (tile.size, query heads, head_dim). With a recall the selection is measured on the way.
+  Pass forward(const at::Tensor& query, ExchangedKeys& keys, const BlockLists& lists, const QueryTile& tile,
+               const std::optional<RecallOfLayer>& recall = std::nullopt) const;
 
   // Collective. Returns d_query, as query; adds to d_keys, and after the last tile sends them home. d_output
   // (tile.size, query heads, head_dim).
@@ -96,6 +99,8 @@ class HipAttention {
   bool by_heads() const;
   int64_t lists_begin() const;
   float scale(int64_t head_dim) const;
+  void measure(const RecallOfLayer& recall, const at::Tensor& query, const at::Tensor& key, const BlockLists& lists,
+               int64_t begin, HeadRange held, HeadRange members) const;
   // Rows on their way between ranks.
   struct Moving {
     at::Tensor rows;

@@ -10,6 +10,7 @@
 #include "trainer/attention_exchange.h"
 #include "trainer/hip_attention.h"
 #include "trainer/kernel_ops.h"
+#include "trainer/selection_recall.h"
 #include "trainer/sequence_search.h"
 #include "trainer/sharded_adamw.h"
 #include "trainer/sharded_parameters.h"
@@ -229,9 +230,17 @@ class StepWalk {
     if (searches && selects_as_published(attention)) device_.touch(Item::kQueryTile, tokens_ * query_ * storage_);
     if (searches) device_.enter("forward, tiles");
     if (kept_queries < tokens_) queries = project_queries();
-    attention_forward(attention);
+    attend_and_measure(attention, selecting);
     const Held output = device_.hold(Item::kQueryTile, query_tile_bytes());
     after_attention();
+  }
+
+  void attend_and_measure(const AttentionConfig& attention, bool selecting) {
+    const std::vector<Held> pass = attention_forward(attention);
+    if (!selecting || run_.metrics.recall_every == 0) return;
+    const int64_t held_heads = by_heads(attention) ? model_.num_kv_heads / inputs_.sequence_ranks : model_.num_kv_heads;
+    device_.touch(Item::kSearch, recall_workspace_bytes(inputs_.tokens, held_heads, model_.group_size(),
+                                                        model_.head_dim, attention.block_size));
   }
 
   struct FirstPass {

@@ -56,6 +56,7 @@ Json json_of(const StepMetrics& metrics) {
   object["max_list_entries"] = metrics.max_list_entries;
   object["dropped_entries"] = metrics.dropped_entries;
   object["nan_scores"] = metrics.nan_scores;
+  if (!metrics.recall.empty()) object["recall"] = json_of(metrics.recall);
   return object;
 }
 
@@ -74,7 +75,9 @@ std::string step_line(const StepMetrics& metrics, double seconds_left) {
        << std::setprecision(4) << metrics.loss << "  grad " << std::setprecision(3) << metrics.gradient_norm << "  lr "
        << std::scientific << std::setprecision(2) << metrics.learning_rate << std::fixed << std::setprecision(0) << "  "
        << metrics.tokens_per_second << " tokens/s  mfu " << std::setprecision(1) << 100 * metrics.mfu << "%  mem "
-       << bytes_text(metrics.memory_peak_bytes) << "  eta " << duration_text(seconds_left);
+       << bytes_text(metrics.memory_peak_bytes);
+  if (!metrics.recall.empty()) line << "  " << summary_text(metrics.recall);
+  line << "  eta " << duration_text(seconds_left);
   if (metrics.skipped) line << "  SKIPPED: loss or gradient not finite";
   return line.str();
 }

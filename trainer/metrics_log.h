@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "trainer/evaluation.h"
+#include "trainer/recall_report.h"
 
 namespace hiptrain {
 
@@ -35,6 +36,7 @@ struct StepMetrics {
   int64_t max_list_entries = 0;
   int64_t dropped_entries = 0;  // beyond attention.max_blocks
   int64_t nan_scores = 0;
+  RecallReport recall = {};  // empty: not measured in this step, or nothing was searched
 };
 
 // Rank 0 writes; the calls of other ranks do nothing. Every object has "event": start, train, eval, checkpoint or stop.

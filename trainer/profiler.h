@@ -19,6 +19,7 @@ inline constexpr const char* kPointwise = "norms, rotary, SwiGLU";
 inline constexpr const char* kSearch = "search";
 inline constexpr const char* kAttentionForward = "attention forward";
 inline constexpr const char* kAttentionBackward = "attention backward";
+inline constexpr const char* kRecall = "recall of the selection";
 inline constexpr const char* kHostCopies = "waiting for host copies";
 inline constexpr const char* kWeights = "waiting for weights";
 inline constexpr const char* kGradients = "waiting for gradients";

@@ -138,6 +138,11 @@ struct EvaluationSection {
   int64_t sequences = 0;          // 0: all of one epoch
 };
 
+struct MetricsSection {
+  int64_t recall_every = 20;  // steps, from the first on; 0: never
+  int64_t recall_tiles = 4;   // query tiles of a sequence and layer
+};
+
 struct RunConfig {
   std::string output_dir = "runs/default";
   uint64_t seed = 0;
@@ -155,6 +160,7 @@ struct RunConfig {
   OffloadSection offload;
   CheckpointSection checkpoint;
   EvaluationSection evaluation;
+  MetricsSection metrics;
 
   const AttentionConfig& attention_of(int64_t layer) const {
     for (const LayerAttention& entry : attention_layers)

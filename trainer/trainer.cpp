@@ -83,7 +83,9 @@ RunEnd Trainer::run(const std::filesystem::path& profile) {
 RunEnd Trainer::run_steps(const std::filesystem::path& profile) {
   const int64_t profiled = std::min(state_.step + kWarmUpSteps, last_step() - 1);
   while (state_.step < last_step()) {
-    log_.train(!profile.empty() && state_.step == profiled ? profiled_step(profile) : step());
+    const StepMetrics metrics = !profile.empty() && state_.step == profiled ? profiled_step(profile) : step();
+    log_.train(metrics);
+    warn_of_low_recall(metrics.recall);
     refuse_divergence();
     if (every(config_.evaluation.every)) evaluate();
     if (stop_signal_.requested(grid_.control())) return stop_by_signal();
@@ -113,12 +115,17 @@ StepMetrics Trainer::step() {
   step_start_ = start;
   progress_.begin_step(config_.train.gradient_accumulation_steps);
   const double rate = learning_rate(config_.optimizer, state_.step, last_step());
+  const bool measures_recall = every(config_.metrics.recall_every);  // counted from 0: in the first step
+  transformer_.measure_recall(measures_recall);
   const StepResult result = train_step(next_batches(), rate, config_.optimizer.max_grad_norm, transformer_, optimizer_,
                                        grid_, state_.optimizer_steps);
   synchronize_compute_stream(device_);
   step_start_.reset();
+  const double seconds = seconds_since(start);
   advance(result.finite);
-  return metrics_of(result, rate, seconds_since(start));
+  StepMetrics metrics = metrics_of(result, rate, seconds);
+  if (measures_recall) metrics.recall = transformer_.recall().take(grid_.control());
+  return metrics;
 }
 
 StepMetrics Trainer::profiled_step(const std::filesystem::path& trace) {
@@ -197,6 +204,11 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
           .max_list_entries = peaks[1].item<int64_t>(),
           .dropped_entries = sum_over(grid_.control(), selection.dropped_entries),
           .nan_scores = sum_over(grid_.control(), selection.nan_scores)};
+}
+
+void Trainer::warn_of_low_recall(const RecallReport& report) {
+  const std::string warning = low_recall_warning(report, low_recall_layers_);
+  if (!warning.empty()) log_.note("warning: " + warning);
 }
 
 void Trainer::start() {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,7 @@ class Trainer {
   void refuse_divergence();
   int64_t last_step() const;
   StepMetrics metrics_of(const StepResult& result, double rate, double seconds);
+  void warn_of_low_recall(const RecallReport& report);
 
   void start();
   void refuse_old_checkpoints() const;
@@ -95,6 +97,7 @@ class Trainer {
   TrainingState state_;
   int64_t last_saved_step_ = -1;
   std::filesystem::path last_checkpoint_;
+  std::set<int64_t> low_recall_layers_;  // that a warning has named
 };
 
 }  // namespace hiptrain

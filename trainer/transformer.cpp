@@ -52,7 +52,8 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
              .device = parameters.device()},
       loss_(model.rms_norm_epsilon, run.memory.loss_tile),
       weights_(parameters),
-      counts_(parameters.device()) {
+      counts_(parameters.device()),
+      recall_(model.num_layers, model.num_kv_heads, model.group_size(), run.metrics.recall_tiles, parameters.device()) {
   refuse_acting_sliding_window(model, run.data.sequence_length);
   if (types_.device.is_cuda()) require_gpu_fits(run);
   require_resolved(run);
@@ -116,6 +117,7 @@ at::Tensor Transformer::run_layers(SequenceContext& context, ActivationStore* st
     begin_pass(LayerPass::kForward);
     if (store && store->keeps_input(layer)) store->save_input(layer, hidden);
     const LayerTensors weights = layer_weights(layer, parameters_.layout().layer_unit(layer) + 1);
+    if (measures_recall_) context.recall.emplace(RecallOfLayer{.recall = recall_, .layer = layer});
     BlockLists lists = layers_[layer].forward(weights, hidden, context, nullptr);
     record(layer, lists);
     if (store) store->save_lists(layer, std::move(lists));

@@ -19,6 +19,7 @@
 #include "trainer/loss.h"
 #include "trainer/model_config.h"
 #include "trainer/run_config.h"
+#include "trainer/selection_recall.h"
 #include "trainer/sharded_parameters.h"
 #include "trainer/step_progress.h"
 #include "trainer/transformer_layer.h"
@@ -66,6 +67,10 @@ class Transformer {
 
   // Waits for the device.
   SelectionStatistics take_statistics();
+  // Whether passes that search measure their selection from here on, in metrics.recall_tiles tiles of a sequence.
+  void measure_recall(bool measures) { measures_recall_ = measures; }
+  // What they found.
+  SelectionRecall& recall() { return recall_; }
   at::Device device() const { return types_.device; }
   // Since the last reading. Waits for the device.
   ExposedSeconds take_exposed_seconds();
@@ -105,6 +110,8 @@ class Transformer {
   std::optional<ActivationStore> store_;      // likewise
   SelectionStatistics statistics_;            // but for what counts_ has
   RunningCounts counts_;
+  SelectionRecall recall_;
+  bool measures_recall_ = false;
   std::function<void(LayerPass)> watcher_;
   std::function<void(int64_t, const BlockLists&)> observer_;
 };

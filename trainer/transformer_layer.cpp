@@ -36,7 +36,8 @@ BlockLists TransformerLayer::forward(const LayerTensors& weights, at::Tensor& hi
   const BlockLists lists = saved ? *saved : select(weights, hidden, context, attention, pass, kept);
   for (const QueryTile& tile : QueryTile::of(context.batch.shard, memory_.query_tile)) {
     const at::Tensor query = queries(weights, hidden, context, tile, kept);
-    const at::Tensor output = attention.forward(query, pass.keys, lists, tile).output;
+    const at::Tensor output =
+        attention.forward(query, pass.keys, lists, tile, saved ? std::nullopt : context.recall).output;
     for (const Tile part : tiles(tile.begin, tile.size, memory_.token_tile))
       after_attention(weights, hidden, output.narrow(0, part.begin - tile.begin, part.size), part);
   }

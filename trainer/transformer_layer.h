@@ -25,7 +25,8 @@ struct SequenceContext {
   AttentionExchange& exchange;
   RotaryEmbedding rope;
   RunningCounts& counts;
-  bool trains;  // there are backward passes, of whose memory forward passes make use
+  bool trains;                               // there are backward passes, of whose memory forward passes make use
+  std::optional<RecallOfLayer> recall = {};  // where a pass that searches measures its selection; none: nowhere
 };
 
 // What a layer's tensors are made of.
@@ -40,8 +41,8 @@ class TransformerLayer {
   TransformerLayer(const ModelConfig& model, const AttentionConfig& attention, const MemorySection& memory,
                    const LayerTypes& types);
 
-  // hidden (local tokens, hidden) is replaced by the layer's output. Without saved lists the layer searches; the lists
-  // that were used are returned.
+  // hidden (local tokens, hidden) is replaced by the layer's output. Without saved lists the layer searches, and
+  // measures its selection where the context asks for it; the lists that were used are returned.
   BlockLists forward(const LayerTensors& weights, at::Tensor& hidden, SequenceContext& context,
                      const BlockLists* saved) const;
 

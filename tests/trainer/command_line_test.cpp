@@ -92,13 +92,17 @@ TEST(CommandLine, AnOverrideThatIsAListStaysWhole) {
 }
 
 TEST(CommandLine, Evaluate) {
-  const CommandLine line = read({"evaluate", "--model", "m", "--data", "d", "--logits", "l", "--sequences", "3"});
+  const CommandLine line = read({"evaluate", "--model", "m", "--data", "d", "--logits", "l", "--sequences", "3",
+                                 "--by-layer", "--selection", "s", "--head", "2", "5"});
   ASSERT_TRUE(line.ready) << line.message;
   const auto& command = std::get<EvaluateCommand>(line.command);
   EXPECT_EQ(command.model, "m");
   EXPECT_EQ(command.data, "d");
   EXPECT_EQ(command.logits, "l");
   EXPECT_EQ(command.sequences, 3);
+  EXPECT_TRUE(command.by_layer);
+  EXPECT_EQ(command.selection, "s");
+  EXPECT_THAT(command.head, ElementsAre(2, 5));
 }
 
 TEST(CommandLine, ShardSizesOfExport) {
@@ -127,6 +131,7 @@ TEST(CommandLine, MistakesAreOfTheUser) {
       {"attention", "in", "out", "--backend", "tpu"},
       {"evaluate", "x.yaml"},
       {"evaluate", "--data", "d", "--sequences", "-1"},
+      {"evaluate", "--data", "d", "--head", "1", "2"},
       {"config", "--markdown"},
   };
   for (const auto& arguments : mistakes) {

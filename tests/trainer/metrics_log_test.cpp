@@ -147,6 +147,22 @@ TEST_F(MetricsLogTest, OneLineAStep) {
     EXPECT_THAT(line, HasSubstr(part));
 }
 
+TEST_F(MetricsLogTest, RecallWhereItWasMeasured) {
+  MetricsLog log = open();
+  StepMetrics measured = metrics(1);
+  measured.recall.layers = {layer_recall(0, {{.rows = 10, .beyond = 5, .covered = 5}}, 1),
+                            layer_recall(3, {{.rows = 10, .beyond = 5, .covered = 4}}, 1)};
+  ::testing::internal::CaptureStdout();
+  log.train(measured);
+  log.train(metrics(2));
+  const std::string lines = ::testing::internal::GetCapturedStdout();
+  EXPECT_THAT(lines.substr(0, lines.find('\n')), HasSubstr("recall 0.900 worst 0.800 (layer 3)"));
+  EXPECT_EQ(lines.find("recall", lines.find('\n')), std::string::npos);
+  EXPECT_EQ(records().at(0)["recall"]["worst_layer"], 3);
+  EXPECT_DOUBLE_EQ(records().at(0)["recall"]["layers"][1]["missed"].get<double>(), 0.1);
+  EXPECT_FALSE(records().at(1).contains("recall"));
+}
+
 TEST_F(MetricsLogTest, AFolderThatCannotBeMade) {
   write_file(folder_.path() / "run", "a file");
   EXPECT_THAT(message_of<std::invalid_argument>([&] { open(); }),

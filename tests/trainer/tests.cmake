@@ -1,6 +1,6 @@
 # Tests of trainer/.
-foreach(name command_line host_memory learning_rate metrics_log model_config model_export profiler rope_frequencies safetensors
-    step_progress)
+foreach(name command_line host_memory learning_rate metrics_log model_config model_export profiler recall_report rope_frequencies
+    safetensors step_progress)
   hiptrain_add_test(${name}_test SOURCES trainer/${name}_test.cpp LIBS hiptrain_trainer)
 endforeach()
 foreach(name dense_attention published_selection sequence_search)
@@ -9,6 +9,7 @@ endforeach()
 target_compile_definitions(rope_frequencies_test PRIVATE HIPTRAIN_GOLDEN_FOLDER="${PROJECT_SOURCE_DIR}/tests/golden")
 hiptrain_add_mpi_test(transformer_ranks_test RANKS 1 2 3 4 SOURCES trainer/transformer_ranks_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_mpi_test(memory_engine_test RANKS 1 2 3 SOURCES trainer/memory_engine_test.cpp LIBS hiptrain_trainer)
+hiptrain_add_mpi_test(selection_recall_test RANKS 1 SOURCES trainer/selection_recall_test.cpp LIBS hiptrain_trainer)
 hiptrain_add_mpi_test(training_step_test RANKS 1 SOURCES trainer/training_step_test.cpp LIBS hiptrain_trainer)
 # Matrices this small are no work for several threads, which would wait for each other most of the time.
 set_tests_properties(memory_engine_test_1_ranks training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
@@ -29,7 +30,7 @@ foreach(part "logits" "not logits")
     COMMAND ${hiptrain_python} -m pytest -q -p no:cacheprovider -k ${part} ${CMAKE_CURRENT_LIST_DIR}/parity_test.py)
   set_tests_properties(parity_${name}_test PROPERTIES TIMEOUT 900 ENVIRONMENT "HIPTRAIN_BUILD=${CMAKE_BINARY_DIR}")
 endforeach()
-set(python_tests attention_command bench plan training)
+set(python_tests attention_command bench plan selection training)
 # The trained model is too large for the repository.
 set(shared ${PROJECT_SOURCE_DIR}/../shared)
 if(EXISTS ${shared}/models/kernel-llama-29m AND EXISTS ${shared}/data/retrieval_8k.safetensors)

@@ -90,6 +90,7 @@ struct Result {
   double loss = 0;                    // summed over the ranks
   std::vector<at::Tensor> gradients;  // of every unit, whole, without padding
   std::vector<LayerLists> lists;      // of the layers that select, for every sequence that this rank computed
+  RecallReport recall;                // over the ranks
 };
 
 // Sequence s goes to data rank s, or all to the only one.
@@ -102,6 +103,7 @@ Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid
   transformer.observe_lists([&](int64_t, const BlockLists& lists) {
     if (lists.offsets.defined()) result.lists.push_back(on_host(lists));
   });
+  transformer.measure_recall(true);
   at::Tensor sum = at::zeros({1}, at::TensorOptions(at::kDouble).device(device));
   for (int sequence = grid.data().rank(); sequence < num_sequences; sequence += grid.data().size()) {
     const TokenBatch batch = random_batch(run.data.sequence_length, model.vocabulary_size, 7 + sequence);
@@ -109,6 +111,7 @@ Result compute(const ModelConfig& model, const RunConfig& run, const ProcessGrid
   }
   grid.world().all_reduce_sum(sum);
   result.loss = sum.item<double>();
+  result.recall = transformer.recall().take(grid.control());
   for (size_t unit = 0; unit < parameters.shards().size(); ++unit) {
     const at::Tensor& part = parameters.shards()[unit].gradient;
     at::Tensor whole = at::empty({part.numel() * grid.world().size()}, part.options());
@@ -132,6 +135,18 @@ void expect_part_of(const LayerLists& whole, const LayerLists& here, const Seque
   }
 }
 
+void expect_same_recall(const RecallReport& one, const RecallReport& all) {
+  ASSERT_EQ(one.layers.size(), all.layers.size());
+  for (size_t i = 0; i < one.layers.size(); ++i) {
+    EXPECT_EQ(one.layers[i].layer, all.layers[i].layer);
+    EXPECT_DOUBLE_EQ(one.layers[i].mean_list_entries(), all.layers[i].mean_list_entries());
+    for (size_t head = 0; head < one.layers[i].kv_heads.size(); ++head) {
+      EXPECT_NEAR(one.layers[i].kv_heads[head].recall, all.layers[i].kv_heads[head].recall, 1e-3);
+      EXPECT_NEAR(one.layers[i].kv_heads[head].missed, all.layers[i].kv_heads[head].missed, 1e-4);
+    }
+  }
+}
+
 // sequence_ranks that share a sequence, 0: all. loss_tolerance: relative.
 void expect_ranks_agree(const RunConfig& run, const ModelConfig& model, at::Device device, int sequence_ranks = 0,
                         double loss_tolerance = 1e-6) {
@@ -147,6 +162,7 @@ void expect_ranks_agree(const RunConfig& run, const ModelConfig& model, at::Devi
   ASSERT_EQ(all.lists.size() * num_sequences, one.lists.size());
   for (size_t layer = 0; layer < all.lists.size(); ++layer)
     expect_part_of(one.lists[together.data().rank() * all.lists.size() + layer], all.lists[layer], shard, sequence);
+  expect_same_recall(one.recall, all.recall);
   const double tolerance = run.precision == "bfloat16" ? 2e-2 : 2e-5;
   EXPECT_NEAR(one.loss, all.loss, loss_tolerance * std::abs(one.loss));
   ASSERT_EQ(one.gradients.size(), all.gradients.size());
@@ -300,6 +316,25 @@ TEST_P(TransformerRanks, RecomputeIntervalChangesNothing) {
   EXPECT_EQ(each.loss, third.loss);
   for (size_t unit = 0; unit < each.gradients.size(); ++unit)
     EXPECT_TRUE(at::equal(each.gradients[unit], third.gradients[unit])) << "unit " << unit;
+}
+
+// Every layer that picks is measured, however often it runs again; what dense layers see is not.
+TEST_P(TransformerRanks, RecallFollowsThePicks) {
+  const ProcessGrid grid = make_process_grid(test_runtime(), device_, {.timeout_seconds = 60});
+  RunConfig mixed = run(/*interval=*/3);
+  LayerAttention dense{.layers = {0}, .attention = mixed.attention}, all{.layers = {2}, .attention = mixed.attention};
+  dense.attention.type = "dense";
+  all.attention.picks = 64;
+  mixed.attention.picks = 1;
+  mixed.attention_layers = {dense, all};
+  const RecallReport report = compute(model(), mixed, grid, device_, 1).recall;
+  ASSERT_EQ(report.layers.size(), 2u);
+  EXPECT_EQ(report.layers[0].layer, 1);
+  EXPECT_LT(report.layers[0].recall(), 0.95);
+  EXPECT_GT(report.layers[0].recall(), 0.05);
+  EXPECT_GT(report.layers[0].mean_list_entries(), 1);
+  EXPECT_EQ(report.layers[1].layer, 2);
+  EXPECT_NEAR(report.layers[1].recall(), 1, 1e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(DevicesAndExchanges, TransformerRanks,
