@@ -6,25 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "trainer/rope_config.h"
+
 namespace hiptrain {
-
-enum class RopeType { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
-
-// A missing optional field has the value that transformers gives it; 0 where transformers computes
-// one from others.
-struct RopeConfig {
-  RopeType type = RopeType::kDefault;
-  double theta = 10000;
-  double factor = 0;                   // 0: max_positions / original_max_positions (yarn, longrope)
-  double attention_factor = 0;         // 0: the type's own rule (yarn, longrope)
-  int64_t original_max_positions = 0;  // llama3, yarn, longrope
-  double low_frequency_factor = 0, high_frequency_factor = 0;            // llama3
-  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;  // yarn
-  bool truncate = true;                                                  // yarn
-  std::vector<double> short_factor = {}, long_factor = {};               // longrope: (rotary_dims / 2)
-
-  bool operator==(const RopeConfig&) const = default;
-};
 
 struct ModelConfig {
   std::string model_type;  // llama, mistral, qwen2 or qwen3
