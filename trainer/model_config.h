@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "trainer/rope_config.h"
+#include "trainer/run_config.h"
 
 namespace hiptrain {
 
@@ -27,10 +27,10 @@ struct ModelConfig {
   int rotary_dims() const { return head_dim; }  // these families rotate whole heads
 };
 
-// Reads FOLDER/config.json (or a config.json itself), with the defaults of transformers 5. A field
-// that changes the mathematics and is not understood, a missing or contradictory one, throws
-// FormatError with its name.
-ModelConfig read_model_config(const std::filesystem::path& path);
+// Reads the config.json of the section's folder (or the file itself), with the section's settings in
+// place of its own and the defaults of transformers 5. A field that changes the mathematics and is
+// not understood, a missing or contradictory one, throws FormatError with its name.
+ModelConfig read_model_config(const ModelSection& section);
 
 // The rotary frequencies for a sequence whose largest position is sequence_tokens - 1 (dynamic and
 // longrope depend on it).
