@@ -191,7 +191,8 @@ nlohmann::ordered_json json_of(const std::vector<Comparison>& comparisons) {
 int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
   config.data.sequence_length = command.tokens;
-  const ModelConfig model = read_model_config(command.model_config);
+  config.model.path = command.model_config.string();
+  const ModelConfig model = read_model_config(config.model);
   require_model_fits(config, model, mpi.size());
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);

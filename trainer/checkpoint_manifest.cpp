@@ -12,7 +12,8 @@
 namespace hiptrain {
 namespace {
 
-constexpr int kManifestVersion = 2;
+constexpr int kManifestVersion = 3;
+constexpr int kOldestVersion = 2;  // no run set fields of its model's config.json
 
 nlohmann::json json_of(const TrainingState& state) {
   return {{"step", state.step},
@@ -31,9 +32,26 @@ TrainingState state_of(const nlohmann::json& json) {
           .stream = {.seed = stream.at("seed"), .epoch = stream.at("epoch"), .index = stream.at("index")}};
 }
 
+nlohmann::ordered_json settings_json(const ModelSection& model) {
+  auto json = nlohmann::ordered_json::object();
+  if (model.rope_theta != kAuto) json["rope_theta"] = model.rope_theta;
+  if (model.rope_scaling != kModelsScaling) json["rope_scaling"] = model.rope_scaling;
+  if (model.max_position_embeddings != kAuto) json["max_position_embeddings"] = model.max_position_embeddings;
+  return json;
+}
+
+ModelSection model_of(const nlohmann::json& json) {
+  ModelSection model{.path = json.at("model_path")};
+  if (!json.contains("model_settings")) return model;
+  const nlohmann::json& settings = json.at("model_settings");
+  model.rope_theta = settings.value("rope_theta", model.rope_theta);
+  model.rope_scaling = settings.value("rope_scaling", model.rope_scaling);
+  model.max_position_embeddings = settings.value("max_position_embeddings", model.max_position_embeddings);
+  return model;
+}
+
 CheckpointManifest manifest_of(const nlohmann::json& json) {
-  CheckpointManifest manifest{
-      .state = state_of(json.at("state")), .model_path = json.at("model_path"), .files = {}, .tensors = {}};
+  CheckpointManifest manifest{.state = state_of(json.at("state")), .model = model_of(json), .files = {}, .tensors = {}};
   for (const auto& [name, file] : json.at("files").items())
     manifest.files[name] = {.bytes = file.at("bytes"),
                             .checksum = std::stoull(file.at("xxh3").get<std::string>(), nullptr, 16)};
@@ -93,7 +111,8 @@ std::string rank_file_name(int rank) {
 std::string to_json(const CheckpointManifest& manifest) {
   nlohmann::ordered_json json{{"format", "hiptrain checkpoint"}, {"version", kManifestVersion}};
   json["state"] = json_of(manifest.state);
-  json["model_path"] = manifest.model_path;
+  json["model_path"] = manifest.model.path;
+  json["model_settings"] = settings_json(manifest.model);
   json["files"] = nlohmann::json::object();
   for (const auto& [name, record] : manifest.files)
     json["files"][name] = {{"bytes", record.bytes}, {"xxh3", hexadecimal(record.checksum)}};
@@ -114,9 +133,10 @@ CheckpointManifest read_manifest(const std::filesystem::path& checkpoint) {
   if (!file) throw CheckpointError(path.string() + ": cannot be opened; a checkpoint is a folder with a manifest.json");
   try {
     const nlohmann::ordered_json json = nlohmann::ordered_json::parse(file);
-    if (json.at("version") != kManifestVersion)
-      throw CheckpointError(path.string() + ": version " + json.at("version").dump() + ", this program reads version " +
-                            std::to_string(kManifestVersion));
+    const nlohmann::ordered_json& version = json.at("version");
+    if (version < kOldestVersion || version > kManifestVersion)
+      throw CheckpointError(path.string() + ": version " + version.dump() + ", this program reads versions " +
+                            std::to_string(kOldestVersion) + " to " + std::to_string(kManifestVersion));
     verify_own_checksum(path, json);
     const CheckpointManifest manifest = manifest_of(json);
     check_pieces(path, manifest);

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "data/batch_stream.h"
+#include "trainer/run_config.h"
 #include "trainer/safetensors.h"
 
 namespace hiptrain {
@@ -57,7 +58,7 @@ struct TensorRecord {
 
 struct CheckpointManifest {
   TrainingState state;
-  std::string model_path;  // the folder whose config.json and tokenizer the run used
+  ModelSection model;  // the folder whose config.json and tokenizer the run used, and its settings in that config.json
   std::map<std::string, FileRecord> files;
   std::map<std::string, TensorRecord> tensors;
 };

@@ -67,7 +67,7 @@ CheckpointStore::CheckpointStore(std::filesystem::path folder, int64_t keep, Com
     : folder_(std::move(folder)), keep_(keep), world_(world) {}
 
 std::filesystem::path CheckpointStore::save(const ShardedParameters& parameters, const TrainingState& state,
-                                            const std::string& model_path, const std::string& resolved_config) {
+                                            const ModelSection& model, const std::string& resolved_config) {
   const std::filesystem::path complete = folder_ / step_folder_name(state.step);
   const std::filesystem::path temporary = complete.string() + kTemporarySuffix;
   const bool first = world_.rank() == 0;
@@ -86,7 +86,7 @@ std::filesystem::path CheckpointStore::save(const ShardedParameters& parameters,
       if (!first) return;
       CheckpointManifest manifest = manifest_of(parameters, world_.size());
       manifest.state = state;
-      manifest.model_path = model_path;
+      manifest.model = model;
       for (int rank = 0; rank < world_.size(); ++rank)
         manifest.files[rank_file_name(rank)] = {.bytes = sizes[rank],
                                                 .checksum = static_cast<uint64_t>(checksums[rank])};

@@ -28,8 +28,8 @@ class CheckpointStore {
 
   // Collective. Writes step_00000010.tmp, syncs it, renames it; prunes old ones afterwards. Returns the folder. If a
   // rank fails every rank throws CheckpointError, and the checkpoints that were there stay.
-  std::filesystem::path save(const ShardedParameters& parameters, const TrainingState& state,
-                             const std::string& model_path, const std::string& resolved_config);
+  std::filesystem::path save(const ShardedParameters& parameters, const TrainingState& state, const ModelSection& model,
+                             const std::string& resolved_config);
 
   // Complete checkpoints, oldest first.
   std::vector<std::filesystem::path> list() const;

@@ -6,7 +6,8 @@
 namespace hiptrain {
 namespace {
 
-constexpr double kMostEpochs = 1e6;  // so that a count of steps is an integer of 64 bits
+constexpr double kMostEpochs = 1e6;            // so that a count of steps is an integer of 64 bits
+constexpr double kMostPositions = 2147483647;  // as in a config.json: below 2^31
 
 FieldLimits at_least(double minimum) { return {.minimum = minimum}; }
 FieldLimits between(double minimum, double maximum) { return {.minimum = minimum, .maximum = maximum}; }
@@ -64,6 +65,18 @@ std::vector<ConfigField> model_fields() {
        "Hugging Face folder; for init random its config.json is enough"},
       {"model.init", slot<&RunConfig::model, &ModelSection::init>, one_of({"pretrained", "random"}),
        "where the weights come from"},
+      {"model.rope_theta", [](RunConfig& config) -> FieldSlot { return AutoNumber{&config.model.rope_theta}; },
+       above(0), "base of the rotary frequencies, for a longer context; auto: what the model's config.json says"},
+      {"model.rope_scaling",
+       [](RunConfig& config) -> FieldSlot { return RopeScaling{&config.model.rope_scaling}; },
+       {},
+       "scaling of the rotary frequencies with Hugging Face's names, as {rope_type: yarn, factor: 4.0}; rope_type: "
+       "default, linear, dynamic, llama3, yarn or longrope; original_max_position_embeddings is the model's own where "
+       "it is not given; none or null: no scaling; auto: what config.json says"},
+      {"model.max_position_embeddings", auto_count<&RunConfig::model, &ModelSection::max_position_embeddings>,
+       between(1, kMostPositions),
+       "longest context that the model is for: dynamic scaling begins beyond it, the exported config.json says it; "
+       "auto: what config.json says"},
   };
 }
 

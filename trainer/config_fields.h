@@ -37,9 +37,20 @@ struct EnumerationSlot {
   void (*set)(RunConfig&, size_t);
 };
 
+// A number that need not be whole, or `auto` (kAuto).
+struct AutoNumber {
+  double* value;
+};
+
+// `auto`, `none`, or a mapping with the names of a Hugging Face rope_scaling, kept as JSON.
+struct RopeScaling {
+  std::string* value;
+};
+
 // Where a field's value lies in a RunConfig; the alternative is the field's type.
-using FieldSlot = std::variant<bool*, Choice*, int64_t*, AutoCount, AutoBytes, uint64_t*, double*, std::string*,
-                               EnumerationSlot, std::vector<std::string>*, CountOrList, std::vector<LayerAttention>*>;
+using FieldSlot =
+    std::variant<bool*, Choice*, int64_t*, AutoCount, AutoBytes, AutoNumber, uint64_t*, double*, std::string*,
+                 RopeScaling, EnumerationSlot, std::vector<std::string>*, CountOrList, std::vector<LayerAttention>*>;
 
 // What a value may be, besides of its type. For a CountOrList: the count; for a list of text: every item.
 struct FieldLimits {

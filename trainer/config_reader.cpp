@@ -48,6 +48,12 @@ std::string name_in(const std::string& section, const std::string& key) {
   return section.empty() ? key : section + "." + key;
 }
 
+// As config.json has it: no scaling.
+bool takes_null(const ConfigField& field) {
+  RunConfig scratch;
+  return std::holds_alternative<RopeScaling>(field.slot(scratch));
+}
+
 bool is_section(const std::string& name) {
   const std::vector<std::string> sections = config_sections();
   return std::find(sections.begin(), sections.end(), name) != sections.end();
@@ -137,7 +143,7 @@ void ConfigReader::read_entry(const ConfigSource& source, const std::string& sec
 void ConfigReader::read_field(const ConfigSource& source, const ConfigField& field, const YAML::Node& key,
                               const YAML::Node& value) {
   const size_t errors_before = errors_.size();
-  if (value.IsNull())
+  if (value.IsNull() && !takes_null(field))
     add(source, key.Mark(), field.name, "no value; expected " + type_name(field));
   else if (field.name == "attention.layers")
     read_layers(source, value);

@@ -35,6 +35,7 @@ const std::map<std::string, std::string>& names_elsewhere() {
       {"base_model", "model.path"},
       {"model_name_or_path", "model.path"},
       {"hf_assets_path", "model.path"},
+      {"rotary_base", "model.rope_theta"},
       {"cutoff_len", "data.sequence_length"},
       {"sequence_len", "data.sequence_length"},
       {"seq_len", "data.sequence_length"},

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "trainer/config_fields.h"
+#include "trainer/config_rope_scaling.h"
 
 namespace hiptrain {
 namespace {
@@ -126,10 +127,11 @@ std::string type_name(const ConfigField& field) {
   RunConfig config;
   return std::visit(
       Overloaded{[](bool*) { return "true or false"; }, [](Choice*) { return "auto, true or false"; },
-                 [](AutoCount) { return "auto or an integer"; }, [](AutoBytes) { return "auto or bytes, as 100 GiB"; },
-                 [](int64_t*) { return "an integer"; }, [](uint64_t*) { return "an integer"; },
-                 [](double*) { return "a number"; }, [](std::string*) { return "text"; },
-                 [](EnumerationSlot) { return "text"; },
+                 [](AutoCount) { return "auto or an integer"; }, [](AutoNumber) { return "auto or a number"; },
+                 [](RopeScaling) { return "auto, none or a mapping"; },
+                 [](AutoBytes) { return "auto or bytes, as 100 GiB"; }, [](int64_t*) { return "an integer"; },
+                 [](uint64_t*) { return "an integer"; }, [](double*) { return "a number"; },
+                 [](std::string*) { return "text"; }, [](EnumerationSlot) { return "text"; },
                  [](std::vector<std::string>*) { return "text or a list of text"; },
                  [](CountOrList) { return "an integer or a list of integers"; },
                  [](std::vector<LayerAttention>*) { return "a list of settings"; }},
@@ -160,6 +162,8 @@ std::string value_text(const ConfigField& field, const RunConfig& config) {
           [](Choice* value) { return choice_text(*value); },
           [](AutoCount value) { return *value.value == kAuto ? "auto" : std::to_string(*value.value); },
           [](AutoBytes value) { return *value.value == kAuto ? "auto" : byte_count_text(*value.value); },
+          [](AutoNumber value) { return *value.value == kAuto ? "auto" : number_text(*value.value); },
+          [](RopeScaling value) { return rope_scaling_text(*value.value); },
           [](int64_t* value) { return std::to_string(*value); }, [](uint64_t* value) { return std::to_string(*value); },
           [](double* value) { return number_text(*value); }, [](std::string* value) { return yaml_text(*value); },
           [&](EnumerationSlot slot) { return field.limits.choices.at(slot.get(*slot.config)); },

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "trainer/byte_size.h"
+#include "trainer/config_rope_scaling.h"
 
 namespace hiptrain {
 namespace {
@@ -96,6 +97,21 @@ class ValueReader {
 
   void operator()(AutoCount value) {
     *value.value = is_auto(node_) ? kAuto : checked<int64_t>(node_, "auto or an integer", field_.limits, *value.value);
+  }
+
+  void operator()(AutoNumber value) {
+    *value.value = is_auto(node_) ? kAuto : checked<double>(node_, "auto or a number", field_.limits, *value.value);
+  }
+
+  void operator()(RopeScaling scaling) {
+    if (node_.IsMap())
+      errors_ = read_rope_mapping(node_, *scaling.value);
+    else if (node_.IsNull())
+      *scaling.value = kNoScaling;
+    else if (is_plain_scalar(node_) && (node_.Scalar() == kModelsScaling || node_.Scalar() == kNoScaling))
+      *scaling.value = node_.Scalar();
+    else
+      add(node_, "expected " + type_name(field_) + ", found " + describe(node_));
   }
 
   void operator()(AutoBytes value) {

@@ -154,7 +154,10 @@ void write_logits(Transformer& transformer, const ProcessGrid& grid, const Batch
 
 int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kAny);
-  if (!command.model.empty()) config.model = {.path = command.model.string(), .init = "pretrained"};
+  if (!command.model.empty()) {
+    config.model.path = command.model.string();
+    config.model.init = "pretrained";
+  }
   if (config.model.path.empty()) throw std::invalid_argument("evaluate: no model; give --model DIR or model.path");
   const bool retrieval = command.data.extension() == ".safetensors";
   RetrievalFile file;
@@ -162,7 +165,7 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
     file = read_retrieval_file(command.data);
     config.data.sequence_length = file.tokens.size(1) - 1;
   }
-  const ModelConfig model = read_model_config(config.model.path);
+  const ModelConfig model = read_model_config(config.model);
   require_model_fits(config, model, mpi.size());
   share_threads(mpi.local_size());
   const at::Device device = choose_device(config.device, mpi);

@@ -15,17 +15,17 @@ namespace hiptrain {
 int run_export(const ExportCommand& command, MpiRuntime& mpi) {
   if (mpi.rank() != 0) return 0;
   const CheckpointManifest manifest = read_manifest(command.checkpoint);
-  const std::filesystem::path source =
-      command.model.empty() ? std::filesystem::path(manifest.model_path) : command.model;
+  ModelSection section = manifest.model;
+  if (!command.model.empty()) section.path = command.model.string();
   refuse_occupied_output(command.output);
-  const ModelConfig model = read_model_config(source);
+  const ModelConfig model = read_model_config(section);
   for (const auto& [file, record] : manifest.files) {
     verify_size(command.checkpoint / file, record);
     verify_checksum(command.checkpoint / file, record);
   }
   const CheckpointReader reader(command.checkpoint, manifest);
   const ParameterLayout layout(model);
-  export_model({.source = source,
+  export_model({.model = section,
                 .output = command.output,
                 .type = command.dtype == "float32" ? at::kFloat : at::kBFloat16,
                 .max_shard_bytes = command.max_shard_bytes},

@@ -5,9 +5,7 @@
 #include <string_view>
 
 #include "trainer/json_fields.h"
-#include "trainer/json_file.h"
-#include "trainer/rope_config.h"
-#include "trainer/safetensors.h"
+#include "trainer/model_settings.h"
 
 namespace hiptrain {
 namespace {
@@ -184,10 +182,9 @@ std::vector<int64_t> read_eos_token_ids(JsonFields& config, const Family& family
 
 }  // namespace
 
-ModelConfig read_model_config(const std::filesystem::path& path) {
-  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
-  const nlohmann::json json = parse_json(read_text_file(file), file.string());
-  JsonFields config(json, file.string());
+ModelConfig read_model_config(const ModelSection& section) {
+  const nlohmann::json json = model_json(section);
+  JsonFields config(json, model_json_name(section));
   const Family& family = read_family(config);
   ModelConfig model{};
   model.model_type = family.model_type;

@@ -2,29 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "trainer/rope_config.h"
+#include "trainer/run_config.h"
+
 namespace hiptrain {
-
-enum class RopeType { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
-
-// A missing optional field has the value that transformers gives it; 0 where transformers computes
-// one from others.
-struct RopeConfig {
-  RopeType type = RopeType::kDefault;
-  double theta = 10000;
-  double factor = 0;                   // 0: max_positions / original_max_positions (yarn, longrope)
-  double attention_factor = 0;         // 0: the type's own rule (yarn, longrope)
-  int64_t original_max_positions = 0;  // llama3, yarn, longrope
-  double low_frequency_factor = 0, high_frequency_factor = 0;            // llama3
-  double beta_fast = 32, beta_slow = 1, mscale = 0, mscale_all_dim = 0;  // yarn
-  bool truncate = true;                                                  // yarn
-  std::vector<double> short_factor = {}, long_factor = {};               // longrope: (rotary_dims / 2)
-
-  bool operator==(const RopeConfig&) const = default;
-};
 
 struct ModelConfig {
   std::string model_type;  // llama, mistral, qwen2 or qwen3
@@ -43,10 +27,10 @@ struct ModelConfig {
   int rotary_dims() const { return head_dim; }  // these families rotate whole heads
 };
 
-// Reads FOLDER/config.json (or a config.json itself), with the defaults of transformers 5. A field
-// that changes the mathematics and is not understood, a missing or contradictory one, throws
-// FormatError with its name.
-ModelConfig read_model_config(const std::filesystem::path& path);
+// Reads the config.json of the section's folder (or the file itself), with the section's settings in
+// place of its own and the defaults of transformers 5. A field that changes the mathematics and is
+// not understood, a missing or contradictory one, throws FormatError with its name.
+ModelConfig read_model_config(const ModelSection& section);
 
 // The rotary frequencies for a sequence whose largest position is sequence_tokens - 1 (dynamic and
 // longrope depend on it).

@@ -14,6 +14,7 @@
 #include "trainer/atomic_file.h"
 #include "trainer/json_file.h"
 #include "trainer/model_config.h"
+#include "trainer/model_settings.h"
 #include "trainer/safetensors.h"
 
 namespace hiptrain {
@@ -57,9 +58,9 @@ void copy_kept_files(const fs::path& source, const fs::path& output) {
     if (entry.is_regular_file()) copy_durably(entry.path(), output / templates / entry.path().filename());
 }
 
-// The source's fields in their order, only the type of the weights changed.
-void write_config(const fs::path& source, const fs::path& output, at::ScalarType type) {
-  auto config = nlohmann::ordered_json::parse(read_text_file(source / "config.json"));
+// The source's fields in their order, only the type of the weights changed, and what the run set.
+void write_config(const ModelSection& model, const fs::path& output, at::ScalarType type) {
+  nlohmann::ordered_json config = model_json(model);
   const char* name = type == at::kFloat ? "float32" : "bfloat16";
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = name;
   if (config.contains("torch_dtype")) config["torch_dtype"] = name;
@@ -72,8 +73,9 @@ bool has_weights(const fs::path& folder) {
   return fs::exists(folder / "model.safetensors.index.json") || fs::exists(folder / "model.safetensors");
 }
 
-bool drops_tied_head(const fs::path& source) {
-  if (!read_model_config(source).tied_embeddings) return false;
+bool drops_tied_head(const ModelSection& model) {
+  if (!read_model_config(model).tied_embeddings) return false;
+  const fs::path source = model.path;
   return !has_weights(source) || !SafetensorsFolder(source).contains("lm_head.weight");
 }
 
@@ -100,7 +102,7 @@ class TemporaryFolder {
 
 void write_weights(const ExportSettings& settings, const fs::path& folder,
                    const std::function<void(const TensorSink&)>& write_tensors) {
-  const bool drop_head = drops_tied_head(settings.source);
+  const bool drop_head = drops_tied_head(settings.model);
   SafetensorsFolderWriter writer(folder, settings.max_shard_bytes);
   write_tensors([&](const std::string& name, const at::Tensor& tensor) {
     if (drop_head && name == "lm_head.weight") return;
@@ -133,8 +135,8 @@ void export_model(const ExportSettings& settings, const std::function<void(const
   refuse_occupied_output(settings.output);
   const fs::path output = plain_path(settings.output);
   const TemporaryFolder folder(output);
-  copy_kept_files(settings.source, folder.path());
-  write_config(settings.source, folder.path(), settings.type);
+  copy_kept_files(settings.model.path, folder.path());
+  write_config(settings.model, folder.path(), settings.type);
   write_weights(settings, folder.path(), write_tensors);
   fs::rename(folder.path(), output);  // replaces an empty folder, and no other
   sync_folder(output.parent_path());

@@ -9,11 +9,13 @@
 #include <functional>
 #include <string>
 
+#include "trainer/run_config.h"
+
 namespace hiptrain {
 
 struct ExportSettings {
-  std::filesystem::path source;  // folder of the model that was trained: its config.json and tokenizer files are kept
-  std::filesystem::path output;  // must not exist, or be an empty folder
+  ModelSection model;  // that was trained: its tokenizer files are kept, and config.json with the settings in it
+  std::filesystem::path output;         // must not exist, or be an empty folder
   at::ScalarType type = at::kBFloat16;  // or kFloat
   int64_t max_shard_bytes = int64_t{5} << 30;
 };

@@ -59,11 +59,10 @@ void print_plan(const StepPlan& plan, const RunConfig& config, const MachineRate
 int run_plan(const PlanCommand& command, MpiRuntime& mpi) {
   if (mpi.rank() != 0) return kSuccess;
   RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kAny);
-  const std::filesystem::path model_path =
-      command.model_config.empty() ? std::filesystem::path(config.model.path) : command.model_config;
-  if (model_path.empty())
+  if (!command.model_config.empty()) config.model.path = command.model_config.string();
+  if (config.model.path.empty())
     throw std::invalid_argument("plan: no model; set model.path, or give --model-config a config.json");
-  const ModelConfig model = read_model_config(model_path);
+  const ModelConfig model = read_model_config(config.model);
   require_model_fits(config, model, command.gpus);
   const MachineRates rates = rates_of(command);
   PlanInputs inputs = inputs_of(command, config, rates);

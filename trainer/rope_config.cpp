@@ -1,5 +1,6 @@
 #include "trainer/rope_config.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -23,8 +24,13 @@ constexpr std::array<std::pair<const char*, RopeType>, 6> kRopeTypes{{
 struct Surroundings {
   std::optional<double> theta;
   std::optional<int64_t> original_max_positions;
-  int64_t max_positions, rotary_dims;
+  int64_t max_positions;
+  std::optional<int64_t> rotary_dims;  // nothing: of no model yet
 };
+
+bool is_relative(RopeType type) {
+  return type == RopeType::kLlama3 || type == RopeType::kYarn || type == RopeType::kLongrope;
+}
 
 RopeType read_type(JsonFields& rope) {
   const bool has_old_name = rope.find("type") != nullptr;
@@ -92,7 +98,8 @@ void read_longrope(JsonFields& rope, const Surroundings& outside, RopeConfig& co
   config.attention_factor = nullable(rope, "attention_factor", 0);
   config.short_factor = rope.positive_numbers("short_factor");
   config.long_factor = rope.positive_numbers("long_factor");
-  const auto num_pairs = static_cast<size_t>(outside.rotary_dims / 2);
+  if (!outside.rotary_dims) return;
+  const auto num_pairs = static_cast<size_t>(*outside.rotary_dims / 2);
   const std::string expected = "expected " + std::to_string(num_pairs) + " numbers, half of head_dim";
   if (config.short_factor.size() != num_pairs) rope.refuse("short_factor", expected);
   if (config.long_factor.size() != num_pairs) rope.refuse("long_factor", expected);
@@ -103,8 +110,7 @@ RopeConfig read_rope_object(const nlohmann::json& object, const std::string& wha
   RopeConfig config{.type = read_type(rope), .theta = read_theta(rope, outside)};
   rope.expect("partial_rotary_factor", {1.0});  // these families cannot rotate parts of heads
   const int64_t original_max_positions = read_original_max_positions(rope, outside);
-  if (config.type == RopeType::kLlama3 || config.type == RopeType::kYarn || config.type == RopeType::kLongrope)
-    config.original_max_positions = original_max_positions;
+  if (is_relative(config.type)) config.original_max_positions = original_max_positions;
   if (config.type == RopeType::kLinear || config.type == RopeType::kDynamic)
     config.factor = rope.positive_number("factor");
   if (config.type == RopeType::kLlama3) read_llama3(rope, config);
@@ -132,6 +138,18 @@ RopeConfig read_rope_config(JsonFields& config, int64_t max_positions, int64_t r
   if (newer && read_rope_object(*newer, config.what() + ": rope_parameters", outside) != rope)
     config.refuse("rope_scaling", "but rope_parameters say something else: they contradict each other");
   return rope;
+}
+
+void check_rope_scaling(const nlohmann::json& scaling, const std::string& what) {
+  JsonFields rope(scaling, what);
+  if (!rope.has("type")) rope.text("rope_type");
+  if (rope.has("rope_theta")) rope.refuse("rope_theta", "which is not valid here: set model.rope_theta");
+  read_rope_object(scaling, what, {.theta = {}, .original_max_positions = {}, .max_positions = 1, .rotary_dims = {}});
+}
+
+bool is_relative_to_original(std::string_view rope_type) {
+  return std::any_of(kRopeTypes.begin(), kRopeTypes.end(),
+                     [&](const auto& known) { return known.first == rope_type && is_relative(known.second); });
 }
 
 }  // namespace hiptrain

@@ -9,7 +9,7 @@
 
 namespace hiptrain {
 
-// A number that is written `auto`: the memory plan decides it before the run.
+// A number that is written `auto`: the memory plan decides it before the run, or the model's config.json.
 inline constexpr int64_t kAuto = -1;
 
 // A switch that may be written `auto` (kUndecided) likewise.
@@ -23,9 +23,17 @@ inline std::optional<bool> unless_auto(Choice choice) {
   return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
 }
 
+// What model.rope_scaling is besides a mapping.
+inline constexpr const char* kModelsScaling = "auto";
+inline constexpr const char* kNoScaling = "none";
+
 struct ModelSection {
   std::string path;                 // Hugging Face folder; for init random a config.json is enough
   std::string init = "pretrained";  // pretrained | random
+  // In place of what config.json says; trainer/model_settings.h.
+  double rope_theta = kAuto;
+  std::string rope_scaling = kModelsScaling;  // auto | none | a mapping with Hugging Face's names, as JSON
+  int64_t max_position_embeddings = kAuto;
 };
 
 struct DataSection {

@@ -17,7 +17,7 @@ namespace hiptrain {
 
 int run_train(const TrainCommand& command, MpiRuntime& mpi) {
   RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kTraining);
-  const ModelConfig model = read_model_config(config.model.path);
+  const ModelConfig model = read_model_config(config.model);
   require_model_fits(config, model, mpi.size());
   if (command.check) {
     if (mpi.rank() == 0) std::cout << resolved_config(config);

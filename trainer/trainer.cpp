@@ -12,6 +12,7 @@
 #include "trainer/initial_weights.h"
 #include "trainer/learning_rate.h"
 #include "trainer/model_flops.h"
+#include "trainer/model_settings.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {
@@ -36,6 +37,16 @@ StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, 
 
 namespace {
 
+// The fields that stand in place of config.json's, with their values.
+std::string settings_text(const ModelSection& model) {
+  RunConfig config;
+  config.model = model;
+  std::string text;
+  for (const std::string& name : model_settings(model))
+    text += (text.empty() ? "" : ", ") + name + ": " + value_text(*find_field(name), config);
+  return text.empty() ? "the model's config.json as it is" : text;
+}
+
 // A signal asked for the end, and the step is given up.
 class StepAbandoned : public std::exception {};
 
@@ -58,7 +69,7 @@ Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device de
       grid_(grid),
       device_(device),
       plan_(std::move(plan)),
-      model_(read_model_config(config.model.path)),
+      model_(read_model_config(config.model)),
       stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
       parameters_(ParameterLayout(model_), grid.world(), storage_of(config, /*with_training=*/true), device),
       transformer_(model_, config, parameters_, grid),
@@ -219,6 +230,7 @@ void Trainer::start() {
   if (resume != "auto" && resume != "none")
     found = LoadedCheckpoint{.path = resume, .state = checkpoints_.load(resume, parameters_)};
   if (found) {
+    refuse_other_model(found->path);
     state_ = found->state;
     stream_.restore(state_.stream);
     last_checkpoint_ = found->path;
@@ -236,6 +248,17 @@ void Trainer::refuse_old_checkpoints() const {
   if (!old.empty())
     throw std::invalid_argument("checkpoint.resume: none, but " + old.back().string() +
                                 " is there from an earlier run; set another output_dir or checkpoint.resume: auto");
+}
+
+// Weights that were trained with other rotary frequencies are another model's.
+void Trainer::refuse_other_model(const std::filesystem::path& checkpoint) const {
+  ModelSection trained = read_manifest(checkpoint).model;
+  trained.path = config_.model.path;
+  const ModelConfig model = read_model_config(trained);
+  if (model.rope == model_.rope && model.max_positions == model_.max_positions) return;
+  throw std::invalid_argument("checkpoint.resume: " + checkpoint.string() + " was trained with " +
+                              settings_text(trained) + ", but this run has " + settings_text(config_.model) +
+                              "; set the same, or export the checkpoint and train from its folder");
 }
 
 void Trainer::load_initial_weights() {
@@ -258,6 +281,8 @@ void Trainer::report_start(bool resumed) {
             " parameters, " + config_.precision + " on " + (device_.is_cuda() ? "GPUs" : "CPUs") + "; " +
             std::to_string(grid_.world().size()) + " ranks = " + std::to_string(grid_.data().size()) + " data x " +
             std::to_string(grid_.sequence().size()) + " sequence");
+  if (!model_settings(config_.model).empty())
+    log_.note(settings_text(config_.model) + " in place of the model's config.json");
   log_.note("data: " + std::to_string(packing.documents) + " documents, " + std::to_string(packing.tokens) +
             " tokens an epoch in " + std::to_string(packing.sequences) + " sequences of " +
             std::to_string(config_.data.sequence_length) + "; " + std::to_string(packing.cut_documents) +
@@ -269,7 +294,7 @@ void Trainer::report_start(bool resumed) {
 
 void Trainer::save() {
   const auto begin = std::chrono::steady_clock::now();
-  last_checkpoint_ = checkpoints_.save(parameters_, state_, config_.model.path, resolved_config(config_));
+  last_checkpoint_ = checkpoints_.save(parameters_, state_, config_.model, resolved_config(config_));
   last_saved_step_ = state_.step;
   optimizer_.take_exposed_seconds();  // of updates that the checkpoint waited for, in no step
   log_.checkpoint(state_.step, last_checkpoint_.string(), seconds_since(begin));

@@ -71,6 +71,7 @@ class Trainer {
 
   void start();
   void refuse_old_checkpoints() const;
+  void refuse_other_model(const std::filesystem::path& checkpoint) const;
   void load_initial_weights();
   void write_resolved_config() const;
   void report_start(bool resumed);

@@ -182,6 +182,9 @@ def test_kernels_of_one_group(tmp_path):
     assert "'ropes' is no group of kernels; valid: norm, rope" in bench("kernels", "ropes", expect=2)
 
 
-def test_wrong_shapes_are_refused():
+def test_wrong_shapes_are_refused(small_model):
+    longrope = "model.rope_scaling={rope_type: longrope, short_factor: [1], long_factor: [1]}"
+    assert "expected 8 numbers, half of head_dim" in bench("train", "--model-config", str(small_model), "--tokens",
+                                                           "64", "--set", longrope, expect=2)
     assert "no multiple of 3 KV heads" in bench("attention", "--kv-heads", "3", expect=2)
     assert "no multiple of 64" in bench("attention", "--tokens", "1000", expect=2)

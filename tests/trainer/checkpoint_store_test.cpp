@@ -1,11 +1,15 @@
 // Checkpoints: whole or not there, any number of ranks, every damage is found.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "distributed/mpi_runtime.h"
 #include "tests/support/mpi_test.h"
@@ -18,6 +22,11 @@ namespace hiptrain {
 namespace {
 
 namespace fs = std::filesystem;
+
+const ModelSection kModel{.path = "some/model",
+                          .rope_theta = 1e6,
+                          .rope_scaling = R"({"rope_type":"linear","factor":4.0})",
+                          .max_position_embeddings = 4096};
 
 ModelConfig small_model() {
   ModelConfig model{};
@@ -51,7 +60,7 @@ class CheckpointStoreTest : public testing::Test {
     ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
     fill(parameters, seed);
     CheckpointStore store(folder_, keep, *world_);
-    return store.save(parameters, state(step), "some/model", "seed: 1\n");
+    return store.save(parameters, state(step), kModel, "seed: 1\n");
   }
   static void fill(ShardedParameters& parameters, uint64_t seed) {
     load_random(parameters, small_model(), seed);
@@ -99,6 +108,39 @@ TEST_F(CheckpointStoreTest, LoadsOnAnyNumberOfRanks) {
   }
 }
 
+TEST_F(CheckpointStoreTest, TheModelsSettingsAreKept) {
+  const ModelSection found = read_manifest(save(1, 1)).model;
+  EXPECT_EQ(found.path, kModel.path);
+  EXPECT_EQ(found.rope_theta, kModel.rope_theta);
+  EXPECT_EQ(found.rope_scaling, kModel.rope_scaling);
+  EXPECT_EQ(found.max_position_embeddings, kModel.max_position_embeddings);
+}
+
+// Of checkpoints without them, and of the version before, which had no place for them.
+TEST_F(CheckpointStoreTest, SettingsThatAreNotThereAreTheModels) {
+  CheckpointManifest manifest;
+  manifest.model.path = "some/model";
+  for (const int version : {2, 3}) {
+    on_rank_0([&] {
+      auto json = nlohmann::ordered_json::parse(to_json(manifest));
+      json.erase("xxh3");
+      json["version"] = version;
+      if (version == 2) json.erase("model_settings");
+      const std::string text = json.dump();
+      std::ostringstream checksum;
+      checksum << std::hex << XXH3_64bits(text.data(), text.size());
+      json["xxh3"] = checksum.str();
+      std::ofstream(folder_ / kManifestName) << json.dump();
+    });
+    const ModelSection found = read_manifest(folder_).model;
+    world_->barrier();
+    EXPECT_EQ(found.path, "some/model");
+    EXPECT_EQ(found.rope_theta, kAuto);
+    EXPECT_EQ(found.rope_scaling, kModelsScaling);
+    EXPECT_EQ(found.max_position_embeddings, kAuto);
+  }
+}
+
 // What a GPU wrote, a CPU reads, and the other way round.
 TEST_F(CheckpointStoreTest, DevicesReadEachOthers) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
@@ -106,7 +148,7 @@ TEST_F(CheckpointStoreTest, DevicesReadEachOthers) {
   ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, gpu);
   CheckpointStore store(folder_, 0, *world_);
   store.load(save(3, 8), parameters);
-  const fs::path of_gpu = store.save(parameters, state(4), "some/model", "seed: 1\n");
+  const fs::path of_gpu = store.save(parameters, state(4), kModel, "seed: 1\n");
   ShardedParameters on_cpu(ParameterLayout(small_model()), *world_, ParameterStorage{}, at::kCPU);
   EXPECT_EQ(store.load(of_gpu, on_cpu).step, 4);
   expect_equal_to_seed(on_cpu, *world_, 8);

@@ -74,6 +74,9 @@ device: cuda
 model:
   path: models/x-1
   init: random
+  rope_theta: 5e5
+  rope_scaling: {rope_type: yarn, factor: 4.0, original_max_position_embeddings: 8192, truncate: false}
+  max_position_embeddings: 32768
 data:
   path: [tokens/a, "null", 'quote"d \ back']
   sequence_length: 65536
@@ -160,6 +163,10 @@ TEST_F(ConfigReaderTest, EveryFieldIsRead) {
   EXPECT_EQ(config.output_dir, "runs/a b: #1");
   EXPECT_EQ(config.seed, 18446744073709551615u);
   EXPECT_THAT(config.data.path, ElementsAre("tokens/a", "null", "quote\"d \\ back"));
+  EXPECT_EQ(config.model.rope_theta, 500000);
+  EXPECT_EQ(config.model.rope_scaling,
+            R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":8192,"truncate":false})");
+  EXPECT_EQ(config.model.max_position_embeddings, 32768);
   EXPECT_FALSE(config.data.shuffle);
   EXPECT_THAT(config.attention.index_dim_list, ElementsAre(5, 37, 31));
   EXPECT_EQ(config.attention.index_dims, 3);
@@ -192,6 +199,55 @@ TEST_F(ConfigReaderTest, BytesAndAuto) {
   EXPECT_THAT(errors("memory: {gpu: 5 apples, host: 1e30 TiB}\n"),
               ElementsAre("run.yaml:1:15: error: memory.gpu: expected auto or bytes, as 100 GiB, found '5 apples'",
                           "run.yaml:1:31: error: memory.host: '1e30 TiB' is out of range"));
+}
+
+TEST_F(ConfigReaderTest, RopeScaling) {
+  const auto scaling = [&](const std::string& text) { return read("model: {rope_scaling: " + text + "}\n"); };
+  for (const char* none : {"none", "null", "~", ""}) EXPECT_EQ(scaling(none).model.rope_scaling, "none") << none;
+  EXPECT_EQ(scaling("auto").model.rope_scaling, "auto");
+  EXPECT_EQ(read("model:\n  rope_scaling:\n    type: \"linear\"\n    factor: 4\n").model.rope_scaling,
+            R"({"type":"linear","factor":4})");
+  EXPECT_EQ(scaling("{rope_type: longrope, short_factor: [1, 1.5], long_factor: [2.0, 3], attention_factor: ~}")
+                .model.rope_scaling,
+            R"({"rope_type":"longrope","short_factor":[1,1.5],"long_factor":[2.0,3],"attention_factor":null})");
+  EXPECT_EQ(read_run_config({}, {"model.rope_scaling={rope_type: dynamic, factor: 2}", "model.rope_theta=auto",
+                                 "model.max_position_embeddings=auto"})
+                .model.rope_scaling,
+            R"({"rope_type":"dynamic","factor":2})");
+  for (const std::string text :
+       {"none", "{rope_type: longrope, short_factor: [1, 1.5], long_factor: [2.0, 3], attention_factor: ~}"})
+    EXPECT_EQ(read(resolved_config(scaling(text))).model.rope_scaling, scaling(text).model.rope_scaling);
+}
+
+// The mapping is checked as config.json's is; model_config_test has its other mistakes.
+TEST_F(ConfigReaderTest, WrongRopeSettings) {
+  EXPECT_THAT(errors("model:\n  rope_theta: 0\n  max_position_embeddings: 1.5\n  rope_scaling: yarn\n"),
+              ElementsAre("run.yaml:2:15: error: model.rope_theta: 0 is not valid; valid: above 0",
+                          "run.yaml:3:28: error: model.max_position_embeddings: expected auto or an integer, found "
+                          "'1.5'",
+                          "run.yaml:4:17: error: model.rope_scaling: expected auto, none or a mapping, found 'yarn'"));
+  const auto error = [&](const std::string& mapping) {
+    const std::vector<std::string> messages = errors("model: {rope_scaling: {" + mapping + "}}\n");
+    const std::string name = "run.yaml:1:23: error: model.rope_scaling: ";
+    EXPECT_THAT(messages, ElementsAre(::testing::StartsWith(name)));
+    return messages.empty() ? "" : messages.front().substr(name.size());
+  };
+  EXPECT_EQ(error("factor: 4"), "the mapping has no field 'rope_type'");
+  EXPECT_EQ(
+      error("rope_type: ntk"),
+      "the mapping: field 'rope_type' is \"ntk\", expected one of default, linear, dynamic, llama3, yarn, longrope");
+  EXPECT_EQ(error("rope_type: linear"), "the mapping has no field 'factor'");
+  EXPECT_EQ(error("rope_type: linear, factor: four"),
+            "the mapping: field 'factor' is \"four\", expected a finite number");
+  EXPECT_EQ(error("rope_type: linear, factor: \"4\""),
+            "the mapping: field 'factor' is \"4\", expected a finite number");
+  EXPECT_EQ(error("rope_type: yarn, factor: 4, rope_theta: 10000"),
+            "the mapping: field 'rope_theta' is 10000, which is not valid here: set model.rope_theta");
+  EXPECT_THAT(error("rope_type: yarn, factor: 4, beta: 1"), ::testing::HasSubstr("field 'beta' is 1, which is not"));
+  EXPECT_THAT(errors("model: {rope_scaling: {rope_type: yarn, factor: {a: 1}, rope_type: [[1]]}}\n"),
+              ElementsAre("run.yaml:1:49: error: model.rope_scaling: factor: expected a number, a word or a list of "
+                          "numbers",
+                          "run.yaml:1:57: error: model.rope_scaling: duplicate key 'rope_type'"));
 }
 
 TEST_F(ConfigReaderTest, LaterEntriesOfLayersWin) {
@@ -358,6 +414,8 @@ TEST_F(ConfigReaderTest, NamesOfOtherToolsLeadToOurs) {
   EXPECT_EQ(suggestion("lr"), "optimizer.learning_rate");
   EXPECT_EQ(suggestion("base_model"), "model.path");
   EXPECT_EQ(suggestion("model.model_name_or_path"), "path");
+  EXPECT_EQ(suggestion("rotary_base"), "model.rope_theta");
+  EXPECT_EQ(suggestion("rope_scaling"), "model.rope_scaling");
   EXPECT_EQ(suggestion("cutoff_len"), "data.sequence_length");
   EXPECT_EQ(suggestion("data.sequence_len"), "sequence_length");
   EXPECT_EQ(suggestion("train.per_device_train_batch_size"), "gradient_accumulation_steps");
@@ -367,7 +425,9 @@ TEST_F(ConfigReaderTest, NamesOfOtherToolsLeadToOurs) {
   EXPECT_EQ(suggestion("save_steps"), "checkpoint.every");
   EXPECT_EQ(suggestion("recompute.intreval"), "interval");
   EXPECT_EQ(suggestion("memory.gradient_checkpointing"), "recompute.interval");
-  EXPECT_EQ(suggestion("model.zzz"), "--set 'model.zzz=1': error: model.zzz: unknown key; valid: path, init");
+  EXPECT_EQ(suggestion("model.zzz"),
+            "--set 'model.zzz=1': error: model.zzz: unknown key; valid: path, init, rope_theta, "
+            "rope_scaling, max_position_embeddings");
   EXPECT_THAT(
       errors("train.max_steps: 5\n"),
       ElementsAre("run.yaml:1:1: error: train.max_steps: unknown key; write 'max_steps' inside the section 'train'"));

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/temporary_folder.h"
+#include "trainer/model_settings.h"
 #include "trainer/safetensors.h"
 
 namespace hiptrain {
@@ -28,14 +29,15 @@ Json with(Json config, const Json& changes) {
   return config;
 }
 
-ModelConfig read(const Json& config) {
+ModelConfig read(const Json& config, ModelSection section = {}) {
   const TemporaryFolder folder;
   write_file(folder.path() / "config.json", config.dump());
-  return read_model_config(folder.path());
+  section.path = folder.path();
+  return read_model_config(section);
 }
 
-std::string refusal(const Json& config) {
-  return message_of<FormatError>([&] { read(config); });
+std::string refusal(const Json& config, const ModelSection& section = {}) {
+  return message_of<FormatError>([&] { read(config, section); });
 }
 
 std::string refusal_with(const Json& changes) { return refusal(with(smallest("llama"), changes)); }
@@ -93,11 +95,12 @@ TEST(ModelConfig, BiasesOfEachFamily) {
 TEST(ModelConfig, FileItselfOrItsFolder) {
   const TemporaryFolder folder;
   write_file(folder.path() / "config.json", smallest("llama").dump());
-  EXPECT_EQ(read_model_config(folder.path()).hidden_size, 256);
-  EXPECT_EQ(read_model_config(folder.path() / "config.json").hidden_size, 256);
-  EXPECT_THAT(message_of<FormatError>([&] { read_model_config(folder.path() / "none"); }), HasSubstr("none"));
+  EXPECT_EQ(read_model_config({.path = folder.path()}).hidden_size, 256);
+  EXPECT_EQ(read_model_config({.path = folder.path() / "config.json"}).hidden_size, 256);
+  EXPECT_THAT(message_of<FormatError>([&] { read_model_config({.path = folder.path() / "none"}); }), HasSubstr("none"));
   write_file(folder.path() / "config.json", R"({"model_type":"llama","model_type":"qwen2"})");
-  EXPECT_THAT(message_of<FormatError>([&] { read_model_config(folder.path()); }), HasSubstr("'model_type' twice"));
+  EXPECT_THAT(message_of<FormatError>([&] { read_model_config({.path = folder.path()}); }),
+              HasSubstr("'model_type' twice"));
 }
 
 TEST(ModelConfig, FamiliesAreNamed) {
@@ -248,6 +251,99 @@ TEST(RopeConfig, MissingContradictoryAndUnknownFieldsAreNamed) {
       refusal_with({{"original_max_position_embeddings", 1024},
                     {"rope_scaling", {{"type", "yarn"}, {"factor", 2}, {"original_max_position_embeddings", 2048}}}}),
       HasSubstr("'original_max_position_embeddings'"));
+}
+
+ModelSection section_with(const Json& scaling) { return {.path = {}, .rope_scaling = scaling.dump()}; }
+
+// The fields of config.json as settings change them: for export, and for a model that reads as this one.
+Json json_with(const Json& config, ModelSection section) {
+  const TemporaryFolder folder;
+  write_file(folder.path() / "config.json", config.dump());
+  section.path = folder.path();
+  return model_json(section);
+}
+
+const Json kYarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 1024}};
+const Json kLinear = {{"rope_type", "linear"}, {"factor", 2.0}};
+
+TEST(ModelSettings, WithoutThemConfigJsonStays) {
+  const Json config = with(smallest("llama"), {{"rope_theta", 500000.0}, {"rope_scaling", kYarn}});
+  EXPECT_EQ(json_with(config, {}), config);
+  EXPECT_EQ(json_with(Json::array(), {.path = {}, .rope_theta = 1e6}), Json::array());  // which is refused as ever
+  EXPECT_THAT(refusal(Json::array(), {.path = {}, .rope_theta = 1e6}), HasSubstr("expected an object"));
+}
+
+TEST(ModelSettings, ThetaIsSetWhereTheModelHasIt) {
+  const ModelSection section{.path = {}, .rope_theta = 1e6};
+  const Json plain = smallest("llama");
+  const Json older = with(plain, {{"rope_theta", 500000}, {"rope_scaling", kYarn}});
+  const Json newer = with(plain, {{"rope_parameters", with(kYarn, {{"rope_theta", 500000.0}})}});
+  const Json both = with(older, newer);
+  for (const Json& config : {plain, older, newer, both, with(plain, {{"rope_parameters", nullptr}}),
+                             with(newer, {{"rope_scaling", kYarn}, {"rope_theta", 500000}})})
+    EXPECT_EQ(read(config, section).rope.theta, 1e6) << config;
+  EXPECT_EQ(json_with(plain, section), with(plain, {{"rope_theta", 1e6}}));
+  EXPECT_EQ(json_with(older, section), with(older, {{"rope_theta", 1e6}}));
+  EXPECT_EQ(json_with(newer, section), with(plain, {{"rope_parameters", with(kYarn, {{"rope_theta", 1e6}})}}));
+  EXPECT_EQ(read(older, section).rope.type, RopeType::kYarn);
+}
+
+TEST(ModelSettings, ScalingReplacesTheModels) {
+  const Json plain = smallest("llama");
+  const Json older = with(plain, {{"rope_theta", 500000.0}, {"rope_scaling", kYarn}});
+  const Json newer = with(plain, {{"rope_parameters", with(kYarn, {{"rope_theta", 500000.0}})}});
+  EXPECT_EQ(json_with(plain, section_with(kLinear)), with(plain, {{"rope_scaling", kLinear}}));
+  EXPECT_EQ(json_with(older, section_with(kLinear)), with(older, {{"rope_scaling", kLinear}}));
+  EXPECT_EQ(json_with(newer, section_with(kLinear)),
+            with(plain, {{"rope_parameters", with(kLinear, {{"rope_theta", 500000.0}})}}));
+  for (const Json& config : {older, newer, with(older, newer)}) {
+    const RopeConfig rope = read(config, section_with(kLinear)).rope;
+    EXPECT_EQ(rope, (RopeConfig{.type = RopeType::kLinear, .theta = 500000, .factor = 2})) << config;
+    EXPECT_EQ(read(config, {.path = {}, .rope_scaling = "none"}).rope, (RopeConfig{.theta = 500000})) << config;
+  }
+  EXPECT_EQ(json_with(older, {.path = {}, .rope_scaling = "none"}), with(older, {{"rope_scaling", nullptr}}));
+  EXPECT_EQ(json_with(newer, {.path = {}, .rope_scaling = "none"}),
+            with(plain, {{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 500000.0}}}}));
+  EXPECT_EQ(json_with(plain, {.path = {}, .rope_scaling = "none"}), plain);
+}
+
+TEST(ModelSettings, LongestContext) {
+  const ModelSection section{.path = {}, .max_position_embeddings = 32768};
+  EXPECT_EQ(read(smallest("llama"), section).max_positions, 32768);
+  const Json config = with(smallest("llama"), {{"max_position_embeddings", 4096}});
+  EXPECT_EQ(json_with(config, section), with(config, {{"max_position_embeddings", 32768}}));
+}
+
+// The context of pretraining is the model's own, however long the new one is.
+TEST(ModelSettings, ScalingIsRelativeToTheModelsOwnContext) {
+  const Json plain = with(smallest("llama"), {{"max_position_embeddings", 4096}});
+  const Json short_yarn = {{"rope_type", "yarn"}, {"factor", 4.0}};
+  const auto original = [](const Json& config, const ModelSection& section) {
+    return read(config, section).rope.original_max_positions;
+  };
+  ModelSection section = section_with(short_yarn);
+  section.max_position_embeddings = 16384;
+  EXPECT_EQ(original(plain, section), 4096);
+  EXPECT_EQ(json_with(plain, section)["rope_scaling"]["original_max_position_embeddings"], 4096);
+  EXPECT_EQ(original(with(plain, {{"original_max_position_embeddings", 2048}}), section), 2048);
+  EXPECT_EQ(original(with(plain, {{"rope_scaling", kYarn}}), section), 1024);
+  EXPECT_EQ(original(json_with(plain, section), section), 4096);  // once more, of the model as it was exported
+  EXPECT_EQ(original(with(plain, {{"rope_scaling", short_yarn}}), {.path = {}, .max_position_embeddings = 16384}),
+            4096);
+  EXPECT_EQ(original(with(plain, {{"original_max_position_embeddings", 2048}}), section_with(kYarn)), 1024);
+  EXPECT_THAT(refusal(smallest("llama"), section),
+              AllOf(HasSubstr("no field 'max_position_embeddings'"), HasSubstr("original_max_position_embeddings")));
+  EXPECT_FALSE(json_with(plain, section_with(kLinear)).dump().find("original") != std::string::npos);
+}
+
+TEST(ModelSettings, MessagesNameThem) {
+  const Json longrope = {{"rope_type", "longrope"}, {"short_factor", {1, 1}}, {"long_factor", {1, 1}}};
+  ModelSection section = section_with(longrope);
+  section.rope_theta = 1e6;
+  EXPECT_THAT(
+      refusal(with(smallest("llama"), {{"max_position_embeddings", 4096}}), section),
+      AllOf(HasSubstr("config.json with model.rope_theta, model.rope_scaling: rope_scaling: field 'short_factor'"),
+            HasSubstr("expected 4 numbers")));
 }
 
 }  // namespace

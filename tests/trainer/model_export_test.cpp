@@ -29,7 +29,7 @@ class ModelExport : public ::testing::Test {
     write_safetensors(source_ / "model.safetensors", {{"model.embed_tokens.weight", at::zeros({10, 8})}});
   }
 
-  ExportSettings settings() const { return {.source = source_, .output = output_}; }
+  ExportSettings settings() const { return {.model = {.path = source_.string()}, .output = output_}; }
   static void write_model(const TensorSink& sink) {
     at::Tensor reused = at::empty({10, 8});
     for (const char* name : {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"})
@@ -59,6 +59,20 @@ TEST_F(ModelExport, ConfigKeepsItsFieldsInOrder) {
              std::string(kConfig).replace(std::string(kConfig).find("torch_dtype"), 11, "dtype"));
   export_model(as_float, write_model);
   EXPECT_THAT(read_file(as_float.output / "config.json"), HasSubstr("\"dtype\": \"float32\""));
+}
+
+TEST_F(ModelExport, ConfigHasWhatTheRunSet) {
+  ExportSettings request = settings();
+  request.model.rope_theta = 1e6;
+  request.model.rope_scaling = R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":2048})";
+  request.model.max_position_embeddings = 8192;
+  export_model(request, write_model);
+  auto expected = nlohmann::ordered_json::parse(kConfig);
+  expected["torch_dtype"] = "bfloat16";
+  expected["rope_scaling"] = nlohmann::ordered_json::parse(request.model.rope_scaling);
+  expected["rope_theta"] = 1e6;
+  expected["max_position_embeddings"] = 8192;
+  EXPECT_EQ(nlohmann::ordered_json::parse(read_file(output_ / "config.json")).dump(), expected.dump());
 }
 
 TEST_F(ModelExport, WeightsAreCopiesOfTheAskedType) {

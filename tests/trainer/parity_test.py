@@ -6,6 +6,7 @@ The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
@@ -79,8 +80,8 @@ def write_tokens(prefix, documents):
     return prefix
 
 
-def load_model(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+def load_model(folder, config=None):
+    return AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, attn_implementation="eager")
 
 
 def transformers_logits(model, tokens):
@@ -88,12 +89,12 @@ def transformers_logits(model, tokens):
         return model(torch.from_numpy(tokens)[None]).logits[0]
 
 
-def our_logits(folder, tokens, work):
+def our_logits(folder, tokens, work, settings=()):
     """(tokens, vocabulary) float32."""
     prefix = write_tokens(work / "tokens", [tokens])
     out = work / "logits.safetensors"
     hiptrain("evaluate", "--model", folder, "--data", prefix, "--logits", out,
-             settings=[f"data.sequence_length={len(tokens)}"])
+             settings=[f"data.sequence_length={len(tokens)}", *settings])
     logits = load_file(out)["logits"]
     assert logits.dtype == torch.float32 and logits.shape == (len(tokens), VOCABULARY_SIZE)
     return logits
@@ -109,6 +110,54 @@ def test_logits_equal_transformers(name, model_folder, tmp_path):
     difference = float((ours - theirs).abs().max())
     print(f"largest difference {difference:.2e}, largest logit {float(theirs.abs().max()):.1f}")
     assert difference <= 1e-4
+
+
+# A model; settings of a run; what they make of transformers' config.
+LONGROPE = {"rope_type": "longrope", "short_factor": [1 + pair / 5 for pair in range(8)],
+            "long_factor": [1.0 + pair for pair in range(8)], "original_max_position_embeddings": 1024}
+SETTINGS = {
+    "theta": ("llama2", {"rope_theta": 1000000, "max_position_embeddings": 32768},
+              {"rope_type": "default", "rope_theta": 1e6}, 32768),
+    "theta below llama3 scaling": ("llama3.1", {"rope_theta": 2e6}, {
+        "rope_type": "llama3", "rope_theta": 2e6, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 256}, 4096),
+    "linear": ("mistral", {"rope_scaling": {"rope_type": "linear", "factor": 4}},
+               {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4}, 4096),
+    "dynamic": ("llama2", {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 512},
+                {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}, 512),
+    "yarn of the model's own context": (
+        "qwen3", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "max_position_embeddings": 16384},
+        {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 4096}, 16384),
+    "yarn instead of llama3, and theta": (
+        "llama3.2", {"rope_theta": 1e6, "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+                                                         "original_max_position_embeddings": 512}},
+        {"rope_type": "yarn", "rope_theta": 1e6, "factor": 8.0, "original_max_position_embeddings": 512}, 4096),
+    "longrope": ("llama, yarn", {"rope_scaling": LONGROPE}, {"rope_theta": 10000.0, **LONGROPE}, 4096),
+    "none": ("qwen2.5", {"rope_scaling": "none"}, {"rope_type": "default", "rope_theta": 1e6}, 4096),
+    "null": ("llama, linear", {"rope_scaling": None, "rope_theta": 5e4},
+             {"rope_type": "default", "rope_theta": 5e4}, 4096),
+}
+
+
+def with_settings(name, model_folder):
+    """(the model's folder, the settings as words, the model in transformers as they make it)."""
+    model_name, fields, rope, positions = SETTINGS[name]
+    folder = model_folder(model_name)
+    config = AutoConfig.from_pretrained(folder)
+    config.rope_parameters, config.max_position_embeddings = dict(rope), positions
+    settings = [f"model.{key}={json.dumps(value)}" for key, value in fields.items() if value != "none"]
+    settings += [f"model.{key}=none" for key, value in fields.items() if value == "none"]
+    return folder, settings, load_model(folder, config)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_logits_with_settings_equal_transformers(name, model_folder, tmp_path):
+    folder, settings, model = with_settings(name, model_folder)
+    (tokens,) = random_documents([LOGIT_TOKENS], seed=1)
+    theirs = transformers_logits(model, tokens)
+    assert float((our_logits(folder, tokens, tmp_path, settings) - theirs).abs().max()) <= 1e-4
+    as_it_was = transformers_logits(load_model(folder), tokens)
+    assert float((as_it_was - theirs).abs().max()) > 1e-2  # else the settings would not matter
 
 
 def torch_optimizer(model):
@@ -150,14 +199,14 @@ def train_settings(folder, prefix, output, steps):
     }
 
 
-def train(settings, work, ranks=1):
+def train(settings, work, ranks=1, more=()):
     """(losses, the last checkpoint's folder)."""
     config = work / "run.yaml"
     config.write_text("seed: 5\n")
     command = [str(PROGRAM), "train", str(config)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
-    for setting in EXACT:
+    for setting in (*EXACT, *more):
         command += ["--set", setting]
     if ranks > 1:
         command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), *command]
@@ -181,7 +230,7 @@ def export(checkpoint, output, dtype, *options):
     return output
 
 
-def assert_same_other_files(source, exported):
+def assert_same_other_files(source, exported, changed=()):
     def other_files(folder):
         return {path.name: path.read_bytes() for path in folder.iterdir()
                 if path.name != "config.json" and "safetensors" not in path.name}
@@ -191,6 +240,9 @@ def assert_same_other_files(source, exported):
         AutoTokenizer.from_pretrained(source).encode("def f(x):")
     configs = [json.loads((folder / "config.json").read_text()) for folder in (source, exported)]
     types = [{config.pop("dtype", None), config.pop("torch_dtype", None)} - {None} for config in configs]
+    for config in configs:
+        for field in changed:
+            config.pop(field, None)
     assert configs[0] == configs[1] and list(configs[0]) == list(configs[1])
     return types[1]
 
@@ -211,6 +263,33 @@ def test_training_follows_pytorch_and_exports(name, model_folder, tmp_path):
     reloaded = transformers_logits(load_model(exported), tokens)
     assert float((our_logits(exported, tokens, tmp_path) - reloaded).abs().max()) <= 1e-4
     assert float((transformers_logits(model, tokens) - reloaded).abs().max()) <= 2e-2  # 20 steps amplify rounding
+
+
+ROPE_FIELDS = ("rope_theta", "rope_scaling", "rope_parameters", "max_position_embeddings")
+
+
+@pytest.mark.parametrize("name", ["theta", "yarn of the model's own context", "null"])
+def test_training_with_settings_follows_pytorch_and_exports_them(name, model_folder, tmp_path):
+    source, settings, model = with_settings(name, model_folder)
+    folder = shutil.copytree(source, tmp_path / "model")
+    prefix = write_tokens(tmp_path / "tokens", random_documents([TRAIN_TOKENS] * NUM_STEPS, seed=2))
+    theirs = train_in_torch(model, [[document] for document in random_documents([TRAIN_TOKENS] * NUM_STEPS, seed=2)])
+    ours, checkpoint = train(train_settings(folder, prefix, tmp_path / "run", NUM_STEPS), tmp_path, more=settings)
+    assert_losses_follow(ours, theirs)
+
+    moved = folder.rename(tmp_path / "moved")
+    exported = export(checkpoint, tmp_path / "exported", "float32", "--model", str(moved))
+    assert_same_other_files(source, exported, changed=ROPE_FIELDS)
+    config, expected = AutoConfig.from_pretrained(exported), model.config
+    rope = {key: value for key, value in config.rope_parameters.items() if key != "type"}
+    assert rope == expected.rope_parameters and config.max_position_embeddings == expected.max_position_embeddings
+    spelling = {field for field in ROPE_FIELDS if field in json.loads((source / "config.json").read_text())}
+    assert spelling == {field for field in ROPE_FIELDS if field in json.loads((exported / "config.json").read_text())}
+    (tokens,) = random_documents([LOGIT_TOKENS], seed=3)
+    reloaded = transformers_logits(load_model(exported), tokens)
+    assert float((transformers_logits(model, tokens) - reloaded).abs().max()) <= 2e-2
+    for again in ((), settings):  # what the folder says already changes nothing
+        assert float((our_logits(exported, tokens, tmp_path, again) - reloaded).abs().max()) <= 1e-4
 
 
 def test_several_documents_a_step_and_two_ranks(model_folder, tmp_path):

@@ -99,6 +99,9 @@ def test_mistakes(tmp_path):
     (tmp_path / "rates.json").write_text("{}")
     assert "rates.json has no field 'device'" in run("plan", "--model-config", LLAMA_1B, "--rates",
                                                      tmp_path / "rates.json", expect=2)
+    longrope = "model.rope_scaling={rope_type: longrope, short_factor: [1], long_factor: [1]}"
+    out = run("plan", "--model-config", LLAMA_1B, "--set", longrope, expect=2)
+    assert "llama-3.2-1b.json with model.rope_scaling: " in out and "expected 32 numbers, half of head_dim" in out
 
 
 def test_rates_of_this_machine(tmp_path):

@@ -23,7 +23,7 @@ Json golden_cases() {
 
 ModelConfig config_of(const Json& golden_case, const TemporaryFolder& folder) {
   write_file(folder.path() / "config.json", golden_case["config"].dump());
-  return read_model_config(folder.path());
+  return read_model_config({.path = folder.path()});
 }
 
 // Radians of position * turns modulo one turn, in (-pi, pi].

@@ -245,6 +245,25 @@ def test_an_old_run_in_the_way_is_not_overwritten(inputs, straight, tmp_path):
     assert "from an earlier run" in train(inputs, tmp_path / "run", settings=["checkpoint.resume=none"], expect=2)
 
 
+def test_a_run_goes_on_with_the_rotary_settings_of_its_checkpoint(inputs, straight, tmp_path):
+    theta, positions = settings = ["model.rope_theta=1000000", "model.max_position_embeddings=32768"]
+    output = train(inputs, tmp_path / "straight", settings=settings)
+    values = "model.rope_theta: 1.0e+06, model.max_position_embeddings: 32768"
+    assert f"{values} in place of the model's config.json" in output
+    assert losses(tmp_path / "straight") != losses(straight(1))
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "straight", run)
+    for step in (6, 8):
+        shutil.rmtree(run / "checkpoints" / f"step_{step:08d}")
+    for others in ([], [theta], [positions, "model.rope_theta=10000"],
+                   [*settings, "model.rope_scaling={rope_type: linear, factor: 2}"]):
+        assert f"was trained with {values}, but this run has" in train(inputs, run, settings=others, expect=2)
+    # However they are written: values count.
+    same = [theta.replace("1000000", "1e6"), positions, "model.rope_scaling={rope_type: default}"]
+    assert "at step 4" in train(inputs, run, settings=same)
+    assert losses(run) == losses(tmp_path / "straight") and weights(run) == weights(tmp_path / "straight")
+
+
 def test_damaged_inputs_are_named(inputs, straight, tmp_path):
     for suffix in (".bin", ".idx"):
         for other in (".bin", ".idx"):
