@@ -1,8 +1,9 @@
 // The best blocks of each row among a few good ones, kept in registers: each of the four lanes that hold a row's scores
 // keeps the best by its own columns, whichever they are, and the lists are joined at the end.
 //
-// That finds the row's best two: the second is beaten in its best column's lane by no other than the first. Candidates
-// of a tree are all good, so that one enters some list at many a step: lists change without branches and shuffles.
+// That finds the row's best: in its best column's lane a block is beaten by no other than those that are before it in
+// the row. Candidates of a tree are all good, so that one enters some list at many a step: lists change without
+// branches and shuffles.
 #pragma once
 
 #include "kernels/cuda/score_columns.cuh"
@@ -10,7 +11,7 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kLanePicks = 2;
+constexpr int kLanePicks = 3;
 
 // kUnitKeys: of which blocks are multiples; a block is no longer than the kKeys that are taken at a time.
 template <int kKeys, int kUnitKeys>
@@ -100,11 +101,13 @@ class LaneBest {
   __device__ void add(int half, float score, int32_t block, bool sees) {
     float(&scores)[kLanePicks] = score_[half];
     int32_t(&blocks)[kLanePicks] = block_[half];
-    const bool leads = sees && !(score <= scores[0]), enters = sees && !(score <= scores[1]);
-    scores[1] = leads ? scores[0] : enters ? score : scores[1];
-    blocks[1] = leads ? blocks[0] : enters ? block : blocks[1];
-    scores[0] = leads ? score : scores[0];
-    blocks[0] = leads ? block : blocks[0];
+    CUTE_UNROLL
+    for (int place = kLanePicks - 1; place >= 0; --place) {
+      const bool enters = sees && !(score <= scores[place]);
+      const bool before = place > 0 && sees && !(score <= scores[place > 0 ? place - 1 : 0]);
+      scores[place] = before ? scores[place > 0 ? place - 1 : 0] : enters ? score : scores[place];
+      blocks[place] = before ? blocks[place > 0 ? place - 1 : 0] : enters ? block : blocks[place];
+    }
   }
 
   TileBest best_;

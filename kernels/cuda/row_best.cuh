@@ -1,7 +1,7 @@
 // The best blocks of each row, kept in registers: the four lanes that hold a row's scores have the same list.
 //
 // A step is looked at twice only if one of the warp's rows has a score above its worst pick, which happens about
-// 2 (1 + ln(blocks / 2)) times a row.
+// n (1 + ln(blocks / n)) times a row with n picks.
 #pragma once
 
 #include "kernels/cuda/score_columns.cuh"
@@ -9,7 +9,7 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kRegisterPicks = 2;
+constexpr int kRegisterPicks = 3;
 
 // Blocks must come in ascending order, one may come in parts; and all of them again in further passes.
 template <class Score, int kKeys, int kUnitKeys>
@@ -104,21 +104,25 @@ class RowBest {
     return !(score <= other) || (score == other && block < block_[half][place]);
   }
 
-  // A block that is in the list already has its better score there.
+  // Puts the block into its place and moves those behind it on, the last one out. A block that is in the list already
+  // leaves its old place, or has a better score there and stays.
   __device__ void add(int half, float score, int32_t block) {
-    float(&scores)[kRegisterPicks] = score_[half];
-    int32_t(&blocks)[kRegisterPicks] = block_[half];
-    if (!leads(half, 1, score, block)) return;
-    if (blocks[0] == block) {
-      scores[0] = fmaxf(scores[0], score);
-    } else if (leads(half, 0, score, block)) {
-      scores[1] = scores[0];
-      blocks[1] = blocks[0];
-      scores[0] = score;
-      blocks[0] = block;
-    } else {
-      scores[1] = score;
-      blocks[1] = block;
+    if (!leads(half, kRegisterPicks - 1, score, block)) return;
+    float moved_score = score;
+    int32_t moved = block;
+    bool done = false;
+    CUTE_UNROLL
+    for (int place = 0; place < kRegisterPicks; ++place) {
+      const bool leaves = block_[half][place] == block && !done;
+      if (!done && leads(half, place, moved_score, moved)) {
+        const float next_score = score_[half][place];
+        const int32_t next = block_[half][place];
+        score_[half][place] = moved_score;
+        block_[half][place] = moved;
+        moved_score = next_score;
+        moved = next;
+      }
+      done |= leaves;
     }
   }
 

@@ -64,8 +64,8 @@ class RowScores {
     return floats * static_cast<int64_t>(sizeof(float));
   }
 
-  // memory: bytes(num_dims, num_keys, held_heads) of shared memory, 16-byte aligned. num_keys: 8, 16, 32, or a multiple
-  // of 64.
+  // memory: bytes(num_dims, num_keys, held_heads) of shared memory, 16-byte aligned. queries must outlive this.
+  // num_keys: 8, 16, 32, or a multiple of 64.
   __device__ RowScores(float* memory, const RowQueries& queries, QueryForm form, int num_keys, int held_heads)
       : queries_(queries),
         form_(form),
@@ -187,7 +187,7 @@ class RowScores {
     }
   }
 
-  RowQueries queries_;
+  const RowQueries& queries_;  // no copy: nvcc 13.0 compiles one into reads of other members of the kernel's params
   QueryForm form_;
   int num_dims_, num_keys_, held_heads_;
   float* scales_;     // (kQueryTile): of float8

@@ -24,8 +24,8 @@ class Float32Scorer {
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
     __syncthreads();  // nobody reads the scores before
-    RowScores scores(memory_, RowQueries(params_, at.head, at.tile, at.num_rows), QueryForm::kBounds,
-                     boxes_per_node(level), held_heads_);
+    const RowQueries queries(params_, at.head, at.tile, at.num_rows);
+    RowScores scores(memory_, queries, QueryForm::kBounds, boxes_per_node(level), held_heads_);
     for (int i = threadIdx.x; i < kTileRows * best.num_classes; i += kScoreThreads) best.keys[i] = 0;
     score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
           NodeBoxes::node_elements(level, params_.num_index_dims), at.num_rows, candidates,
@@ -38,8 +38,8 @@ class Float32Scorer {
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
     __syncthreads();  // nobody reads the scores before
     const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
-    RowScores scores(memory_, RowQueries(params_, at.head, at.tile, at.num_rows), QueryForm::kPlain,
-                     static_cast<int>(params_.geometry.block_size), held_heads_);
+    const RowQueries queries(params_, at.head, at.tile, at.num_rows);
+    RowScores scores(memory_, queries, QueryForm::kPlain, static_cast<int>(params_.geometry.block_size), held_heads_);
     score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
           block_elements, at.num_rows, candidates,
           [&](int row, float score, int64_t block, int) { best.add(row, score_key(score, block)); });

@@ -27,7 +27,7 @@ namespace {
 
 using namespace hiptrain::kernels;  // NOLINT: a program of its own
 
-constexpr int kHeads = 8, kPicks = 2, kGroup = 4;  // KV heads, and query heads of each
+constexpr int kHeads = 8, kPicks = 3, kGroup = 4;  // KV heads, and query heads of each
 
 template <typename T>
 class Buffer {

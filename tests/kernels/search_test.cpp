@@ -320,7 +320,7 @@ TEST_P(SearchAtPlace, TheBestHeadDecides) {
 TEST_P(SearchAtPlace, TiesBetweenHeadsGoToTheLowestBlocks) {
   std::mt19937 generator(kSeed + 19);
   for (const int64_t block_size : {16, 64, 128}) {
-    for (const int num_picks : {1, 2, 5}) {
+    for (const int num_picks : {1, 2, 3, 5}) {
       const SelectionCase setup = at(GetParam(), {.num_tokens = 1900,
                                                   .block_size = block_size,
                                                   .sink_tokens = 0,

@@ -257,7 +257,7 @@ TEST_P(SearchTreeAtPlace, IndexesOfAnyWidthFollowTheReference) {
       setup.document_starts = {0, 128 * between(generator, 1, 12)};
       setup.block_size = one_of<int64_t>(generator, {16, 32, 64, 128});
       setup.num_dims = num_dims;
-      setup.num_picks = one_of<int>(generator, {1, 2, 5, 20});
+      setup.num_picks = one_of<int>(generator, {1, 2, 3, 5, 20});
       setup.beam = static_cast<int>(between(generator, 2, 9));
       setup.top_nodes = static_cast<int>(between(generator, 1, 20));
       setup.index_heads = one_of<int>(generator, {1, 2, 3, 4, 7, 16});
