@@ -17,12 +17,15 @@ NOT_SCALARS = {"event", "step", "time", "last_step"}
 
 
 def scalars_of(record):
-    """The numbers of a record by tag; train/loss, eval/loss, eval/loss_by_position/1024, ..."""
+    """The numbers of a record by tag; train/loss, eval/loss, eval/loss_by_position/1024, train/recall/worst, ..."""
     prefix = record["event"]
     tags = {f"{prefix}/{field}": value for field, value in record.items()
             if field not in NOT_SCALARS and isinstance(value, (int, float)) and not isinstance(value, bool)}
     for bucket in record.get("buckets", []):
         tags[f"{prefix}/loss_by_position/{bucket['begin']}"] = bucket["loss"]
+    recall = record.get("recall", {})
+    tags.update((f"{prefix}/recall/{field}", recall[field]) for field in ("mean", "worst", "missed") if field in recall)
+    tags.update((f"{prefix}/recall_by_layer/{layer['layer']}", layer["recall"]) for layer in recall.get("layers", []))
     return tags
 
 

@@ -6,7 +6,7 @@ Of a run (its output_dir) the recall by layer and head, and the mean list length
 """
 
 import argparse
-import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy  # noqa: E402
 from matplotlib.colors import LogNorm  # noqa: E402
+from matplotlib.ticker import MultipleLocator  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
 from plot_run import short_count  # noqa: E402
@@ -35,6 +36,12 @@ class Selection(NamedTuple):
     attention: numpy.ndarray = None  # (rows, searched blocks): mass
     first_rows: numpy.ndarray = None  # (searched blocks): the first row that sees the block; at least 64: none
     numbers: dict = {}  # layer, query_head, begin, block_size, first_block of attention
+
+
+def set_key_ticks(axis, keys):
+    """Round numbers of tokens, about six."""
+    axis.set_major_locator(MultipleLocator(2 ** max(0, round(math.log2(max(keys, 6) / 6)))))
+    axis.set_major_formatter(lambda value, _: short_count(round(value)))
 
 
 def read_file(path):
@@ -82,7 +89,7 @@ def draw_lengths(axes, selection):
     for layer, lengths, color in zip(selection.layers, selection.list_lengths, colors):
         labelled = layer in (selection.layers[0], selection.layers[-1])
         axes.plot(positions, lengths, color=color, linewidth=1, label=f"layer {layer}" if labelled else None)
-    axes.xaxis.set_major_formatter(lambda value, _: short_count(round(value)))
+    set_key_ticks(axes.xaxis, selection.sequence_length)
     axes.set(title="list lengths by position", xlabel="position in the document")
     axes.legend(fontsize="small")
 
@@ -109,7 +116,7 @@ def draw_attention(figure, axes, selection):
                         aspect="auto", interpolation="nearest", extent=(first_key, last_key, 2 * rows, 0))
     axes.axhline(rows, color="white", linewidth=1)
     axes.set_yticks([rows / 2, 1.5 * rows], ["exact", "picked"], rotation=90, va="center")
-    axes.xaxis.set_major_formatter(lambda value, _: short_count(round(value)))
+    set_key_ticks(axes.xaxis, last_key - first_key)
     beyond = selection.attention.sum()
     axes.set(title=f"layer {numbers['layer']}, query head {numbers['query_head']}, rows from {numbers['begin']}: "
                    f"{(selection.attention * seen).sum() / max(beyond, 1e-30):.2f} of {beyond / rows:.3f} covered",

@@ -237,7 +237,8 @@ class StepWalk {
 
   void attend_and_measure(const AttentionConfig& attention, bool selecting) {
     const std::vector<Held> pass = attention_forward(attention);
-    if (!selecting || run_.metrics.recall_every == 0) return;
+    const bool searches_something = selecting && inputs_.tokens > attention.sink_tokens + attention.window;
+    if (!searches_something || run_.metrics.recall_every == 0) return;
     const int64_t held_heads = by_heads(attention) ? model_.num_kv_heads / inputs_.sequence_ranks : model_.num_kv_heads;
     device_.touch(Item::kSearch, recall_workspace_bytes(inputs_.tokens, held_heads, model_.group_size(),
                                                         model_.head_dim, attention.block_size));

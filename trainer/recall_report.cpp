@@ -1,7 +1,8 @@
 #include "trainer/recall_report.h"
 
 #include <algorithm>
-#include <numeric>
+#include <functional>
+#include <span>
 
 #include "trainer/bench_report.h"
 
@@ -23,13 +24,15 @@ std::string ranges_text(const std::vector<int64_t>& layers) {
   return text;
 }
 
-double mean_of(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+// Of a member, or of what a member function gives.
+template <typename Items, typename Number>
+double mean_over(const Items& items, Number number) {
+  double sum = 0;
+  for (const auto& item : items) sum += std::invoke(number, item);
+  return sum / static_cast<double>(items.size());
 }
 
 }  // namespace
-
-const double kLowRecall = 0.8, kHighMiss = 0.0;
 
 double HeadMass::recall() const { return beyond < kNegligibleMass * rows ? 1 : covered / beyond; }
 
@@ -39,11 +42,9 @@ int64_t LayerRecall::worst_kv_head() const {
   return worst - kv_heads.begin();
 }
 
-double LayerRecall::missed() const {
-  std::vector<double> missed;
-  for (const KvHeadRecall& head : kv_heads) missed.push_back(head.missed);
-  return mean_of(missed);
-}
+double LayerRecall::beyond() const { return mean_over(kv_heads, &KvHeadRecall::beyond); }
+
+double LayerRecall::missed() const { return mean_over(kv_heads, &KvHeadRecall::missed); }
 
 double LayerRecall::mean_list_entries() const {
   PositionLength sum;
@@ -55,10 +56,7 @@ double LayerRecall::mean_list_entries() const {
 }
 
 double RecallReport::mean() const {
-  std::vector<double> recalls;
-  for (const LayerRecall& layer : layers)
-    for (const KvHeadRecall& head : layer.kv_heads) recalls.push_back(head.recall);
-  return mean_of(recalls);
+  return mean_over(layers, [](const LayerRecall& layer) { return mean_over(layer.kv_heads, &KvHeadRecall::recall); });
 }
 
 const LayerRecall& RecallReport::worst() const {
@@ -66,11 +64,7 @@ const LayerRecall& RecallReport::worst() const {
                            [](const LayerRecall& a, const LayerRecall& b) { return a.recall() < b.recall(); });
 }
 
-double RecallReport::missed() const {
-  std::vector<double> missed;
-  for (const LayerRecall& layer : layers) missed.push_back(layer.missed());
-  return mean_of(missed);
-}
+double RecallReport::missed() const { return mean_over(layers, &LayerRecall::missed); }
 
 LayerRecall layer_recall(int64_t layer, const std::vector<HeadMass>& masses, int64_t num_kv_heads) {
   const int64_t group_size = static_cast<int64_t>(masses.size()) / num_kv_heads;
@@ -79,10 +73,12 @@ LayerRecall layer_recall(int64_t layer, const std::vector<HeadMass>& masses, int
     const auto group = masses.begin() + first;
     const auto worst = std::min_element(group, group + group_size,
                                         [](const HeadMass& a, const HeadMass& b) { return a.recall() < b.recall(); });
-    std::vector<double> missed;
-    for (auto head = group; head != group + group_size; ++head) missed.push_back(head->missed());
+    const std::span members(group, group + group_size);
     result.kv_heads.push_back(
-        {.recall = worst->recall(), .query_head = worst - masses.begin(), .missed = mean_of(missed)});
+        {.recall = worst->recall(),
+         .query_head = worst - masses.begin(),
+         .beyond = mean_over(members, [](const HeadMass& head) { return head.of_row(head.beyond); }),
+         .missed = mean_over(members, &HeadMass::missed)});
   }
   return result;
 }
@@ -94,12 +90,13 @@ std::string summary_text(const RecallReport& report) {
 }
 
 std::string by_layer_text(const RecallReport& report) {
-  std::vector<std::vector<std::string>> rows{{"layer", "recall", "missed", "blocks a tile", "recall by KV head"}};
+  std::vector<std::vector<std::string>> rows{
+      {"layer", "recall", "beyond", "missed", "blocks a tile", "recall by KV head"}};
   for (const LayerRecall& layer : report.layers) {
     std::string heads;
     for (const KvHeadRecall& head : layer.kv_heads) heads += (heads.empty() ? "" : " ") + decimal(head.recall, 3);
-    rows.push_back({std::to_string(layer.layer), decimal(layer.recall(), 3), decimal(layer.missed(), 4),
-                    decimal(layer.mean_list_entries(), 1), heads});
+    rows.push_back({std::to_string(layer.layer), decimal(layer.recall(), 3), decimal(layer.beyond(), 4),
+                    decimal(layer.missed(), 4), decimal(layer.mean_list_entries(), 1), heads});
   }
   return table_text(rows);
 }
@@ -117,6 +114,7 @@ Json json_of(const RecallReport& report) {
     }
     object["layers"].push_back({{"layer", layer.layer},
                                 {"recall", layer.recall()},
+                                {"beyond", layer.beyond()},
                                 {"missed", layer.missed()},
                                 {"list_entries", layer.mean_list_entries()},
                                 {"kv_head_recall", recalls},
@@ -129,15 +127,16 @@ std::string low_recall_warning(const RecallReport& report, std::set<int64_t>& na
   std::vector<int64_t> layers;
   double worst = 1;
   for (const LayerRecall& layer : report.layers) {
-    if (!(layer.recall() < kLowRecall) || !named.insert(layer.layer).second) continue;
+    const bool low = layer.recall_together() < kLowRecall && layer.missed() > kHighMiss;
+    if (!low || !named.insert(layer.layer).second) continue;
     layers.push_back(layer.layer);
-    worst = std::min(worst, layer.recall());
+    worst = std::min(worst, layer.recall_together());
   }
   if (layers.empty()) return "";
   const bool one = layers.size() == 1;
   const std::string text = ranges_text(layers);
   return (one ? "layer " : "layers ") + text + (one ? " covers " : " cover as little as ") + decimal(worst, 2) +
-         " of a KV head's attention beyond sinks and window, below " + decimal(kLowRecall, 2) +
+         " of the attention beyond sinks and window, below " + decimal(kLowRecall, 2) +
          ": set larger attention.picks, attention.index_dims or attention.window, for " + (one ? "it" : "them") +
          " alone with attention.layers: [{layers: \"" + text + "\", picks: ...}]";
 }

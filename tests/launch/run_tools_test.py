@@ -21,12 +21,18 @@ def train_record(step, loss):
             "tokens_per_s": 5000.0, "skipped": loss is None}
 
 
+RECALL = {"mean": 0.8, "worst": 0.5, "worst_layer": 3, "missed": 0.01, "layers": [
+    {"layer": 1, "recall": 0.75, "missed": 0.01, "list_entries": 9.5, "kv_head_recall": [0.75, 1.0]},
+    {"layer": 3, "recall": 0.5, "missed": 0.01, "list_entries": 12.0, "kv_head_recall": [0.95, 0.5]}]}
+
+
 @pytest.fixture
 def run(tmp_path):
     buckets = [{"begin": 0, "end": 1024, "loss": 6.0}, {"begin": 1024, "end": 2048, "loss": 5.0}]
     records = [
         {"event": "start", "step": 0, "time": 1e9},
-        *[train_record(step, 9.0 - step) for step in (1, 2, 3, 4)],
+        {**train_record(1, 8.0), "recall": RECALL},
+        *[train_record(step, 9.0 - step) for step in (2, 3, 4)],
         {"event": "start", "step": 3, "time": 1e9, "resumed_from": "checkpoints/step_00000003"},
         train_record(4, 4.5),  # step 4 is done again
         train_record(5, None),
@@ -68,6 +74,19 @@ def test_plot_of_two_runs(run, tmp_path):
     assert picture.shape[0] > 500 and picture.shape[1] > 500 and picture.std() > 0.05
 
 
+def test_plot_of_a_selection(run, tmp_path):
+    output = tmp_path / "selection.png"
+    result = run_tool("plot_selection.py", run, "--output", output)
+    assert result.returncode == 0, result.stderr
+    assert matplotlib.image.imread(output).std() > 0.05
+
+
+def test_plot_of_a_run_that_was_not_measured(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(train_record(1, 8.0)) + "\n")
+    result = run_tool("plot_selection.py", tmp_path)
+    assert result.returncode != 0 and "metrics.recall_every" in result.stderr
+
+
 def test_plot_without_a_run(tmp_path):
     result = run_tool("plot_run.py", tmp_path)
     assert result.returncode != 0 and "no metrics.jsonl there" in result.stderr
@@ -82,6 +101,8 @@ def test_tensorboard_has_the_same_numbers(run, tmp_path):
     losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert losses == list(zip(*series(read_run(run).train, "loss")))
     assert [event.value for event in events.Scalars("eval/loss_by_position/1024")] == [5.0]
+    assert [event.value for event in events.Scalars("train/recall/worst")] == [0.5]
+    assert [event.value for event in events.Scalars("train/recall_by_layer/1")] == [0.75]
 
 
 def test_check_loss_fell(run):

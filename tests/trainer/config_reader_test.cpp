@@ -150,6 +150,9 @@ evaluation:
   path: held/out
   every: 25
   sequences: 8
+metrics:
+  recall_every: 7
+  recall_tiles: 9
 )";
 
 TEST_F(ConfigReaderTest, EveryFieldIsRead) {
@@ -173,6 +176,7 @@ TEST_F(ConfigReaderTest, EveryFieldIsRead) {
   EXPECT_EQ(config.optimizer.learning_rate, 1e-4);
   EXPECT_EQ(config.train.num_epochs, 0.5);
   EXPECT_THAT(config.evaluation.path, ElementsAre("held/out"));
+  EXPECT_EQ(config.metrics.recall_tiles, 9);
   EXPECT_EQ(config.memory.gpu, int64_t{60} << 30);
   EXPECT_EQ(config.memory.host, 1500000);
   EXPECT_EQ(config.offload.layer_inputs, 3);
@@ -394,7 +398,7 @@ TEST_F(ConfigReaderTest, FilesThatAreNoConfig) {
       errors("base: &base {keep: 1}\ncheckpoint:\n  <<: *base\n"),
       ElementsAre(
           "run.yaml:1:1: error: base: unknown key; valid: output_dir, seed, precision, device, model, data, attention, "
-          "optimizer, train, parallel, memory, recompute, offload, checkpoint, evaluation",
+          "optimizer, train, parallel, memory, recompute, offload, checkpoint, evaluation, metrics",
           "run.yaml:3:3: error: checkpoint.<<: merge keys ('<<') are not supported; write the keys out"));
   EXPECT_THAT(errors_of({"seed=2"}), ElementsAre("seed=2: error: cannot be read: No such file or directory; a setting "
                                                  "needs a --set of its own before it"));

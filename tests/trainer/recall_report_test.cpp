@@ -28,12 +28,14 @@ TEST(RecallReport, TheWorstHeadOfAGroupCounts) {
   ASSERT_EQ(layer.kv_heads.size(), 2u);
   EXPECT_DOUBLE_EQ(layer.kv_heads[0].recall, 0.5);
   EXPECT_EQ(layer.kv_heads[0].query_head, 1);
+  EXPECT_DOUBLE_EQ(layer.kv_heads[0].beyond, 0.3);
   EXPECT_DOUBLE_EQ(layer.kv_heads[0].missed, 0.1);
   EXPECT_DOUBLE_EQ(layer.kv_heads[1].recall, 0.75);
   EXPECT_EQ(layer.kv_heads[1].query_head, 3);
   EXPECT_EQ(layer.worst_kv_head(), 0);
   EXPECT_DOUBLE_EQ(layer.recall(), 0.5);
   EXPECT_DOUBLE_EQ(layer.missed(), 0.1);
+  EXPECT_DOUBLE_EQ(layer.recall_together(), 15.0 / 19);
 }
 
 TEST(RecallReport, AHeadThatLooksNowhereElseMissesNothing) {
@@ -58,13 +60,22 @@ TEST(RecallReport, InWords) {
 TEST(RecallReport, ALowLayerIsNamedOnce) {
   std::set<int64_t> named;
   const RecallReport first{
-      .layers = {layer_of(0, {0.5}), layer_of(1, {0.75}), layer_of(2, {0.99}), layer_of(7, {0.6})}};
+      .layers = {layer_of(0, {0.3}), layer_of(1, {0.35}), layer_of(2, {0.99}), layer_of(7, {0.2})}};
   EXPECT_THAT(low_recall_warning(first, named),
-              AllOf(HasSubstr("layers 0-1, 7 cover as little as 0.50"), HasSubstr("attention.picks"),
+              AllOf(HasSubstr("layers 0-1, 7 cover as little as 0.20"), HasSubstr("attention.picks"),
                     HasSubstr("attention.layers: [{layers: \"0-1, 7\"")));
   EXPECT_EQ(low_recall_warning(first, named), "");
-  const RecallReport second{.layers = {layer_of(0, {0.4}), layer_of(2, {0.7})}};
-  EXPECT_THAT(low_recall_warning(second, named), HasSubstr("layer 2 covers 0.70"));
+  const RecallReport second{.layers = {layer_of(0, {0.1}), layer_of(2, {0.3})}};
+  EXPECT_THAT(low_recall_warning(second, named), HasSubstr("layer 2 covers 0.30"));
+}
+
+// One head of many that looks beyond its window now and then, and finds nothing.
+TEST(RecallReport, AHeadAloneIsNoWarning) {
+  std::vector<HeadMass> masses(8, {.rows = 100, .beyond = 50, .covered = 45});
+  masses[3] = {.rows = 100, .beyond = 2, .covered = 0};
+  std::set<int64_t> named;
+  EXPECT_EQ(low_recall_warning({.layers = {layer_recall(0, masses, 2)}}, named), "");
+  EXPECT_EQ(layer_recall(0, masses, 2).recall(), 0);
 }
 
 }  // namespace
