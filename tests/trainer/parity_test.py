@@ -268,7 +268,7 @@ def test_training_follows_pytorch_and_exports(name, model_folder, tmp_path):
 ROPE_FIELDS = ("rope_theta", "rope_scaling", "rope_parameters", "max_position_embeddings")
 
 
-@pytest.mark.parametrize("name", ["theta", "yarn of the model's own context", "null"])
+@pytest.mark.parametrize("name", ["theta", "yarn of the model's own context"])
 def test_training_with_settings_follows_pytorch_and_exports_them(name, model_folder, tmp_path):
     source, settings, model = with_settings(name, model_folder)
     folder = shutil.copytree(source, tmp_path / "model")
