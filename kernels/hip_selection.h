@@ -87,6 +87,7 @@ struct SearchParams {
   int beam;                   // nodes that a token keeps at each level
   int top_nodes;              // bound of the top level
   void* workspace = nullptr;  // (search_workspace_bytes(params)); GPU only
+  bool has_boxes = false;     // an earlier call with the same keys and geometry left the nodes' boxes in the workspace
 };
 void search_reference(const SearchParams& params);
 void search_cuda(const SearchParams& params, Stream stream);

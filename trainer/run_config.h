@@ -54,12 +54,12 @@ struct AttentionConfig {
   int64_t window = 1024;
   int64_t sink_tokens = 64;
   int64_t block_size = 64;  // 16 | 32 | 64 | 128
-  int64_t picks = 2;        // blocks that every token picks; 0: sinks and window only
+  int64_t picks = 3;        // blocks that every token picks; 0: sinks and window only
   IndexHeads index_heads = IndexHeads::kEach;
   int64_t index_dims = 32;              // how many dims enter the score, from the lowest-frequency pairs
   std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
   std::string index_dtype = "compute";  // of index keys: compute (the layers' type) | float8_e4m3
-  int64_t scan_tokens = 1048576;        // up to this much context every key is scored; beyond, the tree
+  int64_t scan_tokens = 65536;          // up to this much context every key is scored; beyond, the tree
   int64_t beam = 8;                     // tree: nodes that a token keeps at each level; published: nodes of a tile
   int64_t top_nodes = 128;              // tree: bound of the top level
   int64_t max_blocks = 0;               // cap of a tile's list; 0: none

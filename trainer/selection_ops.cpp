@@ -111,7 +111,7 @@ kernels::SearchParams search_params(const kernels::AttentionGeometry& geometry, 
 }  // namespace
 
 void search(const IndexQueries& queries, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
-            const SearchSettings& settings, Picks& picks, RunningCounts& counts) {
+            const SearchSettings& settings, Picks& picks, at::Tensor& boxes, RunningCounts& counts) {
   const at::Tensor &rows = queries.rows, &blocks = picks.blocks;
   REQUIRE_OF(rows, rows.dim() == 4 && rows.size(1) == picks.begin + blocks.size(1) - queries.begin);
   REQUIRE_OF(blocks, blocks.scalar_type() == at::kInt && blocks.size(2) == settings.picks);
@@ -131,7 +131,12 @@ void search(const IndexQueries& queries, const at::Tensor& index_key, const kern
   params.num_kv_heads = static_cast<int>(rows.size(0));
   params.num_index_heads = static_cast<int>(rows.size(2));
   params.num_index_dims = static_cast<int>(rows.size(3));
-  run(rows, params, kernels::search_reference, kernels::search_cuda, kernels::search_workspace_bytes);
+  params.has_boxes = boxes.defined();
+  if (rows.is_cuda()) {
+    if (!boxes.defined()) boxes = empty_beside(rows, {kernels::search_workspace_bytes(params)}, at::kByte);
+    params.workspace = boxes.mutable_data_ptr();
+  }
+  run(rows, params, kernels::search_reference, kernels::search_cuda);
 }
 
 int64_t search_halo(const kernels::AttentionGeometry& geometry, const SearchSettings& settings) {

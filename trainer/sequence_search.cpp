@@ -55,14 +55,15 @@ SequenceSearch::SequenceSearch(const SearchSettings& settings, const kernels::At
 Picks SequenceSearch::run(IndexKeys& keys, const IndexQuerySource& source, int64_t query_tile) const {
   Picks picks = empty_picks(keys.whole());
   at::Tensor halo = halo_before_shard(keys, source);
+  SearchedKeys searched{.index = keys.whole(), .boxes = {}};
   for (const QueryTile& tile : QueryTile::of(shard_, query_tile)) {
     at::Tensor queries = make_queries(tile, keys, source, halo);
     queries = parts_to_send(tile, queries);
     queries = exchanged(queries);
     if (tile.begin == 0) source.meanwhile();
     keys.wait();
-    shares_tiles() ? search_and_send_home(tile, queries, keys.whole(), picks)
-                   : search_for_all(tile, queries, keys.whole(), picks);
+    shares_tiles() ? search_and_send_home(tile, queries, searched, picks)
+                   : search_for_all(tile, queries, searched, picks);
   }
   if (shares_tiles()) add_tile_before(picks);
   return picks;
@@ -140,32 +141,32 @@ at::Tensor SequenceSearch::gathered(const at::Tensor& mine) const {
 }
 
 // queries (kv heads, halo + tokens, index heads, index dims) -> blocks (kv heads, part.size, picks).
-void SequenceSearch::search_part(const at::Tensor& queries, const at::Tensor& key, SearchPart part,
+void SequenceSearch::search_part(const at::Tensor& queries, SearchedKeys& keys, SearchPart part,
                                  const at::Tensor& blocks) const {
   if (part.size == 0) return;
   const int64_t before = std::min(halo_, part.begin);
   Picks picks{.blocks = blocks, .begin = part.begin};
-  search({.rows = queries.narrow(1, halo_ - before, before + part.size), .begin = part.begin - before}, key, geometry_,
-         settings_, picks, counts_);
+  search({.rows = queries.narrow(1, halo_ - before, before + part.size), .begin = part.begin - before}, keys.index,
+         geometry_, settings_, picks, keys.boxes, counts_);
 }
 
 // parts (ranks, held heads, halo + tile, index heads, index dims): the tiles of all ranks.
-void SequenceSearch::search_for_all(const QueryTile& tile, const at::Tensor& parts, const at::Tensor& key,
+void SequenceSearch::search_for_all(const QueryTile& tile, const at::Tensor& parts, SearchedKeys& keys,
                                     Picks& picks) const {
   for (int owner = 0; owner < ranks_; ++owner) {
     const SearchPart part = parts_.part(tile, owner, rank_);
-    search_part(parts[owner], key, part, picks.blocks.narrow(1, std::min(part.begin, shard_.num_tokens()), part.size));
+    search_part(parts[owner], keys, part, picks.blocks.narrow(1, std::min(part.begin, shard_.num_tokens()), part.size));
   }
 }
 
 // parts (ranks, kv heads, halo + part, index heads, index dims): of every rank's tile what this one searches for.
-void SequenceSearch::search_and_send_home(const QueryTile& tile, const at::Tensor& parts, const at::Tensor& key,
+void SequenceSearch::search_and_send_home(const QueryTile& tile, const at::Tensor& parts, SearchedKeys& keys,
                                           Picks& picks) const {
   const at::Tensor found =
-      at::empty({ranks_, key.size(0), parts_.capacity(tile), settings_.picks}, picks.blocks.options());
+      at::empty({ranks_, keys.index.size(0), parts_.capacity(tile), settings_.picks}, picks.blocks.options());
   for (int owner = 0; owner < ranks_; ++owner) {
     const SearchPart part = parts_.part(tile, owner, rank_);
-    search_part(parts[owner], key, part, found[owner].narrow(1, 0, part.size));
+    search_part(parts[owner], keys, part, found[owner].narrow(1, 0, part.size));
   }
   const at::Tensor home = exchanged(found);
   for (int searcher = 0; searcher < ranks_; ++searcher) {

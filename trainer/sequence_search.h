@@ -81,9 +81,14 @@ class SequenceSearch {
   at::Tensor parts_to_send(const QueryTile& tile, const at::Tensor& queries) const;
   at::Tensor exchanged(const at::Tensor& sent) const;
   at::Tensor gathered(const at::Tensor& mine) const;
-  void search_part(const at::Tensor& queries, const at::Tensor& key, SearchPart part, const at::Tensor& blocks) const;
-  void search_for_all(const QueryTile& tile, const at::Tensor& parts, const at::Tensor& key, Picks& picks) const;
-  void search_and_send_home(const QueryTile& tile, const at::Tensor& parts, const at::Tensor& key, Picks& picks) const;
+  // The keys that are searched, and what the tree makes of them once for all query tiles.
+  struct SearchedKeys {
+    at::Tensor index;  // (held heads, all tokens, index dims)
+    at::Tensor boxes;  // of `search`
+  };
+  void search_part(const at::Tensor& queries, SearchedKeys& keys, SearchPart part, const at::Tensor& blocks) const;
+  void search_for_all(const QueryTile& tile, const at::Tensor& parts, SearchedKeys& keys, Picks& picks) const;
+  void search_and_send_home(const QueryTile& tile, const at::Tensor& parts, SearchedKeys& keys, Picks& picks) const;
   void add_tile_before(Picks& picks) const;
 
   SearchSettings settings_;

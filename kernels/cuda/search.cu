@@ -28,7 +28,7 @@ void search_tree_cuda(const SearchParams& params, Stream stream) {
   const TreeLists lists = TreeLists::of(params);
   check_search(lists.beam <= kMaxGpuBeam, "on a GPU beam must be at most 16, or the nodes of level 1", params.beam);
   const NodeBoxes boxes = node_boxes(params);
-  build_node_boxes(params, boxes, stream);
+  if (!params.has_boxes) build_node_boxes(params, boxes, stream);
   if (tree_fits_tensor_cores(params, lists)) {
     search_tree_on_tensor_cores(params, boxes, lists, stream);
   } else {
