@@ -68,7 +68,7 @@ def read_last_of_run(run):
 
 def draw_recall(figure, axes, selection):
     image = axes.imshow(selection.recall.T, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto", interpolation="nearest")
-    step = max(1, len(selection.layers) // 16)
+    step = -(-len(selection.layers) // 16)
     axes.set_xticks(range(0, len(selection.layers), step), selection.layers[::step])
     axes.set_yticks(range(selection.recall.shape[1]))
     axes.set(title=f"recall: mean {numpy.nanmean(selection.recall):.3f}, worst {numpy.nanmin(selection.recall):.3f}",
