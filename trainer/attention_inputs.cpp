@@ -3,16 +3,19 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace hiptrain {
 namespace {
 
 // Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
-// kReturns times. Keys are their subject's vector and noise. The query heads of a KV head look at different things, as
+// num_returns times: the more often the longer the text is, so that lists grow with it as a model's do. Keys are their subject's vector and noise. The query heads of a KV head look at different things, as
 // a model's do: in every stretch the first looks for the stretch's own subject and each other for one of its own, near
 // or far.
-constexpr int64_t kStretchTokens = 512, kReturns = 8;
-constexpr double kQueryNoise = 0.5, kKeyNoise = 0.5;
+constexpr int64_t kStretchTokens = 512;
+constexpr double kQueryNoise = 0.6, kKeyNoise = 0.5;
+
+int64_t num_returns(int64_t tokens) { return std::llround(8 * std::sqrt(std::max(1.0, tokens / 65536.0))); }
 
 }  // namespace
 
@@ -20,7 +23,7 @@ AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tok
                                         at::Device device) {
   const auto options = at::TensorOptions(type).device(device);
   const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens, group = shape.query_heads / shape.kv_heads;
-  const int64_t num_subjects = std::max<int64_t>(1, stretches / kReturns);
+  const int64_t num_subjects = std::max<int64_t>(1, stretches / num_returns(tokens));
   const at::Tensor subjects = at::randn({num_subjects, shape.kv_heads, shape.head_dim}, options);
   // One subject a stretch: (tokens)
   const auto draw_subjects = [&] {

@@ -19,7 +19,11 @@ struct AttentionInputs {
   DocumentStarts document_starts;  // one document
 };
 
-// Lists of a search over them come out about 34 blocks a tile long, as a trained model's. From ATen's generator.
+// Tokens whose index queries a benchmark makes at a time.
+inline constexpr int64_t kSearchTile = 262144;
+
+// Lists of the default selection over them are about as long as a trained model's (kernels/selection.md) and grow with
+// the sequence. From ATen's generator.
 AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tokens, at::ScalarType type,
                                         at::Device device);
 

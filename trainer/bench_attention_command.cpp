@@ -166,8 +166,8 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
         {.name = std::string("own search: ") + name, .seconds = seconds_of(device, command.repeats, work)});
   };
   time("index keys", [&] { keys.own().copy_(index_keys(inputs.key, dims, key_type)); });
-  // With their index queries, of a usual query tile at a time.
-  time("picks", [&] { picks = layer.attention.pick(keys, source, kUsualQueryTile); });
+  // With their index queries, of a query tile at a time that is as large as a plan makes it on a GPU.
+  time("picks", [&] { picks = layer.attention.pick(keys, source, kSearchTile); });
   time("union", [&] { lists = layer.attention.unite(picks); });
   return lists;
 }

@@ -197,13 +197,13 @@ class RateBench {
     }
     int head_dim() const { return static_cast<int>(inputs.query.size(2)); }
     void make_index_keys() { keys.own().copy_(index_keys(inputs.key, dims, key_type)); }
-    // With the index queries of a usual query tile at a time.
+    // With the index queries of a query tile at a time that is as large as a plan makes it on a GPU.
     Picks pick() {
       const auto write = [&](int64_t begin, at::Tensor out) {
         index_queries(inputs.query.narrow(0, begin, out.size(1)), dims, out);
       };
       return attention.pick(keys, {.num_heads = num_index_heads, .type = inputs.query.scalar_type(), .write = write},
-                            kUsualQueryTile);
+                            kSearchTile);
     }
 
     const AttentionInputs& inputs;
