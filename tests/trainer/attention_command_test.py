@@ -192,12 +192,12 @@ def test_ranks_give_the_result_of_one(settings, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 1}], ids=["scan", "tree"])
 def test_tiles_and_ranks_pick_the_same(settings, tmp_path):
     """Tiles shorter than what the tree hands on, ranks with fewer tokens than that, and a rank without any."""
-    shape = Shape(tokens=620, query_heads=6)
+    shape = Shape(tokens=1000, query_heads=6)
     generator = torch.Generator().manual_seed(5)
     tensors = {name: torch.randn(shape.tokens, heads, shape.dim, generator=generator)
                for name, heads in (("q", 6), ("k", 2), ("v", 2))}
     one = run(tmp_path, tensors, {**shape.settings(), **settings})
-    for ranks, query_tile in ((1, 64), (1, 192), (2, 64), (2, 192), (4, 64), (5, "auto"), (6, "auto")):
+    for ranks, query_tile in ((1, 64), (1, 192), (2, 64), (2, 192), (4, "auto"), (9, "auto")):
         found = run(tmp_path, tensors, {**shape.settings(), **settings}, ranks, query_tile=query_tile)
         for tensor in ("picks", "list_offsets", "list_block", "list_first_row", "o"):
             assert torch.equal(found[tensor], one[tensor]), (tensor, ranks, query_tile)

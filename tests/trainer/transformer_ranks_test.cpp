@@ -211,6 +211,7 @@ TEST_P(TransformerRanks, PicksByTreeOfSeveralLevels) {
   tree.attention.scan_tokens = 0;
   tree.attention.beam = 1;
   tree.attention.top_nodes = 1;
+  tree.data.sequence_length = 1600;  // several nodes of the level above blocks
   for (const int64_t query_tile : {64, 192, 512}) {
     tree.memory.query_tile = query_tile;
     expect_ranks_agree(tree, model(), device_);
