@@ -14,9 +14,9 @@ HIPTRAIN_HOST_DEVICE inline float as_finite(float value) {
   return value > kLargest ? kLargest : value < -kLargest ? -kLargest : value;
 }
 
-// The power of two that brings a token's index queries, whose largest magnitude is `largest`, below a bound and not below half of it:
-// the largest power of two, at most 16, for which num_dims * bound * 448 <= 65504, half precision's largest number. (A
-// query below 2^-64 stays smaller.)
+// The power of two that brings a token's index queries, whose largest magnitude is `largest`, below a bound and not
+// below half of it: the largest power of two, at most 16, for which num_dims * bound * 448 <= 65504, half precision's
+// largest number. (A query below 2^-64 stays smaller.)
 HIPTRAIN_HOST_DEVICE inline float float8_query_scale(float largest, int num_dims) {
   int exponent;
   std::frexp(largest, &exponent);  // largest < 2^exponent

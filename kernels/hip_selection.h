@@ -50,15 +50,15 @@ void index_cuda(const IndexParams& params, Stream stream);
 // each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box, of the best
 // head.
 // The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
-// A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
-// is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of level 1
-// and above only the `beam` best of these. A tile's candidates on the level below are the children of the sliding union
-// of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens up to itself,
-// kept; of level 2 and above only what is among a token's beam / 4 best, or was kept by 8 tokens of the previous tile,
-// see tree_geometry.h), and, seen by every token, the whole nodes of that level that lie in no whole node of the level
-// above. Of the sliding union of kept blocks the keys are scored. Where the top level is that of blocks, with more than
-// 16 picks, and with a beam that holds all nodes of level 1, blocks are not chosen by their boxes: all candidates' keys
-// are scored. So with beam >= all nodes the tree equals the scan.
+// A node's class is its number modulo the number of classes: 16, of nodes above blocks the power of two that is not
+// below `beam` if that is more. At each level a token keeps the best of each class of the candidates that it sees, of
+// level 1 and above only the `beam` best of these. A tile's candidates on the level below are the children of the
+// sliding union of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens
+// up to itself, kept; of level 2 and above only what is among a token's beam / 4 best, or was kept by 8 tokens of the
+// previous tile, see tree_geometry.h), and, seen by every token, the whole nodes of that level that lie in no whole
+// node of the level above. Of the sliding union of kept blocks the keys are scored. Where the top level is that of
+// blocks, with more than 16 picks, and with a beam that holds all nodes of level 1, blocks are not chosen by their
+// boxes: all candidates' keys are scored. So with beam >= all nodes the tree equals the scan.
 //
 // Keys in float8 (kernels/float8_score.h): a token's index queries are multiplied by a power of two that they share,
 // which does not change the order of blocks, and rounded to float8; the score is rounded to half precision. Such keys

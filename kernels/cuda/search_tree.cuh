@@ -11,7 +11,14 @@
 
 namespace hiptrain::kernels {
 
-constexpr int64_t kTilesPerRun = 32;
+// Tiles of a run: as many as leave every multiprocessor several runs, so that long and short ones even out. Before each
+// run the levels of a few tiles are repeated.
+inline int64_t tiles_per_run(const SearchParams& params) {
+  constexpr int64_t kRuns = 1024, kFewest = 8, kMost = 32;
+  const int64_t tiles = num_tiles(params.num_queries) * params.num_kv_heads / kRuns;
+  return tiles < kFewest ? kFewest : tiles > kMost ? kMost : tiles;
+}
+
 constexpr int kNodeClasses = kMaxGpuBeam;  // num_node_classes of every such beam
 constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
 static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
@@ -104,7 +111,7 @@ struct TreeLists {
            (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
   }
 };
-static_assert(kMaxGpuBeam <= kBlockClasses / 2, "scratch memory must hold what any level keeps");
+static_assert(kMaxGpuBeam <= kBlockClasses, "scratch memory must hold what any level keeps");
 
 // kThreads: of the thread block, all of which call all functions. Scorer: score_nodes writes the best candidates of
 // each row, score_blocks adds every candidate to the best of each row that sees it. Both return when all threads are

@@ -71,23 +71,24 @@ class Float32Scorer {
 // Grid: (runs of tiles * KV heads), the last runs first.
 __global__ void __launch_bounds__(kScoreThreads)
     tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int held_heads,
-                int64_t scores_bytes, int64_t runs) {
+                int64_t scores_bytes, int64_t runs, int64_t run_tiles) {
   using Search = TileTreeSearch<kScoreThreads, Float32Scorer>;
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ Search::Storage storage;
   const int head = static_cast<int>(blockIdx.x / runs);
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
-  const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
+  const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * run_tiles;
   unsigned char* const scratch = memory + scores_bytes;
   Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory), held_heads);
   Search search(params, lists, scorer, scratch + lists.scratch_bytes(kScoreThreads), scratch, storage);
-  search.search_run(head, begin, begin + kTilesPerRun < end_tile ? begin + kTilesPerRun : end_tile);
+  search.search_run(head, begin, begin + run_tiles < end_tile ? begin + run_tiles : end_tile);
 }
 
 }  // namespace
 
 void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
-  const int64_t runs = (num_tiles(params.num_queries) + kTilesPerRun - 1) / kTilesPerRun;
+  const int64_t run_tiles = tiles_per_run(params);
+  const int64_t runs = (num_tiles(params.num_queries) + run_tiles - 1) / run_tiles;
   const int64_t list_bytes = lists.scratch_bytes(kScoreThreads) + lists.bytes();
   const int64_t base_bytes = Float32Scorer::bytes(params, 0) + list_bytes;
   const int64_t head_bytes = kQueryTile * 2 * params.num_index_dims * static_cast<int64_t>(sizeof(float));
@@ -97,7 +98,7 @@ void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, 
   check_cuda(cudaFuncSetAttribute(tree_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree, which grows with beam, num_picks and num_index_dims");
   tree_kernel<<<static_cast<unsigned>(runs * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(
-      params, boxes, lists, held_heads, scores_bytes, runs);
+      params, boxes, lists, held_heads, scores_bytes, runs, run_tiles);
   check_launch("search");
 }
 

@@ -328,20 +328,20 @@ class TensorScorer {
 template <int kDims>
 __global__ void __launch_bounds__(kWarpgroupThreads, 2)
     tree_kernel(const SearchParams params, const __grid_constant__ TreeMaps maps, const TreeLists lists, int held_heads,
-                int64_t runs) {
+                int64_t runs, int64_t run_tiles) {
   using Scorer = TensorScorer<kDims>;
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<TreeStorage<kDims>*>(memory);
   const int head = static_cast<int>(blockIdx.x / runs);
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
-  const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * kTilesPerRun;
+  const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * run_tiles;
   unsigned char* const list_memory = shared.lists(held_heads);
   unsigned char* const scratch = extra_scratch_bytes<kDims>(lists) == 0 ? memory : list_memory + lists.bytes();
   Scorer scorer(params, maps, shared, held_heads);
   TileTreeSearch<kWarpgroupThreads, Scorer> search(
       params, lists, scorer, list_memory, scratch,
       reinterpret_cast<typename TileTreeSearch<kWarpgroupThreads, Scorer>::Storage&>(shared.search));
-  search.search_run(head, begin, begin + kTilesPerRun < end_tile ? begin + kTilesPerRun : end_tile);
+  search.search_run(head, begin, begin + run_tiles < end_tile ? begin + run_tiles : end_tile);
 }
 
 template <int kDims>
@@ -384,13 +384,14 @@ int held_heads_of(const SearchParams& params, const TreeLists& lists) {
 
 template <int kDims>
 void launch_tree(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
-  const int64_t runs = (num_tiles(params.num_queries) + kTilesPerRun - 1) / kTilesPerRun;
+  const int64_t run_tiles = tiles_per_run(params);
+  const int64_t runs = (num_tiles(params.num_queries) + run_tiles - 1) / run_tiles;
   const int held_heads = held_heads_of<kDims>(params, lists);
   const auto shared_bytes = static_cast<int>(shared_bytes_of<kDims>(lists, held_heads));
   check_cuda(cudaFuncSetAttribute(tree_kernel<kDims>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree");
   tree_kernel<kDims><<<static_cast<unsigned>(runs * params.num_kv_heads), kWarpgroupThreads, shared_bytes, stream>>>(
-      params, tree_maps<kDims>(params, boxes), lists, held_heads, runs);
+      params, tree_maps<kDims>(params, boxes), lists, held_heads, runs, run_tiles);
   check_launch("search");
 }
 

@@ -35,8 +35,14 @@ inline void expect_as_reference(SelectionCase setup, const IndexData& data) {
   const SearchResult result = run_search(setup, data);
   setup.backend = Backend::kReference;
   const SearchResult expected = run_search(setup, data);
-  ASSERT_EQ(result.picks, expected.picks)
-      << setup.num_tokens << " tokens, " << setup.index_heads << " x " << setup.num_dims << " dims";
+  for (int64_t head = 0; head < setup.num_heads; ++head) {
+    for (int64_t token = 0; token < setup.num_tokens; ++token) {
+      ASSERT_EQ(picks_of(setup, result.picks, head, token), picks_of(setup, expected.picks, head, token))
+          << "head " << head << " token " << token << " of " << setup.num_tokens << ", " << setup.index_heads << " x "
+          << setup.num_dims << " dims, blocks of " << setup.block_size << ", " << setup.num_picks << " picks, beam "
+          << setup.beam << ", " << setup.top_nodes << " top nodes";
+    }
+  }
   ASSERT_EQ(result.num_nan, expected.num_nan);
 }
 
