@@ -50,8 +50,8 @@ void index_cuda(const IndexParams& params, Stream stream);
 // each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box, of the best
 // head.
 // The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
-// A node's class is its number modulo the number of classes: 16, of nodes above blocks the power of two that is not
-// below `beam` if that is more. At each level a token keeps the best of each class of the candidates that it sees, of
+// A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
+// is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of
 // level 1 and above only the `beam` best of these. A tile's candidates on the level below are the children of the
 // sliding union of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens
 // up to itself, kept; of level 2 and above only what is among a token's beam / 4 best, or was kept by 8 tokens of the

@@ -15,7 +15,7 @@ constexpr int kMaxGpuBeam = 16;
 HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
 
 // A token keeps the best block of each class, a block's class being its number modulo their number.
-constexpr int kBlockClasses = 16;
+constexpr int kBlockClasses = 32;
 
 // Whole blocks of the sequence.
 HIPTRAIN_HOST_DEVICE inline int64_t num_sequence_blocks(const SearchParams& params) {

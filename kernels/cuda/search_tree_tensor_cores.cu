@@ -369,12 +369,13 @@ int64_t shared_bytes_of(const TreeLists& lists, int held_heads) {
 constexpr int64_t kMultiprocessorBytes = 228 * 1024, kBlockReserve = 1024;  // of shared memory
 
 // How many heads' queries a thread block holds: as many as let two blocks share a multiprocessor, else as many as one
-// block has room for; as evenly as these divide all heads. 0: not one.
+// block has room for; as evenly as these divide all heads. 0: not one. With 64 dims no more than one: several gave
+// wrong picks there (kernels/TUNING.md).
 template <int kDims>
 int held_heads_of(const SearchParams& params, const TreeLists& lists) {
   for (const int64_t blocks : {2, 1}) {
     const int64_t room = kMultiprocessorBytes / blocks - kBlockReserve - shared_bytes_of<kDims>(lists, 0);
-    const int64_t fitting = room / TreeStorage<kDims>::kHeadBytes;
+    const int64_t fitting = kDims > 32 ? 1 : room / TreeStorage<kDims>::kHeadBytes;
     if (room < TreeStorage<kDims>::kHeadBytes) continue;
     const int64_t passes = (params.num_index_heads + fitting - 1) / fitting;
     return static_cast<int>((params.num_index_heads + passes - 1) / passes);

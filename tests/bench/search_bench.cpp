@@ -40,6 +40,7 @@ double seconds_of_search(int64_t num_tokens, int64_t scan_tokens, const std::vec
                              .query_begin = 0,
                              .num_queries = num_tokens,
                              .num_kv_heads = kHeads,
+                             .num_index_heads = 1,
                              .num_index_dims = kDims,
                              .num_picks = kPicks,
                              .scan_tokens = scan_tokens,

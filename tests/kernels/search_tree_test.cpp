@@ -55,9 +55,9 @@ class TreeDefinition {
   // The best of each class, and of these the best.
   std::vector<int32_t> keep(const TileRanges& ranges, int64_t token, int level, const std::set<int64_t>& nodes) const {
     const int64_t most = std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16);
-    const int64_t beam = level == 0 ? 16 : std::min<int64_t>(setup_.beam, most);
-    int64_t classes = 16;
-    while (level > 0 && classes < beam) classes *= 2;
+    const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, most);
+    int64_t classes = level == 0 ? 32 : 16;
+    while (classes < beam) classes *= 2;
     std::map<int64_t, std::vector<std::pair<float, int64_t>>> by_class;
     for (const int64_t node : nodes) by_class[node % classes].emplace_back(bound(ranges, token, level, node), node);
     std::vector<std::pair<float, int64_t>> winners;

@@ -255,8 +255,8 @@ TEST_P(MemoryEngine, CheckpointsDoNotTellWhereThingsLay) {
   CheckpointStore second(folder.path() / "offloaded", 0, plain.grid().control());
   TrainingState state;
   state.step = 1;
-  const auto from_plain = first.save(plain.parameters(), state, "model", "");
-  const auto from_offloaded = second.save(offloaded.parameters(), state, "model", "");
+  const auto from_plain = first.save(plain.parameters(), state, {.path = "model"}, "");
+  const auto from_offloaded = second.save(offloaded.parameters(), state, {.path = "model"}, "");
   const std::string file = rank_file_name(plain.grid().world().rank());
   EXPECT_TRUE(read_file(from_plain / file) == read_file(from_offloaded / file)) << "the files differ";
 
