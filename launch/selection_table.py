@@ -38,7 +38,7 @@ class Result(NamedTuple):
 def settings_for(head_dim, published):
     """(name, fields of attention): dense and the defaults first."""
     rows = [("dense", {"type": "dense"}), (DEFAULTS, {})]
-    rows += [(f"{picks} pick{'s' * (picks > 1)}", {"picks": picks}) for picks in (1, 2, 4)]
+    rows += [(f"{picks} pick{'s' * (picks > 1)}", {"picks": picks}) for picks in (1, 2, 3, 4)]
     rows += [(f"{name} of the dims in the index, {dims}", {"index_dims": dims})
              for name, dims in (("an eighth", head_dim // 8), ("a quarter", head_dim // 4), ("half", head_dim // 2),
                                 ("all", head_dim)) if dims >= 2 and dims % 2 == 0]

@@ -9,9 +9,9 @@ namespace hiptrain {
 namespace {
 
 // Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
-// num_returns times: the more often the longer the text is, so that lists grow with it as a model's do. Keys are their subject's vector and noise. The query heads of a KV head look at different things, as
-// a model's do: in every stretch the first looks for the stretch's own subject and each other for one of its own, near
-// or far.
+// num_returns times: the more often the longer the text is, so that lists grow with it as a model's do. Keys are their
+// subject's vector and noise. The query heads of a KV head look at different things, as a model's do: in every stretch
+// the first looks for the stretch's own subject and each other for one of its own, near or far.
 constexpr int64_t kStretchTokens = 512;
 constexpr double kQueryNoise = 0.6, kKeyNoise = 0.5;
 

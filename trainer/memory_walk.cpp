@@ -22,9 +22,9 @@ using Item = MemoryItem;
 using Held = MemoryLedger::Held;
 
 constexpr int64_t kMiB = int64_t{1} << 20;
-// Picked blocks a tile and pick of a trained model (29M parameters, 3 picks by the best head's score at 32,768 tokens,
-// and from there on as they grow with 2 picks by the mean query), and at what lengths of the sequence.
-constexpr double kListTokens[] = {32768, 262144, 1048576}, kListEntries[] = {10.1, 17.5, 23.9};
+// Picked blocks a tile and pick of a trained model (29M parameters, source code, 3 picks), and at what lengths of the
+// sequence: kernels/selection.md.
+constexpr double kListTokens[] = {32768, 131072, 1048576}, kListEntries[] = {10.1, 16.97, 24.8};
 constexpr int64_t kCublasWorkspace = 32 * kMiB;  // ATen's for Hopper, from the allocator
 // Radix sort of 32-bit keys and values: a second pair of buffers, and counts.
 int64_t sort_bytes(int64_t count) { return 8 * count + count / 4 + kMiB; }

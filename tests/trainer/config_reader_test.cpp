@@ -553,7 +553,7 @@ TEST_F(ConfigReaderTest, ChecksAgainstTheGpu) {
   EXPECT_THAT(errors_on_gpu(read(attention + "data: {sequence_length: 4194304}\n")),
               ElementsAre("error: attention.beam: 17 is not valid on a GPU; valid: 1 to 16",
                           "error: attention.layers: layer 2: beam: 40 is not valid on a GPU; valid: 1 to 16"));
-  EXPECT_THAT(errors_on_gpu(read(attention + "data: {sequence_length: 1048576}\n")), IsEmpty());
+  EXPECT_THAT(errors_on_gpu(read(attention + "data: {sequence_length: 65536}\n")), IsEmpty());
   EXPECT_THAT(errors_on_gpu(read("attention: {beam: 17, scan_tokens: 0}\ndata: {sequence_length: 16384}\n")),
               IsEmpty());
 }
