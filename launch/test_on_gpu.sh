@@ -17,8 +17,7 @@ folder=$1
 # the machine has as many, and sharing GPUs, through host memory, where it has fewer.
 programs=(adamw_test cross_entropy_test dense_attention_test embedding_test host_memory_test index_test invert_lists_test
   pointwise_large_test published_selection_test rms_norm_test rope_test search_test search_tree_test sliding_union_test
-  selection_recall_test sparse_attention_gradient_test sparse_attention_test sum_of_squares_test swiglu_test
-  training_step_test)
+  sparse_attention_gradient_test sparse_attention_test sum_of_squares_test swiglu_test training_step_test)
 rank_programs=(checkpoint_store_test communicator_test memory_engine_test transformer_ranks_test)
 
 # The machine there has LibTorch and what that needs; other libraries travel.

@@ -60,13 +60,13 @@ TEST(RecallReport, InWords) {
 TEST(RecallReport, ALowLayerIsNamedOnce) {
   std::set<int64_t> named;
   const RecallReport first{
-      .layers = {layer_of(0, {0.3}), layer_of(1, {0.35}), layer_of(2, {0.99}), layer_of(7, {0.2})}};
+      .layers = {layer_of(0, {0.12}), layer_of(1, {0.14}), layer_of(2, {0.99}), layer_of(7, {0.10})}};
   EXPECT_THAT(low_recall_warning(first, named),
-              AllOf(HasSubstr("layers 0-1, 7 cover as little as 0.20"), HasSubstr("attention.picks"),
+              AllOf(HasSubstr("layers 0-1, 7 cover as little as 0.10"), HasSubstr("attention.picks"),
                     HasSubstr("attention.layers: [{layers: \"0-1, 7\"")));
   EXPECT_EQ(low_recall_warning(first, named), "");
-  const RecallReport second{.layers = {layer_of(0, {0.1}), layer_of(2, {0.3})}};
-  EXPECT_THAT(low_recall_warning(second, named), HasSubstr("layer 2 covers 0.30"));
+  const RecallReport second{.layers = {layer_of(0, {0.1}), layer_of(2, {0.13})}};
+  EXPECT_THAT(low_recall_warning(second, named), HasSubstr("layer 2 covers 0.13"));
 }
 
 // One head of many that looks beyond its window now and then, and finds nothing.
