@@ -251,7 +251,7 @@ void HipAttention::attend_backward(const at::Tensor& query, const KeysAndValues&
                               d_output, d_query, d_keys.key, d_keys.value);
 }
 
-// Of (tokens, query heads, head_dim) from position `begin` on: these held KV heads' members.
+// The rows (tokens, query heads, head_dim) from position `begin` on, for the members of these held KV heads.
 void HipAttention::measure(const RecallOfLayer& recall, const at::Tensor& query, const at::Tensor& key,
                            const BlockLists& lists, int64_t begin, HeadRange held, HeadRange members) const {
   const ProfiledRange range(part::kRecall);

@@ -24,7 +24,7 @@ std::string ranges_text(const std::vector<int64_t>& layers) {
   return text;
 }
 
-// Of a member, or of what a member function gives.
+// The mean of a member, or of what a member function gives.
 template <typename Items, typename Number>
 double mean_over(const Items& items, Number number) {
   double sum = 0;

@@ -16,7 +16,7 @@
 
 namespace hiptrain {
 
-// Of one query head, summed over the sampled rows.
+// The mass of one query head, summed over the sampled rows.
 struct HeadMass {
   double rows = 0, beyond = 0, covered = 0;
 
@@ -42,7 +42,7 @@ struct PositionLength {
 // Positions that lengths are told apart by: the i-th begins at i / kListPositions of the sequence's length.
 inline constexpr int64_t kListPositions = 128;
 
-// Of a layer that searched something.
+// The recall of a layer that searched something.
 struct LayerRecall {
   int64_t layer = 0;
   std::vector<KvHeadRecall> kv_heads;

@@ -25,7 +25,7 @@ using kernels::AttentionGeometry;
 using kernels::kQueryTile;
 using kernels::TileRanges;
 
-// Of scores that exist at a time: large enough for a GPU, and small beside what a layer holds.
+// Bytes of the scores that exist at a time: large enough for a GPU, and small beside what a layer holds.
 constexpr int64_t kPieceBytes = int64_t{64} << 20;
 
 constexpr int64_t kBlockBits = (int64_t{1} << (32 - kernels::kFirstRowBits)) - 1;
@@ -162,7 +162,7 @@ int64_t recall_workspace_bytes(int64_t num_tokens, int64_t held_heads, int64_t g
   const int64_t rows = group_size * kQueryTile, blocks = std::max<int64_t>(num_tokens / block_size, 1);
   const int64_t heads = fitting(held_heads, rows * blocks * 4);
   const int64_t piece = fitting(blocks, heads * rows * block_size * 4) * block_size;  // keys
-  // Of blocks twice, and of a piece scores twice and keys: as a log-sum-exp is taken.
+  // The blocks count twice, and of a piece its scores twice and its keys: as a log-sum-exp is taken.
   return heads * 4 * (2 * rows * blocks + 2 * rows * piece + head_dim * piece);
 }
 

@@ -34,7 +34,7 @@ std::vector<int64_t> sampled_tiles(const kernels::AttentionGeometry& geometry, i
 int64_t recall_workspace_bytes(int64_t num_tokens, int64_t held_heads, int64_t group_size, int64_t head_dim,
                                int64_t block_size);
 
-// Of the heads that a rank holds: held KV head i is the layer's KV head first + i * stride, of whose group these
+// The heads that a rank holds: held KV head i is the layer's KV head first + i * stride, of whose group these
 // members are there.
 struct HeldHeads {
   int64_t first, stride;
@@ -71,7 +71,7 @@ class SelectionRecall {
   // memory.
   void add(int64_t layer, const kernels::AttentionGeometry& geometry, const AttendedRows& rows);
 
-  // Of all that was added since the last reading, over all ranks: the same report on each, to rounding. Collective.
+  // What was added since the last reading, over all ranks: the same report on each, to rounding. Collective.
   RecallReport take(Communicator& ranks);
 
   // From here on, the attention of this query head is kept in the last sampled tile that is added.

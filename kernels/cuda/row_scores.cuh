@@ -47,7 +47,7 @@ struct RowQueries {
 enum class QueryForm {
   kPlain,
   kFloat8,  // rounded to float8 (kernels/float8_score.h)
-  // Of which boxes, (maximum, minimum) by dim, are the keys: the score is then the upper bound sum of
+  // The keys are boxes, (maximum, minimum) by dim: the score is then the upper bound sum of
   // max(q * minimum, q * maximum) as a product, since one of q+ and q- is zero. Values are clamped to finite ones.
   kBounds
 };
@@ -118,7 +118,7 @@ class RowScores {
 
   __device__ bool holds_all() const { return held_heads_ >= queries_.num_heads; }
 
-  // Of a row, what its queries are multiplied with before they are rounded to float8.
+  // Finds what the queries of each row are multiplied with before they are rounded to float8.
   __device__ void set_scales() {
     const int row = threadIdx.x;
     if (row < kQueryTile) {
@@ -130,7 +130,7 @@ class RowScores {
     __syncthreads();
   }
 
-  // Of held_heads_ heads from one on.
+  // Loads the queries of held_heads_ heads from one on.
   __device__ void load_columns(int first_head) {
     __syncthreads();  // nobody reads those before
     const int heads = min(held_heads_, queries_.num_heads - first_head);

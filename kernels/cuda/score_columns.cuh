@@ -96,7 +96,7 @@ class LargestScores;
 template <int kKeys, int kParts>
 class LargestScores<float, kKeys, kParts> {
  public:
-  // Of no scores.
+  // Holds no scores yet.
   __device__ explicit LargestScores(const RowLimits<float>& limits) {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kParts; ++i) values_[i] = limits.positive ? 0.0f : -INFINITY;

@@ -116,7 +116,7 @@ TEST_F(CheckpointStoreTest, TheModelsSettingsAreKept) {
   EXPECT_EQ(found.max_position_embeddings, kModel.max_position_embeddings);
 }
 
-// Of checkpoints without them, and of the version before, which had no place for them.
+// Checkpoints without them, and those of the version before, which had no place for them, have these.
 TEST_F(CheckpointStoreTest, SettingsThatAreNotThereAreTheModels) {
   CheckpointManifest manifest;
   manifest.model.path = "some/model";

@@ -35,7 +35,7 @@ TEST(SampledTiles, AreSpreadOverThoseThatSearch) {
   // Tiles 2 to 99 search something: before, all is sink or window.
   EXPECT_THAT(sampled_tiles(geometry(6400, one), 3), ElementsAre(18, 51, 83));
   EXPECT_THAT(sampled_tiles(geometry(6400, one), 1), ElementsAre(51));
-  // Of the first document tile 2, of the second tiles 5 to 7.
+  // They are tile 2 of the first document and tiles 5 to 7 of the second.
   EXPECT_THAT(sampled_tiles(geometry(), 100), ElementsAre(2, 5, 6, 7));
   EXPECT_THAT(sampled_tiles(geometry(), 2), ElementsAre(5, 7));
   EXPECT_THAT(sampled_tiles(geometry(64, one), 4), IsEmpty());
