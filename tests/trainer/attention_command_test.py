@@ -81,7 +81,7 @@ def run(folder, tensors, settings, ranks=1, expect=0, backend="reference", query
         command += ["--set", f"attention.{name}={value}"]
     if ranks > 1:
         command = ["bash", str(ROOT / "launch" / "mpirun.sh"), "-np", str(ranks), "--oversubscribe", *command]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == expect, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
     return load_file(folder / "out.safetensors") if expect == 0 else result.stderr
 
