@@ -47,8 +47,8 @@ void index_cuda(const IndexParams& params, Stream stream);
 //
 // Tiles that search at most scan_tokens tokens score every key. Beyond, a tree. Its nodes of level l are runs of 16^l
 // blocks, counted from the first searched block of the document; a node is represented by boxes (minimum and maximum of
-// each index dim), 8 of a block and 32 of a node above, and scores as the largest upper bound of a box, of the best
-// head.
+// each index dim), 8 of a block, which leave out an eighth of their width on either side, and 32 of a node above, and
+// scores as the largest upper bound of a box, of the best head.
 // The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
 // A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
 // is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of

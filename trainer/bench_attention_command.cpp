@@ -311,6 +311,8 @@ void check_shape(const BenchAttentionCommand& command) {
                                   std::to_string(kernels::kQueryTile));
 }
 
+constexpr const char* kIndexTypes[] = {"auto", "compute", "float8_e4m3"};  // in IndexType's order
+
 }  // namespace
 
 int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
@@ -332,7 +334,7 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
                               {"picks", config.attention.picks},
                               {"index_heads", config.attention.index_heads == IndexHeads::kEach ? "each" : "mean"},
                               {"index_dims", config.attention.index_dims},
-                              {"index_dtype", config.attention.index_dtype},
+                              {"index_dtype", kIndexTypes[static_cast<size_t>(config.attention.index_dtype)]},
                               {"lengths", lengths}});
   return kSuccess;
 }

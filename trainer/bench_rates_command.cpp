@@ -250,8 +250,8 @@ class RateBench {
     scans.scan_tokens = tokens;
     climbs.scan_tokens = 0;
     AttentionConfig scans_float8 = scans;
-    scans.index_dtype = "compute";
-    scans_float8.index_dtype = "float8_e4m3";
+    scans.index_dtype = IndexType::kCompute;
+    scans_float8.index_dtype = IndexType::kFloat8;
     LayerSearch scan(scans, inputs, grid_.sequence()), scan_float8(scans_float8, inputs, grid_.sequence()),
         tree(climbs, inputs, grid_.sequence());
     Picks picks;
@@ -263,7 +263,7 @@ class RateBench {
       layer.attention.unite(picks);
     });
     const double index_heads = static_cast<double>(layer.num_index_heads);
-    const double flops = heads * index_heads * scan_work(scans, inputs.query.size(2), tokens).flops;
+    const double flops = heads * index_heads * scan_work(scans, inputs.query.size(2), tokens, false).flops;
     rates.scan.tokens.push_back(static_cast<double>(tokens));
     rates.scan.rates.push_back(flops / scanning);
     rates.scan_float8.tokens.push_back(static_cast<double>(tokens));

@@ -164,12 +164,15 @@ void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_r
                      " KV heads; valid: auto, allgather");
 }
 
-// Of what climbs the tree: with fewer nodes of its lowest level than the beam all are kept.
-void check_beam(const AttentionConfig& attention, int64_t num_tokens, const std::string& name,
+// The tree keeps all nodes of its lowest level where these are fewer than the beam.
+void check_beam(const RunConfig& config, const AttentionConfig& attention, const std::string& name,
                 std::vector<std::string>& messages) {
+  const int64_t num_tokens = config.data.sequence_length;
+  const bool in_float8 = attention.indexes_in_float8(num_tokens, config.precision == "bfloat16");
   const bool picks = attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
   const int64_t nodes = num_tokens / attention.block_size / kernels::kTreeFanout;
-  if (picks && num_tokens > attention.scan_tokens && std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
+  if (picks && num_tokens > attention.scanned_tokens(in_float8) &&
+      std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
     messages.push_back("error: " + name + ": " + number(attention.beam) + " is not valid on a GPU; valid: 1 to " +
                        number(kernels::kMaxGpuBeam));
 }
@@ -210,10 +213,9 @@ void require_model_fits(const RunConfig& config, const ModelConfig& model, int64
 
 void require_gpu_fits(const RunConfig& config) {
   std::vector<std::string> messages;
-  check_beam(config.attention, config.data.sequence_length, "attention.beam", messages);
+  check_beam(config, config.attention, "attention.beam", messages);
   for (const LayerAttention& entry : config.attention_layers)
-    check_beam(entry.attention, config.data.sequence_length, "attention.layers: " + layers_text(entry) + ": beam",
-               messages);
+    check_beam(config, entry.attention, "attention.layers: " + layers_text(entry) + ": beam", messages);
   throw_if_any(std::move(messages));
 }
 

@@ -68,12 +68,15 @@ at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rot
   return tensor.to(device);
 }
 
-SearchSettings search_settings(const AttentionConfig& config) {
-  return {.picks = config.picks, .scan_tokens = config.scan_tokens, .beam = config.beam, .top_nodes = config.top_nodes};
+SearchSettings search_settings(const AttentionConfig& config, bool in_float8) {
+  return {.picks = config.picks,
+          .scan_tokens = config.scanned_tokens(in_float8),
+          .beam = config.beam,
+          .top_nodes = config.top_nodes};
 }
 
 at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute) {
-  return config.indexes_in_float8(num_tokens) ? at::kFloat8_e4m3fn : compute;
+  return config.indexes_in_float8(num_tokens, compute == at::kBFloat16) ? at::kFloat8_e4m3fn : compute;
 }
 
 int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attention, int64_t storage_bytes,
@@ -115,8 +118,9 @@ bool HipAttention::by_heads() const { return kind_ == ExchangeKind::kAllToAll &&
 
 Picks HipAttention::pick(IndexKeys& keys, const IndexQuerySource& source, int64_t query_tile) const {
   const ProfiledRange range(part::kSearch);
-  return SequenceSearch(search_settings(config_), geometry_, document_starts_.on_host, shard_, exchange_, kind_,
-                        counts_)
+  const bool in_float8 = keys.own().scalar_type() == at::kFloat8_e4m3fn;
+  return SequenceSearch(search_settings(config_, in_float8), geometry_, document_starts_.on_host, shard_, exchange_,
+                        kind_, counts_)
       .run(keys, source, query_tile);
 }
 

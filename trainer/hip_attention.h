@@ -27,7 +27,8 @@ namespace hiptrain {
 // (i, i + rotary_dims / 2) that turn slowest (dims that do not turn at all first), or the explicit list.
 at::Tensor index_dim_tensor(const AttentionConfig& config, int head_dim, int rotary_dims, at::Device device);
 
-SearchSettings search_settings(const AttentionConfig& config);
+// in_float8: whether the index keys are.
+SearchSettings search_settings(const AttentionConfig& config, bool in_float8);
 
 // The type of the index keys of a sequence: attention.index_dtype where all of it is scanned, the layers' type
 // (compute) beyond.

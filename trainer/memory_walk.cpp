@@ -24,7 +24,7 @@ using Held = MemoryLedger::Held;
 constexpr int64_t kMiB = int64_t{1} << 20;
 // Picked blocks a tile and pick of a trained model (29M parameters, source code, 3 picks), and at what lengths of the
 // sequence: kernels/selection.md.
-constexpr double kListTokens[] = {32768, 131072, 1048576}, kListEntries[] = {10.1, 16.97, 24.8};
+constexpr double kListTokens[] = {32768, 131072, 1048576}, kListEntries[] = {11.7, 17.95, 28.3};
 constexpr int64_t kCublasWorkspace = 32 * kMiB;  // ATen's for Hopper, from the allocator
 // Radix sort of 32-bit keys and values: a second pair of buffers, and counts.
 int64_t sort_bytes(int64_t count) { return 8 * count + count / 4 + kMiB; }
@@ -201,8 +201,11 @@ class StepWalk {
   int64_t index_dims(const AttentionConfig& attention) const {
     return std::min<int64_t>(attention.index_dims, model_.head_dim);
   }
+  bool indexes_in_float8(const AttentionConfig& attention) const {
+    return attention.indexes_in_float8(inputs_.tokens, compute_ == 2);
+  }
   int64_t index_key_bytes(const AttentionConfig& attention) const {
-    return attention.indexes_in_float8(inputs_.tokens) ? 1 : compute_;
+    return indexes_in_float8(attention) ? 1 : compute_;
   }
   int64_t index_bytes(const AttentionConfig& attention, int64_t tokens, int64_t element) const {
     return tokens * model_.num_kv_heads * index_dims(attention) * element;
@@ -359,12 +362,12 @@ class StepWalk {
                                   .block_size = attention.block_size,
                                   .sink_tokens = attention.sink_tokens,
                                   .window = attention.window},
-                                 search_settings(attention));
+                                 search_settings(attention, indexes_in_float8(attention)));
   }
 
   // Boxes of the tree's levels, of all heads (kernels/cuda/node_boxes.cu).
   int64_t tree_bytes(const AttentionConfig& attention) const {
-    if (!inputs_.on_gpu || inputs_.tokens <= attention.scan_tokens) return 0;
+    if (!inputs_.on_gpu || inputs_.tokens <= attention.scanned_tokens(indexes_in_float8(attention))) return 0;
     const int64_t blocks = ceil_div(inputs_.tokens, attention.block_size);
     const int top = kernels::tree_top_level(blocks, static_cast<int>(attention.top_nodes));
     int64_t boxes = 0;

@@ -47,6 +47,10 @@ struct DataSection {
 // counts, or their mean.
 enum class IndexHeads { kEach, kMean };
 
+// The type of index keys: automatic is float8 where layers compute in bfloat16, else compute, which is the layers'
+// type.
+enum class IndexType { kAutomatic, kCompute, kFloat8 };
+
 // Attention of one layer.
 struct AttentionConfig {
   std::string type = "hip";         // hip | dense
@@ -54,25 +58,33 @@ struct AttentionConfig {
   int64_t window = 1024;
   int64_t sink_tokens = 64;
   int64_t block_size = 64;  // 16 | 32 | 64 | 128
-  int64_t picks = 3;        // blocks that every token picks; 0: sinks and window only
+  int64_t picks = 2;        // blocks that every token picks; 0: sinks and window only
   IndexHeads index_heads = IndexHeads::kEach;
   int64_t index_dims = 32;              // how many dims enter the score, from the lowest-frequency pairs
   std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
-  std::string index_dtype = "compute";  // of index keys: compute (the layers' type) | float8_e4m3
-  int64_t scan_tokens = 65536;          // up to this much context every key is scored; beyond, the tree
-  int64_t beam = 8;                     // tree: nodes that a token keeps at each level; published: nodes of a tile
-  int64_t top_nodes = 128;              // tree: bound of the top level
-  int64_t max_blocks = 0;               // cap of a tile's list; 0: none
-  int64_t blocks = 16;                  // published: blocks of a tile's list
-  int64_t query_stride = 8;             // published: every n-th query selects
-  double scale = 0;                     // 0: 1 / sqrt(head_dim)
-  bool deterministic = false;           // dense layers on a GPU by our kernels: cuDNN's gradients are not
+  IndexType index_dtype = IndexType::kAutomatic;
+  int64_t scan_tokens = kAuto;  // up to this much context every key is scored; beyond, the tree
+  int64_t beam = 8;             // tree: nodes that a token keeps at each level; published: nodes of a tile
+  int64_t top_nodes = 128;      // tree: bound of the top level
+  int64_t max_blocks = 0;       // cap of a tile's list; 0: none
+  int64_t blocks = 16;          // published: blocks of a tile's list
+  int64_t query_stride = 8;     // published: every n-th query selects
+  double scale = 0;             // 0: 1 / sqrt(head_dim)
+  bool deterministic = false;   // dense layers on a GPU by our kernels: cuDNN's gradients are not
 
   bool operator==(const AttentionConfig&) const = default;
   // Index queries of a token and KV head.
   int64_t num_index_heads(int64_t group_size) const { return index_heads == IndexHeads::kEach ? group_size : 1; }
-  // The tree reads the keys in the layers' type.
-  bool indexes_in_float8(int64_t num_tokens) const { return index_dtype == "float8_e4m3" && num_tokens <= scan_tokens; }
+  // Whether a sequence's index keys are float8: only if all of it is scanned, for the tree reads the layers' type.
+  // in_bfloat16: of the layers' type.
+  bool indexes_in_float8(int64_t num_tokens, bool in_bfloat16) const {
+    const bool wanted = index_dtype == IndexType::kFloat8 || (index_dtype == IndexType::kAutomatic && in_bfloat16);
+    return wanted && num_tokens <= scanned_tokens(true);
+  }
+  // scan_tokens, where it is auto the length up to which the scan is faster than the tree (kernels/TUNING.md).
+  int64_t scanned_tokens(bool in_float8) const {
+    return scan_tokens != kAuto ? scan_tokens : in_float8 ? 131072 : 65536;
+  }
 };
 
 struct LayerAttention {

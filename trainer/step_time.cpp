@@ -106,8 +106,9 @@ class StepTimeModel {
   void add_search(const AttentionConfig& attention, PartTime& part) const {
     if (attention.type != "hip" || attention.picks == 0) return;
     const double whole = real(inputs_.tokens), heads = real(model_.num_kv_heads) / real(inputs_.sequence_ranks);
-    const ScanWork scan = scan_work(attention, model_.head_dim, inputs_.tokens);
-    const RateCurve& rate = attention.indexes_in_float8(inputs_.tokens) ? rates_.scan_float8 : rates_.scan;
+    const bool in_float8 = attention.indexes_in_float8(inputs_.tokens, element_ == 2);
+    const ScanWork scan = scan_work(attention, model_.head_dim, inputs_.tokens, in_float8);
+    const RateCurve& rate = in_float8 ? rates_.scan_float8 : rates_.scan;
     const double index_queries = heads * real(attention.num_index_heads(model_.group_size()));  // of a token
     part.flops += index_queries * scan.flops;
     part.seconds +=
@@ -298,9 +299,9 @@ double executed_keys(const AttentionConfig& attention, double list_entries, int6
 }
 
 // The first tiles scan, those with more than scan_tokens to search take the tree.
-ScanWork scan_work(const AttentionConfig& attention, int64_t head_dim, int64_t tokens) {
+ScanWork scan_work(const AttentionConfig& attention, int64_t head_dim, int64_t tokens, bool in_float8) {
   const double local = real(attention.sink_tokens + attention.window);
-  const double scanning = std::min(real(tokens), real(attention.scan_tokens) + local);
+  const double scanning = std::min(real(tokens), real(attention.scanned_tokens(in_float8)) + local);
   const double searched = std::max(0.0, scanning - local), dims = real(std::min(attention.index_dims, head_dim));
   return {.tokens = scanning, .flops = searched * searched * dims};
 }

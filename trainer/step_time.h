@@ -41,7 +41,7 @@ constexpr double kForwardTileKeys = 640, kBackwardTileKeys = 256;
 struct ScanWork {
   double tokens, flops;
 };
-ScanWork scan_work(const AttentionConfig& attention, int64_t head_dim, int64_t tokens);
+ScanWork scan_work(const AttentionConfig& attention, int64_t head_dim, int64_t tokens, bool in_float8);
 
 // A sequence is taken as one document: the most that search and attention can cost.
 StepTime predict_step_time(const ModelConfig& model, const RunConfig& run, const PlanInputs& inputs,

@@ -1,8 +1,4 @@
-// From scores on the tensor cores to the best blocks of each row: what a thread does with its accumulators.
-//
-// A warpgroup holds the scores of a tile's 64 rows with kKeys keys: a thread has, of two rows, the columns that its
-// place among four lanes gives it. Few blocks enter a row's list once it is full, so every step first asks one cheap
-// question, whether any score exceeds the row's worst pick, and only then takes block maxima and touches the lists.
+// The best blocks of each row, kept in shared memory: for more picks, or shorter blocks, than registers are used for.
 #pragma once
 
 #include "kernels/cuda/score_columns.cuh"
@@ -10,27 +6,15 @@
 
 namespace hiptrain::kernels {
 
-// kUnitKeys: a multiple of 16 of which blocks are multiples; the larger the cheaper.
+// kUnitKeys: a multiple of 16 of which blocks are multiples; the larger the cheaper. The functions are those of
+// RowBest.
 template <class Score, int kKeys, int kUnitKeys>
 class BlockCandidates {
  public:
-  // num_rows: rows of the tile that exist. The lists have been cleared. NaN scores are added to num_nan_scores.
-  __device__ BlockCandidates(TileBest best, int num_rows, int64_t* num_nan_scores)
+  // num_rows: rows of the tile that exist. NaN scores are always looked for, and added to num_nan_scores.
+  __device__ BlockCandidates(TileBest best, int num_rows, int64_t* num_nan_scores, bool /* checks_nan */)
       : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores) {
     read_limits();
-  }
-
-  // scores: the thread's accumulators, (2 columns, 2 rows, kKeys / 8 groups of 8 columns). All threads of a warp.
-  // units_of() are the step's StepUnits or the like, asked for when they are needed. Blocks must come in ascending
-  // order.
-  template <class Scores, class UnitsOf>
-  __device__ void take(Scores& scores, const UnitsOf& units_of) {
-    const LargestScores<Score, kKeys, 1> largest(scores, limits_);
-    if (!__any_sync(kWholeWarp, largest.any_above(limits_))) return;
-    if (__any_sync(kWholeWarp, largest.any_nan())) Columns::drop_nan(scores, units_of(), num_rows_, num_nan_scores_);
-    Step step = begin_step();
-    step.take(scores);
-    add_blocks(step.best, units_of());
   }
 
   // A step's scores so far: the best head's.
@@ -51,19 +35,22 @@ class BlockCandidates {
     return step;
   }
 
-  // Takes in the scores of one more head. All threads of a warp. units: of the step.
-  template <class Scores, class Units>
-  __device__ void take(Step& step, Scores& scores, const Units& units) {
-    if (__any_sync(kWholeWarp, LargestScores<Score, kKeys, 1>(scores, limits_).any_nan()))
-      Columns::drop_nan(scores, units, num_rows_, num_nan_scores_);
+  // Takes in the scores of one more head. All threads of a warp. units_of() are the step's units.
+  template <class Scores, class UnitsOf>
+  __device__ void take(Step& step, Scores& scores, const UnitsOf& units_of) const {
+    LargestScores<Score, kKeys, 2> largest(false);
+    largest.take(scores);
+    if (__any_sync(kWholeWarp, largest.any_nan())) Columns::drop_nan(scores, units_of(), num_rows_, num_nan_scores_);
     step.take(scores);
   }
 
   // All threads of a warp. Blocks must come in ascending order.
-  template <class Units>
-  __device__ void end_step(Step& step, const Units& units) {
-    add_blocks(step.best, units);
+  template <class UnitsOf>
+  __device__ void end_step(Step& step, const UnitsOf& units_of) {
+    add_blocks(step.best, units_of());
   }
+
+  __device__ bool saw_nan() const { return false; }
 
   // The blocks come once more, with the scores of another head.
   __device__ void begin_again() {
@@ -115,7 +102,7 @@ class BlockCandidates {
       for (int unit = 0; unit < kUnits; ++unit) {
         const int place = half * kUnits + unit;
         const bool enters =
-            units.begins_block(unit) && sees(half, units.first_row(unit)) && !(best[place] <= limits_.row[half]);
+            units.begins_block(unit) && sees(half, units.first_row(unit)) && !(best[place] <= limits_[half]);
         candidates |= static_cast<uint32_t>(enters) << place;
       }
     }
@@ -135,15 +122,14 @@ class BlockCandidates {
       const bool exists = Columns::row(half) < num_rows_;
       const uint64_t worst = exists ? best_.worst(Columns::row(half)) : 0;
       const float limit = !exists ? INFINITY : worst == 0 ? NAN : key_score(worst);
-      limits_.row[half] = again_ && exists ? next_smaller<Score>(limit) : limit;
+      limits_[half] = again_ && exists ? next_smaller<Score>(limit) : limit;
     }
-    limits_.update();
   }
 
   TileBest best_;
   int num_rows_;
   int64_t* num_nan_scores_;
-  RowLimits<Score> limits_;
+  float limits_[2];  // what a score must exceed to enter; a NaN is exceeded by all, infinity by none
   bool again_ = false;
 };
 

@@ -101,6 +101,7 @@ __global__ void __launch_bounds__(kThreads)
     const float value = load_element(params.index_key, params.key_element, element);
     if (!isnan(value)) bounds.widen(fmaxf(fminf(value, finite), -finite), fmaxf(fminf(value, finite), -finite));
   }
+  if (level == 0) narrow_box(&bounds.largest, &bounds.smallest);
   store_bounds(params, boxes, level, at, bounds);
 }
 

@@ -57,59 +57,23 @@ __device__ inline float next_smaller<cutlass::half_t>(float value) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(value > 0 ? bits - 1 : bits + 1)));
 }
 
-// What a row's next pick must exceed, of a thread's two rows: NaN takes everything, infinity nothing but a NaN.
-template <class Score>
-struct RowLimits;
-
-template <>
-struct RowLimits<float> {
-  float row[2];
-  bool positive;  // all limits of the warp are 0 or above
-
-  // After a change of row; a warp's threads together.
-  __device__ void update() {
-    bool mine = true;
-    CUTE_UNROLL
-    for (const float limit : row) mine &= limit >= 0;
-    positive = __all_sync(kWholeWarp, mine);
-  }
-};
-
-// Scores of float8 keys are finite or NaN.
-template <>
-struct RowLimits<cutlass::half_t> {
-  float row[2];
-  __half2 pair[2];  // a row's limit in both columns; -infinity takes everything
-
-  __device__ void update() {
-    CUTE_UNROLL
-    for (int half = 0; half < 2; ++half) pair[half] = __float2half2_rn(isnan(row[half]) ? -INFINITY : row[half]);
-  }
-};
-
-// The largest score of each of a thread's rows and of each of kParts equal parts of the columns, or a NaN if there is
-// one; what is not above the row's limit may be another number that is not. More scores of the same columns, those of
-// another head, can be taken in where they are float32.
+// The largest score of each of a thread's two rows and of each of kParts equal parts of the columns, over the scores of
+// all heads that were taken, or a NaN if there is one.
 template <class Score, int kKeys, int kParts>
 class LargestScores;
 
 template <int kKeys, int kParts>
 class LargestScores<float, kKeys, kParts> {
  public:
-  // Holds no scores yet.
-  __device__ explicit LargestScores(const RowLimits<float>& limits) {
+  // Holds no scores yet. only_positive: what is not above 0 counts as 0.
+  __device__ explicit LargestScores(bool only_positive) : only_positive_(only_positive) {
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kParts; ++i) values_[i] = limits.positive ? 0.0f : -INFINITY;
-  }
-  template <class Scores>
-  __device__ LargestScores(const Scores& scores, const RowLimits<float>& limits) : LargestScores(limits) {
-    take(scores, limits);
+    for (int i = 0; i < 2 * kParts; ++i) values_[i] = only_positive ? 0.0f : -INFINITY;
   }
 
-  // limits: those of before.
   template <class Scores>
-  __device__ void take(const Scores& scores, const RowLimits<float>& limits) {
-    if (limits.positive) {
+  __device__ void take(const Scores& scores) {
+    if (only_positive_) {
       CUTE_UNROLL
       for (int i = 0; i < 2 * kParts; ++i)
         values_[i] = largest_if_positive(values_[i], scores, i / kParts, i % kParts * kGroups);
@@ -121,21 +85,18 @@ class LargestScores<float, kKeys, kParts> {
   }
 
   // half: 0 or 1, of the thread's rows.
-  __device__ float operator()(int half, int part) const { return values_[half * kParts + part]; }
+  __device__ float part(int half, int i) const { return values_[half * kParts + i]; }
+  __device__ static float larger(float a, float b) {
+    asm("max.NaN.f32 %0, %0, %1;" : "+f"(a) : "f"(b));
+    return a;
+  }
+  __device__ static void unpack(float part, float (&scores)[1]) { scores[0] = part; }
 
   __device__ bool any_nan() const {
     bool nan = false;
     CUTE_UNROLL
     for (const float value : values_) nan |= isnan(value);
     return nan;
-  }
-
-  // Whether any is above its row's limit or a NaN.
-  __device__ bool any_above(const RowLimits<float>& limits) const {
-    bool above = false;
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kParts; ++i) above |= !(values_[i] <= limits.row[i / kParts]);
-    return above;
   }
 
  private:
@@ -157,61 +118,60 @@ class LargestScores<float, kKeys, kParts> {
   template <class Scores>
   __device__ static float largest_or_nan(float largest, const Scores& scores, int half, int first_group) {
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kGroups; ++i) {
-      const float score = scores((first_group + i / 2) * 4 + half * 2 + i % 2);
-      asm("max.NaN.f32 %0, %0, %1;" : "+f"(largest) : "f"(score));
-    }
+    for (int i = 0; i < 2 * kGroups; ++i)
+      largest = larger(largest, scores((first_group + i / 2) * 4 + half * 2 + i % 2));
     return largest;
   }
 
   float values_[2 * kParts];
+  bool only_positive_;
 };
 
-// Two registers, four scores, are one instruction, whatever their signs.
+// Scores of float8 keys are finite or NaN. Two registers, four scores, are one instruction, whatever their signs.
 template <int kKeys, int kParts>
 class LargestScores<cutlass::half_t, kKeys, kParts> {
  public:
+  __device__ explicit LargestScores(bool /* only_positive */) {
+    CUTE_UNROLL
+    for (__half2& pair : pairs_) pair = __float2half2_rn(-INFINITY);
+  }
+
   template <class Scores>
-  __device__ LargestScores(const Scores& scores, const RowLimits<cutlass::half_t>& limits) {
+  __device__ void take(const Scores& scores) {
     const auto pairs = cute::recast<__half2>(scores);  // (2 rows, kKeys / 8 groups)
     CUTE_UNROLL
     for (int i = 0; i < 2 * kParts; ++i) {
       const int half = i / kParts, first_group = i % kParts * kGroups;
-      __half2 largest = limits.pair[half];
       CUTE_UNROLL
       for (int j = 0; j < kGroups; j += 2) {
         const int pair = (first_group + j) * 2 + half;
-        largest = __hmax2_nan(largest, __hmax2_nan(pairs(pair), pairs(pair + 2)));
+        pairs_[i] = __hmax2_nan(pairs_[i], __hmax2_nan(pairs(pair), pairs(pair + 2)));
       }
-      pairs_[i] = largest;
     }
   }
 
+  // Two neighbouring parts of a row in one register.
+  __device__ __half2 part(int half, int i) const {
+    const __half2 first = pairs_[half * kParts + 2 * i], second = pairs_[half * kParts + 2 * i + 1];
+    return __hmax2_nan(__lows2half2(first, second), __highs2half2(first, second));
+  }
+  __device__ static __half2 larger(__half2 a, __half2 b) { return __hmax2_nan(a, b); }
+  __device__ static float larger(float a, float b) { return LargestScores<float, kKeys, kParts>::larger(a, b); }
+  __device__ static void unpack(__half2 part, float (&scores)[2]) {
+    scores[0] = __low2float(part);
+    scores[1] = __high2float(part);
+  }
+
   __device__ bool any_nan() const {
-    bool nan = false;
+    __half2 largest = pairs_[0];
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kParts; ++i) nan |= isnan((*this)(i / kParts, i % kParts));
-    return nan;
-  }
-
-  __device__ float operator()(int half, int part) const {
-    const __half2 pair = pairs_[half * kParts + part];
-    return __half2float(__hmax_nan(__low2half(pair), __high2half(pair)));
-  }
-
-  // Where nothing is above, the limit has stayed.
-  __device__ bool any_above(const RowLimits<cutlass::half_t>& limits) const {
-    uint32_t changed = 0;
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kParts; ++i) changed |= bits_of(pairs_[i]) ^ bits_of(limits.pair[i / kParts]);
-    return changed != 0;
+    for (const __half2 pair : pairs_) largest = __hmax2_nan(largest, pair);
+    return isnan(__low2float(largest)) || isnan(__high2float(largest));
   }
 
  private:
   static constexpr int kGroups = kKeys / 8 / kParts;
   static_assert(kGroups % 2 == 0, "a part must be at least 16 keys");
-
-  __device__ static uint32_t bits_of(__half2 pair) { return *reinterpret_cast<const uint32_t*>(&pair); }
 
   __half2 pairs_[2 * kParts];
 };
@@ -265,15 +225,6 @@ struct ScoreColumns {
     if (num_nan != 0 && num_nan_scores != nullptr) {
       atomicAdd(reinterpret_cast<unsigned long long*>(num_nan_scores), static_cast<unsigned long long>(num_nan));
     }
-  }
-
-  // The same if one of the warp's largest scores is a NaN, and then these are taken anew.
-  template <class Scores, class Units, class Score>
-  __device__ static void drop_any_nan(Scores& scores, const Units& units, const RowLimits<Score>& limits, int num_rows,
-                                      int64_t* num_nan_scores, LargestScores<Score, kKeys, kUnits>& largest) {
-    if (!__any_sync(kWholeWarp, largest.any_nan())) return;
-    drop_nan(scores, units, num_rows, num_nan_scores);
-    largest = LargestScores<Score, kKeys, kUnits>(scores, limits);
   }
 
   // best: of the units of a row; that of a block's first unit of the step becomes the best of all its units.

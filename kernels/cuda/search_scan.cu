@@ -18,8 +18,10 @@ bool fits_tensor_cores(const SearchParams& params) {
 
 namespace {
 
+// In float32 where shared memory has no room: 128 dims with very many picks.
 template <class Element, int kDims>
 void scan_dims(const SearchParams& params, Stream stream) {
+  if (scan_held_heads<Element, kDims>(params) == 0) return scan_in_float32(params, stream);
   if (params.geometry.block_size % 64 != 0) return launch_scan<Element, kDims, 16, BlockCandidates>(params, stream);
   if (params.num_picks > kRegisterPicks) return launch_scan<Element, kDims, 64, BlockCandidates>(params, stream);
   launch_scan<Element, kDims, 64, RowBest>(params, stream);

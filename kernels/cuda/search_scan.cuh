@@ -1,14 +1,19 @@
 // The scan on Hopper's tensor cores, bfloat16 or float8 index keys.
 //
-// A thread block takes kTiles neighbouring query tiles of one KV head and streams the index keys that they search
-// through shared memory, a step at a time (TMA, a ring of kStages buffers), once for each index head. A warpgroup has
-// two tiles, whose index queries of the head stay in registers: it multiplies a step's keys with one's and then the
-// other's, and while it hands the scores of one to its Selection the tensor cores work on the other's. A row's list
-// stays from head to head, so that a later head's scores are looked at only where they beat what earlier heads found.
+// A thread block takes kTiles neighbouring query tiles of one KV head, whose index queries of all heads lie in shared
+// memory, and streams the index keys that they search through shared memory too, a step at a time (TMA, a ring of
+// kStages buffers). A warpgroup has two tiles: it multiplies a step's keys with one's queries and then the other's, one
+// head after the other, and while it takes the maxima of one product the tensor cores work on the next. A row's list is
+// asked once a step, about the best head's scores. Where the queries of all heads are too many, the keys stream past
+// once for some heads after the others.
 //
-// The last tiles of a head, which search most, come first.
+// NaN scores are looked for at the end of a step only. If there was one, the thread block begins anew and looks for
+// them in every product, for each has to be counted.
+//
+// The last tiles of a KV head, which search most, come first.
 #pragma once
 
+#include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
 
 #include <cute/arch/copy_sm90_tma.hpp>
@@ -39,10 +44,9 @@ struct ScanShape {
   static_assert(kLoaderRegisters + kScanners * kScannerRegisters <= (kScanners + 1) * kLaunchRegisters,
                 "the scanners would wait for registers for ever");
 
-  // The more keys a step, the less its other instructions count; the scores of a tile are 64 registers (128 dims of
-  // bfloat16 queries, which are 64 themselves: 32).
-  static constexpr int kStepKeys = kFloat8 ? 256 : kDims < 128 ? 128 : 64;
-  static constexpr int kStages = kStepKeys * kDimBytes > 16384 ? 5 : 8;
+  // The more keys a step, the less its other instructions count; the scores of a tile are 64 registers.
+  static constexpr int kStepKeys = kFloat8 ? 256 : 128;
+  static constexpr int kStages = kStepKeys * kDimBytes > 16384 ? 3 : 65536 / (kStepKeys * kDimBytes);
   using Product = IndexProduct<Element, kDims, kStepKeys, kStages>;
 };
 
@@ -70,11 +74,19 @@ struct ScanStorage {
   alignas(1024) Element keys[Shape::kStages * Shape::kStepKeys * kDims];
   ScanSpan spans[Shape::kTiles];
   RingBarriers<Shape::kStages> ring;
-  // Followed by the lists of kTiles tiles.
-  __device__ uint64_t* lists() { return reinterpret_cast<uint64_t*>(this + 1); }
+  bool saw_nan;
+  // Followed by the index queries of kTiles tiles, (tiles, held heads, 64 tokens, dims), and by the tiles' lists.
+  __device__ Element* queries(int tile, int held_heads) {
+    return reinterpret_cast<Element*>(this + 1) + tile * held_heads * kQueryTile * kDims;
+  }
+  __device__ uint64_t* lists(int held_heads) { return reinterpret_cast<uint64_t*>(queries(Shape::kTiles, held_heads)); }
 
-  static int64_t bytes(int num_picks) {
-    return static_cast<int64_t>(sizeof(ScanStorage)) + Shape::kTiles * TileBest::bytes(num_picks);
+  // Of a thread block's kTiles tiles.
+  static constexpr int64_t kHeadBytes = int64_t{Shape::kTiles} * kQueryTile * Shape::kDimBytes;
+
+  static int64_t bytes(int num_picks, int held_heads) {
+    return static_cast<int64_t>(sizeof(ScanStorage)) + held_heads * kHeadBytes +
+           Shape::kTiles * TileBest::bytes(num_picks);
   }
 };
 
@@ -115,7 +127,7 @@ __device__ void load_index_keys(ScanStorage<Element, kDims>& shared, const CUten
 }
 
 template <int kUnitKeys>
-__device__ StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_t first_key) {
+__device__ inline StepUnits step_units(int64_t block_size, const ScanSpan& span, int32_t first_key) {
   const int block_shift = __ffs(static_cast<int>(block_size) / kUnitKeys) - 1;
   return {(span.begin - first_key) / kUnitKeys, (span.end - first_key) / kUnitKeys,
           first_key / kUnitKeys >> block_shift, block_shift};
@@ -140,41 +152,36 @@ struct TileQueries {
   }
 };
 
-// What the index queries of a thread's two rows are multiplied with before they are rounded to float8, as the reference
-// does (kernels/float8_score.h): the four lanes that share a row agree on it.
-struct RowScales {
-  float row[2];
+// What a row's index queries are multiplied with before they are rounded to float8, as the reference does
+// (kernels/float8_score.h).
+__device__ inline float row_scale(const TileQueries& queries, int row) {
+  const SearchParams& params = queries.params;
+  float largest = 0;
+  for (int head = 0; head < params.num_index_heads; ++head) {
+    for (int dim = 0; dim < params.num_index_dims; ++dim)
+      largest = fmaxf(largest, fabsf(as_finite(queries(row, head, dim))));  // a NaN leaves it
+  }
+  return float8_query_scale(largest, params.num_index_dims);
+}
 
-  __device__ explicit RowScales(const TileQueries& queries) {
-    const SearchParams& params = queries.params;
-    for (int half = 0; half < 2; ++half) {
-      float largest = 0;
-      for (int i = threadIdx.x % 4; i < params.num_index_heads * params.num_index_dims; i += 4) {
-        const float value = queries(row_of_thread(half), i / params.num_index_dims, i % params.num_index_dims);
-        largest = fmaxf(largest, fabsf(as_finite(value)));  // a NaN leaves it
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
-      row[half] = float8_query_scale(largest, params.num_index_dims);
+// Writes one row's index queries of some heads into the left operands that products read from shared memory.
+template <class Element, int kDims>
+__device__ void write_queries(const TileQueries& from, int row, int first_head, int num_heads, Element* to) {
+  using Shape = ScanShape<Element, kDims>;
+  const auto operand = Shape::Product::shared_queries(to);
+  const float scale = Shape::kFloat8 ? row_scale(from, row) : 1;
+  for (int head = 0; head < num_heads; ++head) {
+#pragma unroll 4
+    for (int dim = 0; dim < kDims; ++dim) {
+      const float value = from(row, first_head + head, dim);
+      operand(row, dim, head) = static_cast<Element>(Shape::kFloat8 ? as_finite(value) * scale : value);
     }
   }
-};
+}
 
-// The tile's index queries of one head as left operand.
-template <class Element, int kDims>
-__device__ auto query_operand(const TileQueries& queries, int index_head) {
-  using Product = typename ScanShape<Element, kDims>::Product;
-  const int thread = threadIdx.x % kWarpgroupThreads;
-  if constexpr (!ScanShape<Element, kDims>::kFloat8) {
-    return Product::left_operand(thread,
-                                 [&](int row, int dim) { return static_cast<Element>(queries(row, index_head, dim)); });
-  } else {
-    const int first_row = row_of_thread(0);
-    const RowScales scales(queries);
-    return Product::left_operand(thread, [&](int row, int dim) {
-      return static_cast<Element>(as_finite(queries(row, index_head, dim)) * scales.row[row == first_row ? 0 : 1]);
-    });
-  }
+// Waits for the other threads of the warpgroup.
+__device__ inline void sync_warpgroup() {
+  cutlass::arch::NamedBarrier::sync(kWarpgroupThreads, 1 + threadIdx.x / kWarpgroupThreads);
 }
 
 // A warp's 16 rows of each of its warpgroup's two tiles, and their lists in shared memory.
@@ -188,23 +195,24 @@ struct WarpLists {
   __device__ const ScanSpan& span(int i) const { return spans[first + i]; }
   __device__ int num_rows(int i) const { return span(i).scans ? num_picking_rows(params, tile(i)) : 0; }
 
-  __device__ TileBest cleared(int i) const {
-    const TileBest best = of_tile(i);
-    for (int j = first_row() * params.num_picks + lane(); j < (first_row() + 16) * params.num_picks; j += 32)
-      best.keys[j] = 0;
+  __device__ TileBest best(int i) const {
+    return {keys + (first + i) * kQueryTile * params.num_picks, params.num_picks};
+  }
+
+  __device__ void clear() const {
+    for (int i = 0; i < 2; ++i) {
+      for (int j = first_row() * params.num_picks + lane(); j < (first_row() + 16) * params.num_picks; j += 32)
+        best(i).keys[j] = 0;
+    }
     __syncwarp();
-    return best;
   }
 
   __device__ void write(int head, int i) const {
     const int rows = num_rows(i);
-    write_picks(params, head, tile(i), of_tile(i), min(first_row(), rows), min(first_row() + 16, rows), lane(), 32);
+    write_picks(params, head, tile(i), best(i), min(first_row(), rows), min(first_row() + 16, rows), lane(), 32);
   }
 
  private:
-  __device__ TileBest of_tile(int i) const {
-    return {keys + (first + i) * kQueryTile * params.num_picks, params.num_picks};
-  }
   __device__ static int first_row() { return static_cast<int>(threadIdx.x) % kWarpgroupThreads / 32 * 16; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
 };
@@ -213,65 +221,106 @@ struct WarpLists {
 template <class Element, int kDims, class Selection>
 struct TileScan {
   using Product = typename ScanShape<Element, kDims>::Product;
-  decltype(query_operand<Element, kDims>(std::declval<const TileQueries&>(), 0)) queries;
+  decltype(Product::shared_left_operand(0, std::declval<Element*>())) queries;  // of the held heads
   decltype(Product::make_scores()) scores;
   const ScanSpan& span;  // stays in shared memory: registers are short
   Selection selection;
+  typename Selection::Step best_head;
 
   // tile: 0 or 1, of the warpgroup's.
-  __device__ TileScan(const WarpLists& lists, int tile, const SearchParams& params)
-      : scores(Product::make_scores()),
+  __device__ TileScan(const WarpLists& lists, int tile, Element* tile_queries, const SearchParams& params,
+                      bool checks_nan)
+      : queries(Product::shared_left_operand(threadIdx.x % kWarpgroupThreads, tile_queries)),
+        scores(Product::make_scores()),
         span(lists.span(tile)),
-        selection(lists.cleared(tile), lists.num_rows(tile), params.num_nan_scores) {}
+        selection(lists.best(tile), lists.num_rows(tile), params.num_nan_scores, checks_nan),
+        best_head(selection.begin_step()) {}
 
-  __device__ void begin_head(const TileQueries& tile_queries, int index_head) {
-    queries = query_operand<Element, kDims>(tile_queries, index_head);
-    if (index_head > 0) selection.begin_again();
-  }
   template <class Keys>
-  __device__ void begin(const Keys& keys, int stage) {
-    Product::begin(queries, keys, stage, scores);
+  __device__ void begin(int held_head, const Keys& keys, int stage) {
+    Product::begin_shared(queries, held_head, keys, stage, scores);
   }
+  // last: of the step's heads.
   template <int kUnitKeys>
-  __device__ void take(const SearchParams& params, int32_t first_key) {
-    selection.take(scores, [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); });
+  __device__ void take(const SearchParams& params, int32_t first_key, bool last) {
+    const auto units_of = [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); };
+    selection.take(best_head, scores, units_of);
+    if (!last) return;
+    selection.end_step(best_head, units_of);
+    best_head = selection.begin_step();
   }
 };
 
-// One pass over a warpgroup's two tiles: the queries of one index head. at: as of load_index_keys.
+// One pass over a warpgroup's two tiles: the queries of the held heads. at: as of load_index_keys.
 template <int kUnitKeys, class Element, int kDims, class Selection>
 __device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDims>& shared,
-                           const ScanStream<ScanShape<Element, kDims>>& stream,
+                           const ScanStream<ScanShape<Element, kDims>>& stream, int num_heads,
                            RingPosition<ScanShape<Element, kDims>::kStages>& at,
                            TileScan<Element, kDims, Selection>& first, TileScan<Element, kDims, Selection>& second) {
   using Shape = ScanShape<Element, kDims>;
   using Product = typename Shape::Product;
   const auto keys = Product::right_operand(threadIdx.x % kWarpgroupThreads, shared.keys);
   // From one thread: the compiler leaves products under way only where all threads are seen to go the same way.
-  const int num_steps = __shfl_sync(kWholeWarp, stream.num_steps(), 0);
-  if (num_steps == 0) return;
+  const int num_products = __shfl_sync(kWholeWarp, stream.num_steps() * num_heads, 0);
+  if (num_products == 0) return;
   shared.ring.wait_full(at);
-  first.begin(keys, at.stage);
+  first.begin(0, keys, at.stage);
   int32_t first_key = stream.begin;
-  for (int step = 0; step < num_steps; ++step, first_key += Shape::kStepKeys) {
+  for (int product = 0, head = 0; product < num_products; ++product) {
+    const bool last = head + 1 == num_heads;
+    const int next_head = last ? 0 : head + 1;
     Product::finish(first.scores);
-    second.begin(keys, at.stage);
-    first.template take<kUnitKeys>(params, first_key);
+    second.begin(head, keys, at.stage);
+    first.template take<kUnitKeys>(params, first_key, last);
     Product::finish(second.scores);
-    arrive_as_warp(shared.ring.empty[at.stage]);
-    at.advance();
-    if (step + 1 < num_steps) shared.ring.wait_full(at);
-    first.begin(keys, at.stage);  // after the last step of keys that nobody asks for
-    second.template take<kUnitKeys>(params, first_key);
+    if (last) {
+      arrive_as_warp(shared.ring.empty[at.stage]);
+      at.advance();
+      if (product + 1 < num_products) shared.ring.wait_full(at);
+    }
+    first.begin(next_head, keys, at.stage);  // after the last step of keys that nobody asks for
+    second.template take<kUnitKeys>(params, first_key, last);
+    head = next_head;
+    if (last) first_key += Shape::kStepKeys;
   }
   Product::finish(first.scores);
+}
+
+// What a warpgroup that scans does: its two tiles' lists, of all heads. at: as of load_index_keys.
+template <class Element, int kDims, int kUnitKeys, class Selection>
+__device__ void scan_heads(const SearchParams& params, ScanStorage<Element, kDims>& shared, const WarpLists& lists,
+                           int kv_head, int held_heads, const ScanStream<ScanShape<Element, kDims>>& stream,
+                           RingPosition<ScanShape<Element, kDims>::kStages>& at, bool checks_nan) {
+  const auto thread = static_cast<int>(threadIdx.x) % kWarpgroupThreads;
+  Element* const operands[2] = {shared.queries(lists.first, held_heads), shared.queries(lists.first + 1, held_heads)};
+  lists.clear();
+  for (int first_head = 0; first_head < params.num_index_heads; first_head += held_heads) {
+    const int num_heads = min(held_heads, params.num_index_heads - first_head);
+    sync_warpgroup();                      // the products of the heads before have been made
+    const int tile = thread / kQueryTile;  // a thread writes one row's queries
+    write_queries<Element, kDims>(TileQueries(params, kv_head, lists.tile(tile), lists.num_rows(tile)),
+                                  thread % kQueryTile, first_head, num_heads, operands[tile]);
+    cutlass::arch::fence_view_async_shared();
+    sync_warpgroup();
+    TileScan<Element, kDims, Selection> first(lists, 0, operands[0], params, checks_nan),
+        second(lists, 1, operands[1], params, checks_nan);
+    if (first_head > 0) {
+      first.selection.begin_again();
+      second.selection.begin_again();
+    }
+    scan_tiles<kUnitKeys>(params, shared, stream, num_heads, at, first, second);
+    if (first.selection.saw_nan() || second.selection.saw_nan()) shared.saw_nan = true;
+    first.selection.finish();
+    second.selection.finish();
+  }
 }
 
 // Grid: (groups of kTiles tiles * KV heads). SelectionOf: RowBest, BlockCandidates, or something that does less, for
 // timing.
 template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>
 __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
-    scan_kernel(const SearchParams params, const __grid_constant__ CUtensorMap key_map, int num_groups) {
+    scan_kernel(const SearchParams params, const __grid_constant__ CUtensorMap key_map, int num_groups,
+                int held_heads) {
   using Shape = ScanShape<Element, kDims>;
   extern __shared__ __align__(1024) unsigned char memory[];
   auto& shared = *reinterpret_cast<ScanStorage<Element, kDims>*>(memory);
@@ -281,48 +330,59 @@ __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
   const int warpgroup = threadIdx.x / kWarpgroupThreads;
   if (threadIdx.x < Shape::kTiles) shared.spans[threadIdx.x] = ScanSpan(params, first_tile + threadIdx.x);
   if (threadIdx.x == 0) {
+    shared.saw_nan = false;
     shared.ring.init(Shape::kScanners * kWarpgroupThreads / 32);  // a warp each
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
   const ScanStream<Shape> stream(shared.spans);
+  RingPosition<Shape::kStages> at;
   if (warpgroup == Shape::kScanners) {
     cutlass::arch::warpgroup_reg_dealloc<Shape::kLoaderRegisters>();
-    RingPosition<Shape::kStages> at;
-    for (int pass = 0; pass < params.num_index_heads && threadIdx.x % kWarpgroupThreads == 0; ++pass)
-      load_index_keys(shared, key_map, head, stream, at);
-    return;
+    const int passes = (params.num_index_heads + held_heads - 1) / held_heads;
+    for (bool again = false;; again = true) {
+      for (int pass = 0; pass < passes && threadIdx.x % kWarpgroupThreads == 0; ++pass)
+        load_index_keys(shared, key_map, head, stream, at);
+      __syncthreads();
+      if (again || !shared.saw_nan) return;
+    }
   }
   cutlass::arch::warpgroup_reg_alloc<Shape::kScannerRegisters>();
   using Selection = SelectionOf<typename Shape::Product::Score, Shape::kStepKeys, kUnitKeys>;
-  using Scan = TileScan<Element, kDims, Selection>;
-  const WarpLists lists{params, shared.lists(), shared.spans, first_tile, warpgroup * 2};
-  const TileQueries first_queries(params, head, lists.tile(0), lists.num_rows(0)),
-      second_queries(params, head, lists.tile(1), lists.num_rows(1));
-  Scan first(lists, 0, params), second(lists, 1, params);
-  RingPosition<Shape::kStages> at;
-  for (int index_head = 0; index_head < params.num_index_heads; ++index_head) {
-    first.begin_head(first_queries, index_head);
-    second.begin_head(second_queries, index_head);
-    scan_tiles<kUnitKeys>(params, shared, stream, at, first, second);
+  const WarpLists lists{params, shared.lists(held_heads), shared.spans, first_tile, warpgroup * 2};
+  for (bool checks_nan = false;; checks_nan = true) {
+    scan_heads<Element, kDims, kUnitKeys, Selection>(params, shared, lists, head, held_heads, stream, at, checks_nan);
+    __syncthreads();
+    if (checks_nan || !shared.saw_nan) break;
   }
-  first.selection.finish();
   lists.write(head, 0);
-  second.selection.finish();
   lists.write(head, 1);
+}
+
+// How many heads' queries a thread block holds, as evenly as these divide all heads; 0: there is no room for one.
+template <class Element, int kDims>
+int scan_held_heads(const SearchParams& params) {
+  constexpr int64_t kMostSharedBytes = 227 * 1024;
+  using Storage = ScanStorage<Element, kDims>;
+  const int64_t fitting = (kMostSharedBytes - Storage::bytes(params.num_picks, 0)) / Storage::kHeadBytes;
+  if (fitting < 1) return 0;
+  const int64_t passes = (params.num_index_heads + fitting - 1) / fitting;
+  return static_cast<int>((params.num_index_heads + passes - 1) / passes);
 }
 
 template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>
 void launch_scan(const SearchParams& params, Stream stream) {
   using Shape = ScanShape<Element, kDims>;
   const auto num_groups = static_cast<int>((num_tiles(params.num_queries) + Shape::kTiles - 1) / Shape::kTiles);
-  const auto shared_bytes = static_cast<int>(ScanStorage<Element, kDims>::bytes(params.num_picks));
+  const int held_heads = scan_held_heads<Element, kDims>(params);
+  const auto shared_bytes = static_cast<int>(ScanStorage<Element, kDims>::bytes(params.num_picks, held_heads));
   const auto kernel = scan_kernel<Element, kDims, kUnitKeys, SelectionOf>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "search");
   const CUtensorMap keys = tensor_map(params.index_key, params.num_index_dims, params.geometry.num_tokens,
                                       params.num_kv_heads, params.num_index_dims, params.index_key_head_stride,
                                       {Shape::kStepKeys, Shape::Product::kPanelDims}, params.key_element);
-  kernel<<<num_groups * params.num_kv_heads, Shape::kThreads, shared_bytes, stream>>>(params, keys, num_groups);
+  kernel<<<num_groups * params.num_kv_heads, Shape::kThreads, shared_bytes, stream>>>(params, keys, num_groups,
+                                                                                      held_heads);
   check_launch("search");
 }
 

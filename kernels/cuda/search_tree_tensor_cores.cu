@@ -8,10 +8,10 @@
 
 #include "kernels/cuda/block_candidates.cuh"
 #include "kernels/cuda/index_product.cuh"
-#include "kernels/cuda/lane_best.cuh"
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/node_best.cuh"
 #include "kernels/cuda/ring.cuh"
+#include "kernels/cuda/row_best.cuh"
 #include "kernels/cuda/search.h"
 #include "kernels/cuda/search_tree.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -46,11 +46,12 @@ struct TreeStorage {
   static constexpr int64_t kHeadBytes = kQueryTile * 2 * kDims * 2;
 };
 
-// The rows of a step double as scratch memory between levels, if they are large enough.
+// The rows of a step double as scratch memory between levels, if they are large enough, and if a level's candidates
+// stream past once: the next pass's rows would overwrite what the pass before has found.
 template <int kDims>
-HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists) {
+HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists, bool one_pass) {
   const int64_t bytes = lists.scratch_bytes(kWarpgroupThreads);
-  return bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
+  return one_pass && bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
 }
 
 // The entries of a step's units, from the candidates of which the step has some, the first on.
@@ -136,8 +137,8 @@ class TensorScorer {
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
-    if (params_.geometry.block_size >= 64 && params_.num_picks <= kLanePicks)
-      score_keys<64, LoadedEntries<kStepRows / 64>, LaneBest<kStepRows, 64>>(at, candidates, best);
+    if (params_.geometry.block_size >= 64 && params_.num_picks <= kRegisterPicks)
+      score_keys<64, LoadedEntries<kStepRows / 64>, RowBest<float, kStepRows, 64>>(at, candidates, best);
     else
       score_keys<16, CandidateEntries, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
   }
@@ -153,7 +154,7 @@ class TensorScorer {
     const auto blocks_of = [&](int step) { return min(step_blocks, candidates.count() - step * step_blocks); };
     for_held_heads([&](int first_head, int num_heads) {
       write_key_queries(at, first_head, num_heads);
-      Selection selection(best, at.num_rows, params_.num_nan_scores);
+      Selection selection(best, at.num_rows, params_.num_nan_scores, true);
       if (first_head > 0) selection.begin_again();
       score<Product>(
           key_ring_, steps, num_heads, selection,
@@ -163,8 +164,12 @@ class TensorScorer {
           [&](int step) {
             return Blocks(CandidateEntries{candidates, step * step_blocks, blocks_of(step), block_shift});
           },
-          [&](auto& best_head, auto& scores, const Blocks& blocks) { selection.take(best_head, scores, blocks); },
-          [&](auto& best_head, int, const Blocks& blocks) { selection.end_step(best_head, blocks); });
+          [&](auto& best_head, auto& scores, const Blocks& blocks) {
+            selection.take(best_head, scores, [&]() -> const Blocks& { return blocks; });
+          },
+          [&](auto& best_head, int, const Blocks& blocks) {
+            selection.end_step(best_head, [&]() -> const Blocks& { return blocks; });
+          });
       selection.finish();
       __syncthreads();
     });
@@ -336,7 +341,9 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 2)
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
   const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * run_tiles;
   unsigned char* const list_memory = shared.lists(held_heads);
-  unsigned char* const scratch = extra_scratch_bytes<kDims>(lists) == 0 ? memory : list_memory + lists.bytes();
+  const bool one_pass = held_heads == params.num_index_heads;
+  unsigned char* const scratch =
+      extra_scratch_bytes<kDims>(lists, one_pass) == 0 ? memory : list_memory + lists.bytes();
   Scorer scorer(params, maps, shared, held_heads);
   TileTreeSearch<kWarpgroupThreads, Scorer> search(
       params, lists, scorer, list_memory, scratch,
@@ -361,24 +368,25 @@ TreeMaps tree_maps(const SearchParams& params, const NodeBoxes& boxes) {
 }
 
 template <int kDims>
-int64_t shared_bytes_of(const TreeLists& lists, int held_heads) {
+int64_t shared_bytes_of(const TreeLists& lists, int held_heads, bool one_pass) {
   return static_cast<int64_t>(sizeof(TreeStorage<kDims>)) + held_heads * TreeStorage<kDims>::kHeadBytes +
-         lists.bytes() + extra_scratch_bytes<kDims>(lists);
+         lists.bytes() + extra_scratch_bytes<kDims>(lists, one_pass);
 }
 
 constexpr int64_t kMultiprocessorBytes = 228 * 1024, kBlockReserve = 1024;  // of shared memory
 
 // How many heads' queries a thread block holds: as many as let two blocks share a multiprocessor, else as many as one
-// block has room for; as evenly as these divide all heads. 0: not one. With 64 dims no more than one: several gave
-// wrong picks there (kernels/TUNING.md).
+// block has room for; as evenly as these divide all heads. 0: not one.
 template <int kDims>
 int held_heads_of(const SearchParams& params, const TreeLists& lists) {
+  const int heads = params.num_index_heads;
   for (const int64_t blocks : {2, 1}) {
-    const int64_t room = kMultiprocessorBytes / blocks - kBlockReserve - shared_bytes_of<kDims>(lists, 0);
-    const int64_t fitting = kDims > 32 ? 1 : room / TreeStorage<kDims>::kHeadBytes;
-    if (room < TreeStorage<kDims>::kHeadBytes) continue;
-    const int64_t passes = (params.num_index_heads + fitting - 1) / fitting;
-    return static_cast<int>((params.num_index_heads + passes - 1) / passes);
+    const int64_t memory = kMultiprocessorBytes / blocks - kBlockReserve;
+    if (shared_bytes_of<kDims>(lists, heads, true) <= memory) return heads;
+    const int64_t fitting = (memory - shared_bytes_of<kDims>(lists, 0, false)) / TreeStorage<kDims>::kHeadBytes;
+    if (fitting < 1) continue;
+    const int64_t passes = (heads + fitting - 1) / fitting;
+    return static_cast<int>((heads + passes - 1) / passes);
   }
   return 0;
 }
@@ -388,7 +396,8 @@ void launch_tree(const SearchParams& params, const NodeBoxes& boxes, const TreeL
   const int64_t run_tiles = tiles_per_run(params);
   const int64_t runs = (num_tiles(params.num_queries) + run_tiles - 1) / run_tiles;
   const int held_heads = held_heads_of<kDims>(params, lists);
-  const auto shared_bytes = static_cast<int>(shared_bytes_of<kDims>(lists, held_heads));
+  const auto shared_bytes =
+      static_cast<int>(shared_bytes_of<kDims>(lists, held_heads, held_heads == params.num_index_heads));
   check_cuda(cudaFuncSetAttribute(tree_kernel<kDims>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree");
   tree_kernel<kDims><<<static_cast<unsigned>(runs * params.num_kv_heads), kWarpgroupThreads, shared_bytes, stream>>>(

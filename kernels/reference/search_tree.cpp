@@ -33,6 +33,16 @@ void widen_box(float* box, int64_t d, float value) {
   if (value < box[2 * d + 1]) box[2 * d + 1] = value;
 }
 
+// The boxes are stored as the index's type.
+void narrow_boxes(ElementType element, std::vector<float>* boxes) {
+  for (size_t i = 0; i < boxes->size(); i += 2) {
+    float* const box = boxes->data() + i;
+    narrow_box(box, box + 1);
+    if (element != ElementType::kBfloat16) continue;
+    for (int side = 0; side < 2; ++side) box[side] = bfloat16_to_float(float_to_bfloat16(box[side]));
+  }
+}
+
 template <typename BoxBody>
 void for_each_box(int64_t num_boxes, const BoxBody& body) {
   parallel_for((num_boxes + kBoxesAtOnce - 1) / kBoxesAtOnce, [&](int64_t run) {
@@ -107,6 +117,7 @@ TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_
     const int64_t box_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
     const bool boxed = level > 0 || boxes_blocks(params, top);
     levels_.push_back(boxed ? boxes_of(index_keys, num_boxes, box_keys) : std::vector<float>());
+    if (boxed && level == 0) narrow_boxes(params.query_element, &levels_.back());
   }
 }
 
@@ -130,8 +141,7 @@ TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
       bound_columns_(static_cast<size_t>(2 * params.num_index_heads * params.num_index_dims * kQueryTile)) {}
 
 // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum,
-// minimum): one of the two adds an exact zero. Rounding is monotone and the chain is that of the
-// keys, so a bound is never below a key's score.
+// minimum): one of the two adds an exact zero.
 void TreeSearch::pack_bound_columns(const float* columns) {
   for (int64_t d = 0; d < int64_t{params_.num_index_heads} * params_.num_index_dims; ++d) {
     for (int64_t row = 0; row < kQueryTile; ++row) {

@@ -19,6 +19,7 @@
 
 #include "kernels/cuda/launch_check.h"
 #include "kernels/cuda/node_boxes.cuh"
+#include "kernels/cuda/row_best.cuh"
 #include "kernels/cuda/search_scan.cuh"
 #include "kernels/hip_selection.h"
 #include "kernels/sparse_attention.h"
@@ -139,12 +140,17 @@ float median_ms(int repeats, const std::function<void()>& work) {
 template <class Score, int kKeys, int kUnitKeys>
 class NoSelection {
  public:
-  __device__ NoSelection(TileBest, int, int64_t* counter) : counter_(counter) {}
+  __device__ NoSelection(TileBest, int, int64_t* counter, bool) : counter_(counter) {}
+  struct Step {};
+  __device__ Step begin_step() const { return {}; }
   template <class Scores, class UnitsOf>
-  __device__ void take(const Scores& scores, const UnitsOf&) {
+  __device__ void take(Step&, const Scores& scores, const UnitsOf&) const {
     // Never true; a product that nobody reads would be left out.
     if (cute::recast<uint32_t>(scores)(0) == 0x7fc12345u) ++*counter_;
   }
+  template <class UnitsOf>
+  __device__ void end_step(const Step&, const UnitsOf&) const {}
+  __device__ bool saw_nan() const { return false; }
   __device__ void begin_again() const {}
   __device__ void finish() const {}
 
@@ -152,25 +158,12 @@ class NoSelection {
   int64_t* counter_;
 };
 
-// The product and the question whether a step has a score above the row's limit, which is always answered no.
+// The product and the maxima, with lists that nothing enters.
 template <class Score, int kKeys, int kUnitKeys>
-class FilterAlone {
+class MaximaAlone : public RowBest<Score, kKeys, kUnitKeys> {
  public:
-  __device__ FilterAlone(TileBest, int, int64_t* counter) : counter_(counter) {
-    limits_.row[0] = limits_.row[1] = INFINITY;
-    limits_.update();
-  }
-  template <class Scores, class UnitsOf>
-  __device__ void take(const Scores& scores, const UnitsOf&) {
-    const LargestScores<Score, kKeys, kKeys / kUnitKeys> largest(scores, limits_);
-    if (__any_sync(kWholeWarp, largest.any_above(limits_))) ++*counter_;
-  }
-  __device__ void begin_again() const {}
-  __device__ void finish() const {}
-
- private:
-  int64_t* counter_;
-  RowLimits<Score> limits_;
+  __device__ MaximaAlone(TileBest best, int, int64_t* counter, bool)
+      : RowBest<Score, kKeys, kUnitKeys>(best, 0, counter, false) {}
 };
 
 struct MaximumOfThreeIntegers {
@@ -308,14 +301,14 @@ void time_scan(int64_t tokens, int dims, int index_heads, Data data, float key_m
   for (const bool float8 : {false, true}) {
     const SearchParams params = sequence.search_params(tokens, float8);
     const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
-    const float filter = median_ms(repeats, [&] { launch_scan_of<FilterAlone>(params); });
+    const float maxima = median_ms(repeats, [&] { launch_scan_of<MaximaAlone>(params); });
     const float product = median_ms(repeats, [&] { launch_scan_of<NoSelection>(params); });
     const double flop = sequence.scan_flop();
     std::printf(
-        "scan  %8lld tokens %d x %3d dims  %-8s %-16s %9.3f ms %6.1f TFLOP/s   filter alone %9.3f ms   product alone "
+        "scan  %8lld tokens %d x %3d dims  %-8s %-16s %9.3f ms %6.1f TFLOP/s   maxima alone %9.3f ms   product alone "
         "%9.3f ms %6.1f TFLOP/s   %5.1f%%\n",
         static_cast<long long>(tokens), index_heads, dims, float8 ? "float8" : "bfloat16", what, search,
-        flop / search * 1e-9, filter, product, flop / product * 1e-9, 100 * product / search);
+        flop / search * 1e-9, maxima, product, flop / product * 1e-9, 100 * product / search);
   }
 }
 

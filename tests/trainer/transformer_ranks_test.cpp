@@ -192,7 +192,7 @@ TEST_P(TransformerRanks, PicksByScan) { expect_ranks_agree(run(), model(), devic
 
 TEST_P(TransformerRanks, PicksByScanOfFloat8Keys) {
   RunConfig run = small_run("picks", 1);
-  run.attention.index_dtype = "float8_e4m3";
+  run.attention.index_dtype = IndexType::kFloat8;
   run.attention.index_dims = 16;
   expect_ranks_agree(run, small_model(), device_);
 }
