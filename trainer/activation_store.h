@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "trainer/kernel_ops.h"
+#include "trainer/block_lists.h"
 #include "trainer/side_stream.h"
 
 namespace hiptrain {

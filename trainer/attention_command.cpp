@@ -1,4 +1,5 @@
-// hiptrain attention IN.safetensors OUT.safetensors: selection and attention of one layer on tensors from a file.
+#include "trainer/attention_command.h"
+
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
@@ -12,12 +13,15 @@
 
 #include "distributed/sequence_rows.h"
 #include "kernels/hip_selection.h"
-#include "trainer/commands.h"
+#include "trainer/block_lists.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
+#include "trainer/format_error.h"
 #include "trainer/hip_attention.h"
-#include "trainer/safetensors.h"
+#include "trainer/model_checks.h"
+#include "trainer/safetensors_reader.h"
+#include "trainer/safetensors_writer.h"
 #include "trainer/threads.h"
 
 namespace hiptrain {

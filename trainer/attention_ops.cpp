@@ -1,6 +1,7 @@
+#include "trainer/attention_ops.h"
+
 #include "kernels/sparse_attention.h"
 #include "trainer/kernel_call.h"
-#include "trainer/kernel_ops.h"
 
 namespace hiptrain {
 namespace {

@@ -1,4 +1,5 @@
-// hiptrain bench attention: search and attention of one layer on random tensors, beside dense cuDNN attention.
+#include "trainer/bench_attention_command.h"
+
 #include <ATen/Context.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
@@ -15,12 +16,13 @@
 #include "kernels/hip_selection.h"
 #include "trainer/attention_inputs.h"
 #include "trainer/bench_report.h"
-#include "trainer/commands.h"
+#include "trainer/block_lists.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/hip_attention.h"
-#include "trainer/metrics_log.h"
+#include "trainer/model_checks.h"
+#include "trainer/report_text.h"
 
 namespace hiptrain {
 namespace {

@@ -1,5 +1,5 @@
-// hiptrain bench communication: the rates of the collectives that training uses, between the ranks that it is started
-// on, beside a copy within the device's memory.
+#include "trainer/bench_communication_command.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
@@ -8,10 +8,11 @@
 #include <iostream>
 
 #include "trainer/bench_report.h"
-#include "trainer/commands.h"
+#include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/profiler.h"
+#include "trainer/report_text.h"
 #include "trainer/threads.h"
 
 namespace hiptrain {

@@ -1,7 +1,5 @@
-// hiptrain bench kernels: every kernel outside attention at models' shapes, beside a copy in the same run.
-//
-// Bytes are those that must move: each input read once, each output written once. Inputs are random; on the CPU the
-// shapes are small and show only that the command works.
+#include "trainer/bench_kernels_command.h"
+
 #include <ATen/Context.h>
 #include <ATen/ops/_unique.h>
 #include <ATen/ops/arange.h>
@@ -28,14 +26,17 @@
 #include "kernels/pointwise.h"
 #include "kernels/sparse_attention.h"
 #include "trainer/bench_report.h"
-#include "trainer/commands.h"
+#include "trainer/block_lists.h"
+#include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/hip_attention.h"
 #include "trainer/kernel_call.h"
-#include "trainer/kernel_ops.h"
 #include "trainer/linear.h"
 #include "trainer/loss.h"
+#include "trainer/pointwise_ops.h"
+#include "trainer/report_text.h"
+#include "trainer/selection_ops.h"
 
 namespace hiptrain {
 namespace {

@@ -1,4 +1,5 @@
-// hiptrain bench rates: how fast this machine does what a training step is made of.
+#include "trainer/bench_rates_command.h"
+
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
 
@@ -8,7 +9,7 @@
 
 #include "trainer/attention_inputs.h"
 #include "trainer/bench_report.h"
-#include "trainer/commands.h"
+#include "trainer/block_lists.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
@@ -16,6 +17,8 @@
 #include "trainer/host_memory.h"
 #include "trainer/linear.h"
 #include "trainer/machine_rates.h"
+#include "trainer/pointwise_ops.h"
+#include "trainer/report_text.h"
 #include "trainer/step_time.h"
 #include "trainer/threads.h"
 

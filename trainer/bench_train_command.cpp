@@ -1,4 +1,5 @@
-// hiptrain bench train: the time of a training step on random weights and tokens, part by part.
+#include "trainer/bench_train_command.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
@@ -9,15 +10,16 @@
 #include <random>
 
 #include "trainer/bench_report.h"
-#include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
-#include "trainer/metrics_log.h"
+#include "trainer/model_checks.h"
+#include "trainer/model_config.h"
 #include "trainer/model_flops.h"
 #include "trainer/plan_report.h"
 #include "trainer/profiler.h"
+#include "trainer/report_text.h"
 #include "trainer/run_plan.h"
 #include "trainer/threads.h"
 #include "trainer/training_step.h"

@@ -17,7 +17,7 @@
 
 #include "data/batch_stream.h"
 #include "trainer/run_config.h"
-#include "trainer/safetensors.h"
+#include "trainer/safetensors_reader.h"
 
 namespace hiptrain {
 

@@ -5,7 +5,7 @@
 #include <sstream>
 
 #include "trainer/atomic_file.h"
-#include "trainer/safetensors.h"
+#include "trainer/safetensors_writer.h"
 
 namespace hiptrain {
 namespace {

@@ -2,9 +2,20 @@
 
 #include <iostream>
 
+#include "trainer/attention_command.h"
+#include "trainer/bench_attention_command.h"
+#include "trainer/bench_communication_command.h"
+#include "trainer/bench_kernels_command.h"
+#include "trainer/bench_rates_command.h"
+#include "trainer/bench_train_command.h"
 #include "trainer/config_checks.h"
-#include "trainer/config_fields.h"
 #include "trainer/config_reader.h"
+#include "trainer/config_text.h"
+#include "trainer/doctor.h"
+#include "trainer/evaluate_command.h"
+#include "trainer/export_command.h"
+#include "trainer/plan_command.h"
+#include "trainer/train_command.h"
 
 namespace hiptrain {
 namespace {

@@ -1,12 +1,10 @@
 // Combinations of a config's values that cannot be.
 #pragma once
 
-#include <cstdint>
 #include <exception>
 #include <string>
 #include <vector>
 
-#include "trainer/model_config.h"
 #include "trainer/run_config.h"
 
 namespace hiptrain {
@@ -35,16 +33,7 @@ struct ConfigConflict {
 // What can be said without the model.
 std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose purpose);
 
-// What can be said with it: "error: FIELD: ...", one a mistake. Empty: the config fits.
-std::vector<std::string> check_against_model(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);
-// The same, thrown as ConfigError.
-void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);
-
-// Throws ConfigError if the GPU's kernels cannot compute it, with the field: what the CPU's can, and no other check
-// finds.
-void require_gpu_fits(const RunConfig& config);
-
-// Throws ConfigError if heads of this size cannot be attended like that.
-void check_attention(const AttentionConfig& attention, int64_t head_dim);
+// "layers 0, 1"
+std::string layers_text(const LayerAttention& entry);
 
 }  // namespace hiptrain

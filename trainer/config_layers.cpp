@@ -5,7 +5,9 @@
 #include <set>
 
 #include "trainer/config_suggestion.h"
+#include "trainer/config_text.h"
 #include "trainer/config_value.h"
+#include "trainer/value_error.h"
 
 namespace hiptrain {
 namespace {

@@ -15,7 +15,9 @@
 #include "trainer/config_layers.h"
 #include "trainer/config_source.h"
 #include "trainer/config_suggestion.h"
+#include "trainer/config_text.h"
 #include "trainer/config_value.h"
+#include "trainer/value_error.h"
 
 namespace hiptrain {
 namespace {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "trainer/rope_config.h"
+#include "trainer/run_config.h"
 
 namespace hiptrain {
 namespace {

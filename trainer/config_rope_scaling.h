@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/config_value.h"
+#include "trainer/value_error.h"
 
 namespace hiptrain {
 

@@ -1,11 +1,11 @@
-// Fields and values as text: the resolved config and the help pages.
+#include "trainer/config_text.h"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <sstream>
 #include <stdexcept>
 
-#include "trainer/config_fields.h"
 #include "trainer/config_rope_scaling.h"
 
 namespace hiptrain {

@@ -8,6 +8,7 @@
 
 #include "trainer/byte_size.h"
 #include "trainer/config_rope_scaling.h"
+#include "trainer/config_text.h"
 
 namespace hiptrain {
 namespace {

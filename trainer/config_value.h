@@ -8,13 +8,9 @@
 #include <vector>
 
 #include "trainer/config_fields.h"
+#include "trainer/value_error.h"
 
 namespace hiptrain {
-
-struct ValueError {
-  YAML::Mark mark;  // of the value, or of the item of a list
-  std::string what;
-};
 
 // Writes the value into its slot, or says all that is wrong with it. Not for attention.layers. yaml-cpp's own
 // conversions are not used: they read 010 as 8 and "1" as a number.

@@ -4,7 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "kernels/attention_geometry.h"
-#include "trainer/kernel_ops.h"
+#include "trainer/attention_ops.h"
 
 namespace hiptrain {
 

@@ -1,4 +1,5 @@
-// hiptrain doctor: what the program was built with and runs on, how fast it is, and in words what is missing.
+#include "trainer/doctor.h"
+
 #include <ATen/Parallel.h>
 #include <cuda_runtime_api.h>
 #include <sched.h>
@@ -20,7 +21,7 @@
 
 #include "distributed/cuda_check.h"
 #include "distributed/nccl_communicator.h"
-#include "trainer/commands.h"
+#include "trainer/command_line.h"
 #include "trainer/device.h"
 #include "trainer/model_flops.h"
 #include "trainer/software_versions.h"

@@ -1,5 +1,5 @@
-// hiptrain evaluate: loss, perplexity, loss by position and retrieval of a model; how well its selection does; logits
-// for short inputs.
+#include "trainer/evaluate_command.h"
+
 #include <ATen/ops/full.h>
 
 #include <cmath>
@@ -10,15 +10,16 @@
 #include <set>
 
 #include "distributed/sequence_rows.h"
-#include "trainer/bench_report.h"
-#include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
 #include "trainer/device.h"
 #include "trainer/evaluation.h"
 #include "trainer/initial_weights.h"
+#include "trainer/model_checks.h"
+#include "trainer/model_config.h"
+#include "trainer/report_text.h"
 #include "trainer/resolve_memory.h"
-#include "trainer/safetensors.h"
+#include "trainer/safetensors_writer.h"
 #include "trainer/threads.h"
 #include "trainer/trainer.h"
 

@@ -8,7 +8,8 @@
 #include <numeric>
 
 #include "distributed/sequence_rows.h"
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
+#include "trainer/safetensors_reader.h"
 
 namespace hiptrain {
 namespace {

@@ -1,10 +1,10 @@
-// hiptrain export CHECKPOINT OUT: a checkpoint as a Hugging Face folder.
+#include "trainer/export_command.h"
+
 #include <ATen/ops/empty.h>
 
 #include <iostream>
 
 #include "trainer/checkpoint_manifest.h"
-#include "trainer/commands.h"
 #include "trainer/model_config.h"
 #include "trainer/model_export.h"
 #include "trainer/parameter_layout.h"

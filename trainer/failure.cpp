@@ -11,7 +11,7 @@
 #include "trainer/checkpoint_manifest.h"
 #include "trainer/command_line.h"
 #include "trainer/config_checks.h"
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
 #include "trainer/trainer.h"
 
 namespace hiptrain {

@@ -2,7 +2,7 @@
 
 #include <ATen/ops/zeros.h>
 
-#include "trainer/kernel_ops.h"
+#include "trainer/pointwise_ops.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {

@@ -9,7 +9,8 @@
 #include <set>
 #include <string>
 
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
+#include "trainer/safetensors_folder.h"
 
 namespace hiptrain {
 namespace {

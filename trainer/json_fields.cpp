@@ -4,7 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
 
 namespace hiptrain {
 namespace {

@@ -5,7 +5,7 @@
 #include <set>
 #include <vector>
 
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
 
 namespace hiptrain {
 

@@ -1,4 +1,6 @@
-// What the door's functions (trainer/kernel_ops.h) share: checks of tensors, and the choice of the device.
+// The one door from tensors to kernels: shapes, types and devices are checked here, kernels see plain Params. Its
+// functions are in trainer/pointwise_ops.h, trainer/selection_ops.h and trainer/attention_ops.h; this is what they
+// share: checks of tensors, and the choice of the device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,8 +18,8 @@ namespace hiptrain {
 inline void require(bool condition, const char* expression, const at::Tensor& tensor) {
   if (condition) return;
   std::ostringstream message;
-  message << "kernel_ops: " << expression << " does not hold for a tensor of " << tensor.scalar_type() << " "
-          << tensor.sizes() << " on " << tensor.device();
+  message << "ops: " << expression << " does not hold for a tensor of " << tensor.scalar_type() << " " << tensor.sizes()
+          << " on " << tensor.device();
   throw std::logic_error(message.str());
 }
 #define REQUIRE_OF(tensor, condition) ::hiptrain::require((condition), #condition, (tensor))

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "trainer/kernel_ops.h"
 #include "trainer/linear.h"
+#include "trainer/pointwise_ops.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {

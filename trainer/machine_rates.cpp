@@ -4,10 +4,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "trainer/bench_report.h"
 #include "trainer/h200_rates.h"
 #include "trainer/json_fields.h"
 #include "trainer/json_file.h"
+#include "trainer/report_text.h"
 
 namespace hiptrain {
 namespace {

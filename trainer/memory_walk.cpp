@@ -9,7 +9,7 @@
 #include "kernels/tree_geometry.h"
 #include "trainer/attention_exchange.h"
 #include "trainer/hip_attention.h"
-#include "trainer/kernel_ops.h"
+#include "trainer/selection_ops.h"
 #include "trainer/selection_recall.h"
 #include "trainer/sequence_search.h"
 #include "trainer/sharded_adamw.h"

@@ -9,6 +9,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "trainer/report_text.h"
+
 namespace hiptrain {
 namespace {
 
@@ -154,27 +156,6 @@ void MetricsLog::stop(int64_t step, const std::string& reason) {
 
 void MetricsLog::note(const std::string& line) const {
   if (writes_) std::cout << line << std::endl;
-}
-
-std::string bytes_text(int64_t bytes) {
-  std::ostringstream text;
-  text << std::fixed << std::setprecision(1) << static_cast<double>(bytes) / (1 << 30) << " GiB";
-  return text.str();
-}
-
-std::string duration_text(double seconds) {
-  const int64_t whole = static_cast<int64_t>(std::llround(seconds));
-  std::ostringstream text;
-  text << std::setfill('0');
-  if (whole < 10)
-    text << std::fixed << std::setprecision(1) << seconds << "s";
-  else if (whole < 60)
-    text << whole << "s";
-  else if (whole < 3600)
-    text << whole / 60 << "m" << std::setw(2) << whole % 60 << "s";
-  else
-    text << whole / 3600 << "h" << std::setw(2) << whole / 60 % 60 << "m";
-  return text.str();
 }
 
 }  // namespace hiptrain

@@ -62,8 +62,4 @@ class MetricsLog {
   double mean_step_seconds_ = 0;  // of recent steps, for the time that is left
 };
 
-// "1.4 GiB"; "2h05m".
-std::string bytes_text(int64_t bytes);
-std::string duration_text(double seconds);
-
 }  // namespace hiptrain

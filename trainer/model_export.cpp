@@ -12,10 +12,12 @@
 #include <vector>
 
 #include "trainer/atomic_file.h"
+#include "trainer/format_error.h"
 #include "trainer/json_file.h"
 #include "trainer/model_config.h"
 #include "trainer/model_settings.h"
-#include "trainer/safetensors.h"
+#include "trainer/safetensors_folder.h"
+#include "trainer/safetensors_writer.h"
 
 namespace hiptrain {
 namespace {

@@ -2,9 +2,9 @@
 
 #include <array>
 
+#include "trainer/format_error.h"
 #include "trainer/json_file.h"
 #include "trainer/rope_config.h"
-#include "trainer/safetensors.h"
 
 namespace hiptrain {
 namespace {

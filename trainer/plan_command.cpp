@@ -1,13 +1,15 @@
-// hiptrain plan CONFIG.yaml: what a run would take of memory and time. Needs neither GPU nor weights.
+#include "trainer/plan_command.h"
+
 #include <algorithm>
 #include <iostream>
 #include <stdexcept>
 
-#include "trainer/bench_report.h"
-#include "trainer/commands.h"
 #include "trainer/config_checks.h"
 #include "trainer/config_reader.h"
+#include "trainer/model_checks.h"
+#include "trainer/model_config.h"
 #include "trainer/plan_report.h"
+#include "trainer/report_text.h"
 
 namespace hiptrain {
 namespace {

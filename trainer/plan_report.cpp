@@ -1,9 +1,9 @@
 #include "trainer/plan_report.h"
 
 #include <algorithm>
+#include <stdexcept>
 
-#include "trainer/bench_report.h"
-#include "trainer/metrics_log.h"
+#include "trainer/report_text.h"
 
 namespace hiptrain {
 namespace {
@@ -91,6 +91,11 @@ std::string refusal_text(const StepPlan& plan, const std::vector<std::string>& r
          " memory a rank, and there are " + bytes_text(gpu ? memory.gpu_budget : memory.host_budget) +
          ", even with as little as the settings allow: " + inputs_text(memory) + "; " + tiles_text(memory.choice) +
          "; offloaded: " + offloads_text(memory.choice) + "\n" + memory_table(memory) + advice(remedies);
+}
+
+void require_fits(const StepPlanner& planner, const StepPlan& plan) {
+  if (plan.memory.fits()) return;
+  throw std::invalid_argument(refusal_text(plan, planner.remedies(plan.inputs)));
 }
 
 nlohmann::ordered_json plan_json(const StepPlan& plan) {

@@ -18,6 +18,9 @@ std::vector<std::string> plan_lines(const StepPlan& plan, const std::string& rat
 // Why a run that does not fit is refused, with the table and what would make it fit (StepPlanner::remedies).
 std::string refusal_text(const StepPlan& plan, const std::vector<std::string>& remedies);
 
+// Throws std::invalid_argument with the table of what needs what, and what to change, if the plan does not fit.
+void require_fits(const StepPlanner& planner, const StepPlan& plan);
+
 nlohmann::ordered_json plan_json(const StepPlan& plan);
 
 }  // namespace hiptrain

@@ -1,9 +1,10 @@
+#include "trainer/pointwise_ops.h"
+
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "kernels/pointwise.h"
 #include "trainer/kernel_call.h"
-#include "trainer/kernel_ops.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {

@@ -4,7 +4,7 @@
 #include <functional>
 #include <span>
 
-#include "trainer/bench_report.h"
+#include "trainer/report_text.h"
 
 namespace hiptrain {
 namespace {

@@ -1,12 +1,12 @@
-// The rules are those of transformers 5 (modeling_rope_utils.py), in higher precision.
+#include "trainer/rope_frequencies.h"
+
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <numbers>
 #include <stdexcept>
 
-#include "trainer/model_config.h"
-
+// The rules are those of transformers 5 (modeling_rope_utils.py), in higher precision.
 namespace hiptrain {
 namespace {
 

@@ -1,11 +1,12 @@
-// Reading a Hugging Face folder of safetensors files.
+#include "trainer/safetensors_folder.h"
+
 #include <ATen/ATen.h>
 
 #include <set>
 #include <sstream>
 
+#include "trainer/format_error.h"
 #include "trainer/json_file.h"
-#include "trainer/safetensors.h"
 #include "trainer/safetensors_types.h"
 
 namespace hiptrain {

@@ -1,3 +1,5 @@
+#include "trainer/safetensors_reader.h"
+
 #include <ATen/ATen.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -12,8 +14,8 @@
 #include <string_view>
 #include <utility>
 
+#include "trainer/format_error.h"
 #include "trainer/json_file.h"
-#include "trainer/safetensors.h"
 #include "trainer/safetensors_types.h"
 
 namespace hiptrain {

@@ -1,3 +1,5 @@
+#include "trainer/safetensors_writer.h"
+
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 #include <utility>
 
 #include "trainer/atomic_file.h"
-#include "trainer/safetensors.h"
 #include "trainer/safetensors_types.h"
 
 namespace hiptrain {

@@ -1,10 +1,11 @@
+#include "trainer/selection_ops.h"
+
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
 
 #include "kernels/hip_selection.h"
 #include "trainer/kernel_call.h"
-#include "trainer/kernel_ops.h"
 
 namespace hiptrain {
 namespace {

@@ -21,7 +21,7 @@
 #include "distributed/communicator.h"
 #include "distributed/sequence_rows.h"
 #include "kernels/attention_geometry.h"
-#include "trainer/kernel_ops.h"
+#include "trainer/block_lists.h"
 #include "trainer/recall_report.h"
 
 namespace hiptrain {

@@ -18,8 +18,8 @@
 #include "distributed/sequence_shard.h"
 #include "kernels/attention_geometry.h"
 #include "trainer/attention_exchange.h"
-#include "trainer/kernel_ops.h"
 #include "trainer/query_tile.h"
+#include "trainer/selection_ops.h"
 
 namespace hiptrain {
 

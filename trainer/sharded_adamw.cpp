@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "trainer/kernel_ops.h"
+#include "trainer/pointwise_ops.h"
 #include "trainer/profiler.h"
 
 namespace hiptrain {

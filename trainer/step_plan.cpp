@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <numeric>
 #include <span>
-#include <stdexcept>
 
 #include "kernels/attention_geometry.h"
-#include "trainer/plan_report.h"
 
 namespace hiptrain {
 namespace {
@@ -275,11 +273,6 @@ MemoryPlan StepPlanner::memory_of(const PlanInputs& inputs, const MemoryChoice& 
 
 StepTime StepPlanner::time_of(const PlanInputs& inputs, const MemoryChoice& choice) const {
   return predict_step_time(model_, run_, inputs, choice, rates_);
-}
-
-void require_fits(const StepPlanner& planner, const StepPlan& plan) {
-  if (plan.memory.fits()) return;
-  throw std::invalid_argument(refusal_text(plan, planner.remedies(plan.inputs)));
 }
 
 }  // namespace hiptrain

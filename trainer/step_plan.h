@@ -69,7 +69,4 @@ class StepPlanner {
   ParameterLayout layout_;
 };
 
-// Throws std::invalid_argument with the table of what needs what, and what to change, if the plan does not fit.
-void require_fits(const StepPlanner& planner, const StepPlan& plan);
-
 }  // namespace hiptrain

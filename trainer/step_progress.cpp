@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "trainer/metrics_log.h"
+#include "trainer/report_text.h"
 
 namespace hiptrain {
 namespace {

@@ -5,11 +5,9 @@
 #include <optional>
 #include <string>
 
-namespace hiptrain {
+#include "trainer/layer_pass.h"
 
-// A layer is run forward, in the backward pass perhaps forward again, and backward.
-enum class LayerPass { kForward, kAgain, kBackward };
-inline constexpr int kLayerPasses = 3;
+namespace hiptrain {
 
 class StepProgress {
  public:

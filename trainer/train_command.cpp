@@ -1,12 +1,13 @@
-// hiptrain train CONFIG.yaml
+#include "trainer/train_command.h"
+
 #include <iostream>
 #include <memory>
 
-#include "trainer/commands.h"
 #include "trainer/config_checks.h"
-#include "trainer/config_fields.h"
 #include "trainer/config_reader.h"
+#include "trainer/config_text.h"
 #include "trainer/device.h"
+#include "trainer/model_checks.h"
 #include "trainer/model_config.h"
 #include "trainer/plan_report.h"
 #include "trainer/run_plan.h"

@@ -7,9 +7,10 @@
 #include <iostream>
 
 #include "trainer/atomic_file.h"
-#include "trainer/config_fields.h"
+#include "trainer/config_text.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
+#include "trainer/layer_pass.h"
 #include "trainer/learning_rate.h"
 #include "trainer/model_flops.h"
 #include "trainer/model_settings.h"

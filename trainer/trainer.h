@@ -14,6 +14,7 @@
 #include "distributed/process_grid.h"
 #include "trainer/checkpoint_store.h"
 #include "trainer/evaluation.h"
+#include "trainer/layer_pass.h"
 #include "trainer/metrics_log.h"
 #include "trainer/model_config.h"
 #include "trainer/run_config.h"

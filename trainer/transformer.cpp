@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "trainer/config_checks.h"
+#include "trainer/block_lists.h"
+#include "trainer/model_checks.h"
 #include "trainer/profiler.h"
+#include "trainer/rope_frequencies.h"
 
 namespace hiptrain {
 namespace {

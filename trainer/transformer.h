@@ -13,15 +13,16 @@
 #include "distributed/process_grid.h"
 #include "trainer/activation_store.h"
 #include "trainer/attention_exchange.h"
+#include "trainer/block_lists.h"
 #include "trainer/gathered_weights.h"
 #include "trainer/gradient_buffers.h"
+#include "trainer/layer_pass.h"
 #include "trainer/local_batch.h"
 #include "trainer/loss.h"
 #include "trainer/model_config.h"
 #include "trainer/run_config.h"
 #include "trainer/selection_recall.h"
 #include "trainer/sharded_parameters.h"
-#include "trainer/step_progress.h"
 #include "trainer/transformer_layer.h"
 
 namespace hiptrain {

@@ -10,12 +10,14 @@
 #include <optional>
 
 #include "trainer/attention_exchange.h"
+#include "trainer/block_lists.h"
 #include "trainer/hip_attention.h"
-#include "trainer/kernel_ops.h"
 #include "trainer/local_batch.h"
 #include "trainer/model_config.h"
 #include "trainer/parameter_layout.h"
+#include "trainer/pointwise_ops.h"
 #include "trainer/run_config.h"
+#include "trainer/selection_ops.h"
 
 namespace hiptrain {
 

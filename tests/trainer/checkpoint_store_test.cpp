@@ -17,6 +17,7 @@
 #include "trainer/checkpoint_store.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
+#include "trainer/model_config.h"
 
 namespace hiptrain {
 namespace {

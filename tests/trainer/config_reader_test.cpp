@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/temporary_folder.h"
+#include "trainer/config_checks.h"
 #include "trainer/config_fields.h"
+#include "trainer/config_text.h"
+#include "trainer/model_checks.h"
+#include "trainer/model_config.h"
 
 namespace hiptrain {
 namespace {

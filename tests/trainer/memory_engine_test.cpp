@@ -15,6 +15,8 @@
 #include "trainer/config_checks.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
+#include "trainer/layer_pass.h"
+#include "trainer/model_config.h"
 #include "trainer/resolve_memory.h"
 #include "trainer/training_step.h"
 

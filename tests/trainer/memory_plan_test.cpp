@@ -5,11 +5,12 @@
 #include <cmath>
 #include <fstream>
 
+#include "trainer/format_error.h"
 #include "trainer/hip_attention.h"
+#include "trainer/model_config.h"
 #include "trainer/model_flops.h"
 #include "trainer/plan_report.h"
 #include "trainer/profiler.h"
-#include "trainer/safetensors.h"
 
 namespace hiptrain {
 namespace {

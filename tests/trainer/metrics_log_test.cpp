@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "trainer/report_text.h"
+
 #include "tests/support/temporary_folder.h"
 
 namespace hiptrain {

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/temporary_folder.h"
+#include "trainer/format_error.h"
 #include "trainer/model_settings.h"
-#include "trainer/safetensors.h"
 
 namespace hiptrain {
 namespace {

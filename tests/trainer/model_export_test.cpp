@@ -7,7 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/temporary_folder.h"
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
+#include "trainer/safetensors_folder.h"
+#include "trainer/safetensors_writer.h"
 
 namespace hiptrain {
 namespace {

@@ -4,8 +4,9 @@
 
 #include <cmath>
 
+#include "trainer/block_lists.h"
 #include "trainer/device.h"
-#include "trainer/kernel_ops.h"
+#include "trainer/selection_ops.h"
 
 namespace hiptrain {
 namespace {

@@ -10,6 +10,7 @@
 
 #include "tests/support/temporary_folder.h"
 #include "trainer/model_config.h"
+#include "trainer/rope_frequencies.h"
 
 namespace hiptrain {
 namespace {

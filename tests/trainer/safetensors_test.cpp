@@ -1,4 +1,7 @@
-#include "trainer/safetensors.h"
+#include "trainer/format_error.h"
+#include "trainer/safetensors_folder.h"
+#include "trainer/safetensors_reader.h"
+#include "trainer/safetensors_writer.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>

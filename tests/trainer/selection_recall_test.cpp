@@ -1,5 +1,6 @@
 // Which tiles are sampled; recall as its definition, key by key in double precision, gives it.
 #include "trainer/selection_recall.h"
+#include "trainer/block_lists.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>

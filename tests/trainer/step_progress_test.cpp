@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "trainer/layer_pass.h"
+
 namespace hiptrain {
 namespace {
 

@@ -9,6 +9,7 @@
 #include "tests/support/mpi_test.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
+#include "trainer/model_config.h"
 #include "trainer/training_step.h"
 
 namespace hiptrain {

@@ -8,8 +8,10 @@
 
 #include "distributed/mpi_runtime.h"
 #include "tests/support/mpi_test.h"
+#include "trainer/block_lists.h"
 #include "trainer/device.h"
 #include "trainer/initial_weights.h"
+#include "trainer/model_config.h"
 #include "trainer/transformer.h"
 
 namespace hiptrain {
