@@ -32,10 +32,12 @@ hiptrain_add_test(model_export_test SOURCES trainer/checkpoint/model_export_test
 
 hiptrain_add_mpi_test(memory_engine_test RANKS 1 2 3
   SOURCES trainer/engine/memory_engine_test.cpp LIBS hiptrain_engine)
+hiptrain_add_mpi_test(training_engine_test RANKS 1 2
+  SOURCES trainer/engine/training_engine_test.cpp LIBS hiptrain_engine)
 hiptrain_add_mpi_test(training_step_test RANKS 1 SOURCES trainer/engine/training_step_test.cpp LIBS hiptrain_engine)
 # Matrices this small are no work for several threads, which would wait for each other most of the time.
-set_tests_properties(memory_engine_test_1_ranks training_step_test_1_ranks transformer_ranks_test_1_ranks PROPERTIES
-  ENVIRONMENT OMP_NUM_THREADS=1)
+set_tests_properties(memory_engine_test_1_ranks training_engine_test_1_ranks training_step_test_1_ranks
+  transformer_ranks_test_1_ranks PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 
 hiptrain_add_test(memory_plan_test SOURCES trainer/planner/memory_plan_test.cpp LIBS hiptrain_planner)
 

@@ -16,7 +16,7 @@
 #include "trainer/device/device.h"
 #include "trainer/device/profiler.h"
 #include "trainer/device/threads.h"
-#include "trainer/engine/training_step.h"
+#include "trainer/engine/training_engine.h"
 #include "trainer/formats/report_text.h"
 #include "trainer/model/model_checks.h"
 #include "trainer/model/model_config.h"
@@ -85,12 +85,8 @@ Timings summarize(std::vector<TimedStep> steps) {
 class TrainBench {
  public:
   TrainBench(const RunConfig& config, const ModelConfig& model, const ProcessGrid& grid, at::Device device)
-      : config_(config),
-        grid_(grid),
-        parameters_(ParameterLayout(model), grid.world(), storage_of(config, /*with_training=*/true), device),
-        transformer_(model, config, parameters_, grid),
-        optimizer_(parameters_, config.optimizer) {
-    load_random_on_device(parameters_, model, config.seed);
+      : grid_(grid), engine_(model, config, grid, device, EngineUse::kTraining) {
+    load_random_on_device(engine_.parameters(), model, config.seed);
     for (int64_t i = 0; i < config.train.gradient_accumulation_steps; ++i)
       batches_.push_back(slice_batch(
           random_tokens(config.data.sequence_length, model.vocabulary_size, config.seed + static_cast<uint64_t>(i)),
@@ -101,29 +97,23 @@ class TrainBench {
   // next step, or, with_updates, awaited within this one.
   TimedStep step(bool with_updates) {
     grid_.world().barrier();
-    Profile profile(parameters_.device());
+    Profile profile(engine_.parameters().device());
     {
       const ProfiledRange range("step");
-      result_ = train_step(batches_, kLearningRate, config_.optimizer.max_grad_norm, transformer_, optimizer_, grid_,
-                           updates_);
-      if (with_updates) parameters_.finish_updates();
+      result_ = engine_.step(batches_, kLearningRate, updates_);
+      if (with_updates) engine_.parameters().finish_updates();
     }
     std::vector<RangeTime> ranges = profile.finish();
-    ExposedSeconds exposed = transformer_.take_exposed_seconds();
-    exposed.host_copies += optimizer_.take_exposed_seconds();
-    return {.seconds = ranges.front().seconds, .exposed = exposed, .ranges = std::move(ranges)};
+    return {.seconds = ranges.front().seconds, .exposed = engine_.take_exposed_seconds(), .ranges = std::move(ranges)};
   }
 
   const StepResult& result() const { return result_; }
-  const ShardedParameters& parameters() const { return parameters_; }
-  SelectionStatistics take_statistics() { return transformer_.take_statistics(); }
+  const ShardedParameters& parameters() const { return engine_.parameters(); }
+  SelectionStatistics take_statistics() { return engine_.transformer().take_statistics(); }
 
  private:
-  const RunConfig& config_;
   const ProcessGrid& grid_;
-  ShardedParameters parameters_;
-  Transformer transformer_;
-  ShardedAdamW optimizer_;
+  TrainingEngine engine_;
   std::vector<LocalBatch> batches_;
   StepResult result_{};
   int64_t updates_ = 0;

@@ -10,13 +10,12 @@
 #include <set>
 
 #include "distributed/sequence_rows.h"
-#include "trainer/checkpoint/initial_weights.h"
 #include "trainer/config/config_checks.h"
 #include "trainer/config/config_reader.h"
 #include "trainer/config/resolve_memory.h"
 #include "trainer/device/device.h"
 #include "trainer/device/threads.h"
-#include "trainer/engine/evaluation.h"
+#include "trainer/engine/training_engine.h"
 #include "trainer/formats/report_text.h"
 #include "trainer/formats/safetensors_writer.h"
 #include "trainer/model/model_checks.h"
@@ -172,16 +171,12 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   const at::Device device = choose_device(config.device, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
   config = resolve_memory(std::move(config));
-  ShardedParameters parameters(ParameterLayout(model), grid.world(), storage_of(config, /*with_training=*/false),
-                               device);
-  if (config.model.init == "random")
-    load_random(parameters, model, config.seed);
-  else
-    load_pretrained(parameters, model, config.model.path);
-  Transformer transformer(model, config, parameters, grid);
+  TrainingEngine engine(model, config, grid, device, EngineUse::kEvaluation);
+  engine.load_initial_weights();
+  Transformer& transformer = engine.transformer();
   const bool prints = mpi.rank() == 0, measures = config.metrics.recall_every > 0;
   if (retrieval) {
-    const RetrievalReport report = evaluate_retrieval(transformer, grid, file, command.sequences, measures);
+    const RetrievalReport report = engine.evaluate(file, command.sequences, measures);
     if (prints) print_loss(report.loss);
     if (prints) print_retrieval(report);
     report_selection(command, transformer, grid, model,
@@ -191,7 +186,7 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
     files.emplace_back(command.data);
     const BatchStream stream(std::move(files), stream_options(config, model, /*shuffle=*/false));
     if (!command.logits.empty()) write_logits(transformer, grid, stream, model.vocabulary_size, command.logits);
-    const LossReport report = evaluate_stream(transformer, grid, stream, command.sequences, measures);
+    const LossReport report = engine.evaluate(stream, command.sequences, measures);
     if (prints) print_loss(report);
     report_selection(command, transformer, grid, model, [&] { return read_batch(stream, 0, grid.sequence(), device); });
   }

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <iostream>
 
-#include "trainer/checkpoint/initial_weights.h"
 #include "trainer/config/config_text.h"
 #include "trainer/device/device.h"
 #include "trainer/device/profiler.h"
@@ -72,15 +71,13 @@ Trainer::Trainer(const RunConfig& config, const ProcessGrid& grid, at::Device de
       plan_(std::move(plan)),
       model_(read_model_config(config.model)),
       stream_(open_all(config.data.path), stream_options(config, model_, config.data.shuffle)),
-      parameters_(ParameterLayout(model_), grid.world(), storage_of(config, /*with_training=*/true), device),
-      transformer_(model_, config, parameters_, grid),
-      optimizer_(parameters_, config.optimizer),
+      engine_(model_, config, grid, device, EngineUse::kTraining),
       checkpoints_(std::filesystem::path(config.output_dir) / "checkpoints", config.checkpoint.keep, grid.control()),
       log_(config.output_dir, grid.world().rank() == 0),
-      matmul_rate_(measured_matmul_rate(device, parameters_.compute_type())),
+      matmul_rate_(measured_matmul_rate(device, engine_.parameters().compute_type())),
       progress_(model_.num_layers, ActivationStore::layers_again(store_plan(config, model_.num_layers))) {
   state_.stream = stream_.state();
-  transformer_.watch_passes([this](LayerPass pass) { between_passes(pass); });
+  engine_.transformer().watch_passes([this](LayerPass pass) { between_passes(pass); });
 }
 
 RunEnd Trainer::run(const std::filesystem::path& profile) {
@@ -128,15 +125,14 @@ StepMetrics Trainer::step() {
   progress_.begin_step(config_.train.gradient_accumulation_steps);
   const double rate = learning_rate(config_.optimizer, state_.step, last_step());
   const bool measures_recall = every(config_.metrics.recall_every);  // counted from 0: in the first step
-  transformer_.measure_recall(measures_recall);
-  const StepResult result = train_step(next_batches(), rate, config_.optimizer.max_grad_norm, transformer_, optimizer_,
-                                       grid_, state_.optimizer_steps);
+  engine_.transformer().measure_recall(measures_recall);
+  const StepResult result = engine_.step(next_batches(), rate, state_.optimizer_steps);
   synchronize_compute_stream(device_);
   step_start_.reset();
   const double seconds = seconds_since(start);
   advance(result.finite);
   StepMetrics metrics = metrics_of(result, rate, seconds);
-  if (measures_recall) metrics.recall = transformer_.recall().take(grid_.control());
+  if (measures_recall) metrics.recall = engine_.transformer().recall().take(grid_.control());
   return metrics;
 }
 
@@ -183,8 +179,8 @@ int64_t Trainer::last_step() const {
 }
 
 StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double seconds) {
-  const ExposedSeconds exposed = transformer_.take_exposed_seconds();
-  const SelectionStatistics selection = transformer_.take_statistics();
+  const ExposedSeconds exposed = engine_.take_exposed_seconds();
+  const SelectionStatistics selection = engine_.transformer().take_statistics();
   const double tokens = static_cast<double>(config_.train.gradient_accumulation_steps * grid_.data().size() *
                                             config_.data.sequence_length);
   const int64_t tiles = sum_over(grid_.control(), selection.tiles);
@@ -209,7 +205,7 @@ StepMetrics Trainer::metrics_of(const StepResult& result, double rate, double se
                  matmul_rate_,
           .memory_peak_bytes = peaks[0].item<int64_t>(),
           .communication_seconds = grid_.take_communication_seconds(),
-          .exposed_host_copy_seconds = exposed.host_copies + optimizer_.take_exposed_seconds(),
+          .exposed_host_copy_seconds = exposed.host_copies,
           .exposed_communication_seconds = exposed.communication,
           .wait_seconds = exposed.waits,
           .mean_list_entries = mean_list_entries,
@@ -227,9 +223,9 @@ void Trainer::start() {
   const auto warn = [&](const std::string& message) { log_.note("warning: " + message); };
   const std::string& resume = config_.checkpoint.resume;
   std::optional<LoadedCheckpoint> found;
-  if (resume == "auto") found = checkpoints_.load_newest(parameters_, warn);
+  if (resume == "auto") found = checkpoints_.load_newest(engine_.parameters(), warn);
   if (resume != "auto" && resume != "none")
-    found = LoadedCheckpoint{.path = resume, .state = checkpoints_.load(resume, parameters_)};
+    found = LoadedCheckpoint{.path = resume, .state = checkpoints_.load(resume, engine_.parameters())};
   if (found) {
     refuse_other_model(found->path);
     state_ = found->state;
@@ -238,7 +234,7 @@ void Trainer::start() {
     last_saved_step_ = state_.step;
   } else {
     refuse_old_checkpoints();
-    load_initial_weights();
+    engine_.load_initial_weights();
   }
   write_resolved_config();
   report_start(found.has_value());
@@ -262,13 +258,6 @@ void Trainer::refuse_other_model(const std::filesystem::path& checkpoint) const 
                               "; set the same, or export the checkpoint and train from its folder");
 }
 
-void Trainer::load_initial_weights() {
-  if (config_.model.init == "random")
-    load_random(parameters_, model_, config_.seed);
-  else
-    load_pretrained(parameters_, model_, config_.model.path);
-}
-
 void Trainer::write_resolved_config() const {
   if (grid_.world().rank() != 0) return;
   AtomicFile file(std::filesystem::path(config_.output_dir) / "config.resolved.yaml");
@@ -278,7 +267,7 @@ void Trainer::write_resolved_config() const {
 
 void Trainer::report_start(bool resumed) {
   const PackingReport& packing = stream_.report();
-  log_.note("model " + config_.model.path + ": " + std::to_string(parameters_.layout().num_parameters()) +
+  log_.note("model " + config_.model.path + ": " + std::to_string(engine_.parameters().layout().num_parameters()) +
             " parameters, " + config_.precision + " on " + (device_.is_cuda() ? "GPUs" : "CPUs") + "; " +
             std::to_string(grid_.world().size()) + " ranks = " + std::to_string(grid_.data().size()) + " data x " +
             std::to_string(grid_.sequence().size()) + " sequence");
@@ -295,9 +284,8 @@ void Trainer::report_start(bool resumed) {
 
 void Trainer::save() {
   const auto begin = std::chrono::steady_clock::now();
-  last_checkpoint_ = checkpoints_.save(parameters_, state_, config_.model, resolved_config(config_));
+  last_checkpoint_ = engine_.save(checkpoints_, state_);
   last_saved_step_ = state_.step;
-  optimizer_.take_exposed_seconds();  // of updates that the checkpoint waited for, in no step
   log_.checkpoint(state_.step, last_checkpoint_.string(), seconds_since(begin));
 }
 
@@ -305,10 +293,9 @@ void Trainer::evaluate() {
   if (config_.evaluation.path.empty()) return;
   const auto begin = std::chrono::steady_clock::now();
   const BatchStream held_out(open_all(config_.evaluation.path), stream_options(config_, model_, /*shuffle=*/false));
-  const LossReport report = evaluate_stream(transformer_, grid_, held_out, config_.evaluation.sequences);
-  transformer_.take_statistics();
-  transformer_.take_exposed_seconds();
-  optimizer_.take_exposed_seconds();
+  const LossReport report = engine_.evaluate(held_out, config_.evaluation.sequences);
+  engine_.transformer().take_statistics();
+  engine_.take_exposed_seconds();
   log_.evaluation(state_.step, report, seconds_since(begin));
 }
 

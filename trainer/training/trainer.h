@@ -14,16 +14,12 @@
 #include "distributed/process_grid.h"
 #include "trainer/checkpoint/checkpoint_store.h"
 #include "trainer/config/run_config.h"
-#include "trainer/engine/evaluation.h"
-#include "trainer/engine/training_step.h"
+#include "trainer/engine/training_engine.h"
 #include "trainer/model/model_config.h"
-#include "trainer/sharding/sharded_adamw.h"
-#include "trainer/sharding/sharded_parameters.h"
 #include "trainer/training/metrics_log.h"
 #include "trainer/training/step_progress.h"
 #include "trainer/training/stop_signal.h"
 #include "trainer/transformer/layer_pass.h"
-#include "trainer/transformer/transformer.h"
 
 namespace hiptrain {
 
@@ -56,8 +52,6 @@ class Trainer {
   StepMetrics step();
 
   const TrainingState& state() const { return state_; }
-  ShardedParameters& parameters() { return parameters_; }
-  Transformer& transformer() { return transformer_; }
 
  private:
   RunEnd run_steps(const std::filesystem::path& profile);
@@ -74,7 +68,6 @@ class Trainer {
   void start();
   void refuse_old_checkpoints() const;
   void refuse_other_model(const std::filesystem::path& checkpoint) const;
-  void load_initial_weights();
   void write_resolved_config() const;
   void report_start(bool resumed);
   void save();
@@ -88,9 +81,7 @@ class Trainer {
   nlohmann::ordered_json plan_;
   ModelConfig model_;
   BatchStream stream_;
-  ShardedParameters parameters_;
-  Transformer transformer_;
-  ShardedAdamW optimizer_;
+  TrainingEngine engine_;
   CheckpointStore checkpoints_;
   MetricsLog log_;
   double matmul_rate_;  // FLOP/s of this rank: what MFU is measured against
