@@ -1,4 +1,4 @@
-// Plans of the sequences of an epoch: what they are made by, and what they say.
+// What plans of the sequences of an epoch have in common: options, report and placed pieces.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Files of a wrong format.
+// The error for files of a wrong format.
 #pragma once
 
 #include <exception>

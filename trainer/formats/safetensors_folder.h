@@ -1,4 +1,4 @@
-// Reading a Hugging Face folder of safetensors files.
+// Reads a Hugging Face folder of safetensors files.
 #pragma once
 
 #include <ATen/core/Tensor.h>

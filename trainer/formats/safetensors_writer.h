@@ -1,4 +1,4 @@
-// Safetensors files written: one, or a folder with an index over shards.
+// Writes safetensors files: one, or a folder with an index over shards.
 #pragma once
 
 #include <ATen/core/Tensor.h>

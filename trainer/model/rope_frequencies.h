@@ -1,4 +1,4 @@
-// What the rotary embedding turns by.
+// The frequencies of the rotary embedding.
 #pragma once
 
 #include <cstdint>

@@ -31,9 +31,9 @@ int64_t sort_bytes(int64_t count) { return 8 * count + count / 4 + kMiB; }
 
 int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
-// One step of one rank. Functions have the names of those whose allocations they repeat
-// (trainer/transformer/transformer.cpp, transformer_layer.cpp, hip_attention.cpp, loss.cpp) or the classes that they
-// name.
+// One step of one rank. Functions have the names of those whose allocations they repeat (transformer.cpp,
+// transformer_layer.cpp and loss.cpp in trainer/transformer, trainer/attention/hip_attention.cpp) or the classes that
+// they name.
 class StepWalk {
  public:
   StepWalk(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,

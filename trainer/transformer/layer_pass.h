@@ -1,4 +1,4 @@
-// What is done with a layer at a time.
+// The passes over a layer.
 #pragma once
 
 namespace hiptrain {
