@@ -7,7 +7,8 @@
 #include <utility>
 #include <variant>
 
-#include "data/sequence_plan.h"
+#include "data/document_plan.h"
+#include "data/stream_plan.h"
 #include "data/token_files.h"
 
 namespace hiptrain {

@@ -1,8 +1,9 @@
+#include "data/document_plan.h"
+
 #include <algorithm>
 #include <numeric>
 
 #include "data/packing.h"
-#include "data/sequence_plan.h"
 #include "data/shuffle.h"
 
 namespace hiptrain {

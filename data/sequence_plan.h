@@ -1,15 +1,30 @@
-// Which tokens lie where in the sequences of an epoch. Plans hold no tokens.
+// What plans of the sequences of an epoch have in common: options, report and placed pieces.
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <mutex>
-#include <vector>
-
-#include "data/batch_stream.h"
-#include "data/token_files.h"
 
 namespace hiptrain {
+
+// kDocuments: isolated documents, whole wherever they fit. kStream: all documents one after the
+// other, as one.
+enum class Packing { kDocuments, kStream };
+
+struct StreamOptions {
+  int64_t sequence_length = 0;
+  Packing packing = Packing::kDocuments;
+  bool shuffle = true;
+  uint64_t seed = 0;
+  int64_t document_alignment = 64;  // documents start on a multiple of this (not in a stream)
+  int64_t vocabulary_size = 0;      // ids at or above it are a DataError when they are read; 0: unchecked
+};
+
+// What packing did to the documents, over one epoch; every epoch is the same in this.
+struct PackingReport {
+  int64_t documents = 0, tokens = 0, sequences = 0;
+  int64_t cut_documents = 0;  // longer than a sequence: continued in another one (each piece is its own document)
+  int64_t padding_tokens = 0;
+  int64_t dropped_tokens = 0;  // e.g. a document of one token, which has no target
+};
 
 // A run of one document's tokens and where it stands in its sequence.
 struct PlacedPiece {
@@ -17,64 +32,6 @@ struct PlacedPiece {
   int64_t begin = 0;  // in the document
   int64_t tokens = 0;
   int64_t start = 0;  // in the sequence
-};
-
-// Isolated documents. Shuffled: packed by best fit, which depends on the documents' sizes alone;
-// documents of equal size change places and sequences change order from epoch to epoch, so that
-// every epoch has equally many sequences and none needs a plan of its own. In file order: packed in
-// order, with more padding.
-class DocumentPlan {
- public:
-  DocumentPlan(const TokenFiles& files, const StreamOptions& options);
-
-  const PackingReport& report() const { return report_; }
-  std::vector<PlacedPiece> sequence(int64_t epoch, int64_t index) const;
-
- private:
-  struct Piece {
-    int64_t document, begin, tokens;
-  };
-
-  void cut_documents(const TokenFiles& files);
-  void sort_by_size();
-  void pack();
-  int64_t packed_size(const Piece& piece) const;
-  int64_t shuffled_slot(int64_t epoch, int64_t slot) const;
-  std::vector<int64_t> slots_of(int64_t epoch, int64_t index) const;
-
-  StreamOptions options_;
-  int64_t capacity_;
-  PackingReport report_;
-  std::vector<Piece> pieces_;             // (pieces), descending by packed size when shuffled
-  std::vector<int64_t> class_begins_;     // first piece of each packed size, and the number of pieces
-  std::vector<int64_t> slots_;            // (pieces): numbers of pieces, sequence after sequence
-  std::vector<int64_t> sequence_begins_;  // (sequences + 1), into slots_
-};
-
-// All documents one after the other, cut every sequence_length tokens.
-class StreamPlan {
- public:
-  StreamPlan(const TokenFiles& files, const StreamOptions& options);
-
-  const PackingReport& report() const { return report_; }
-  std::vector<PlacedPiece> sequence(int64_t epoch, int64_t index) const;
-
- private:
-  // The documents of one epoch in their order there.
-  struct Order {
-    int64_t epoch;
-    std::vector<int64_t> begins;  // (documents + 1): the token of the stream at which each place's document begins
-  };
-
-  int64_t document_at(int64_t epoch, int64_t place) const;
-  std::shared_ptr<const Order> order_of(int64_t epoch) const;
-
-  const TokenFiles& files_;
-  StreamOptions options_;
-  int64_t num_tokens_ = 0;  // taken in an epoch
-  PackingReport report_;
-  mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<const Order>> orders_;  // the last two asked for
 };
 
 }  // namespace hiptrain

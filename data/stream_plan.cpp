@@ -1,6 +1,7 @@
+#include "data/stream_plan.h"
+
 #include <algorithm>
 
-#include "data/sequence_plan.h"
 #include "data/shuffle.h"
 
 namespace hiptrain {

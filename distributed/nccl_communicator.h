@@ -13,9 +13,9 @@
 namespace hiptrain {
 
 // Calls are put on the current CUDA stream and return before they are done, but for barrier(), which waits for that
-// stream. A tensor must keep its memory until then: it is of that stream, or its owner waits (trainer/side_stream.h).
-// The order of a sum is NCCL's, the same in every run on the same ranks. The timeout counts from when a collective
-// starts on the GPU, after the work before it in its stream.
+// stream. A tensor must keep its memory until then: it is of that stream, or its owner waits
+// (trainer/device/side_stream.h). The order of a sum is NCCL's, the same in every run on the same ranks. The timeout
+// counts from when a collective starts on the GPU, after the work before it in its stream.
 //
 // Collectives of several communicators may be under way at once, on several streams: the GPUs run them in the order of
 // the calls (NCCL_LAUNCH_ORDER_IMPLICIT, which is set unless the environment says otherwise), and that is the same on

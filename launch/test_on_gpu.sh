@@ -74,7 +74,7 @@ run "killed rank" bash "$here/lost_rank_test.sh" KILL 30 "$here/hiptrain" "$here
 run "stopped rank" bash "$here/lost_rank_test.sh" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536
 if "${1:-python3}" -c 'import pytest, safetensors' 2>/dev/null; then
   HIPTRAIN_BUILD=$here run "hiptrain attention, cuda and reference" \
-    "${1:-python3}" -m pytest -q -p no:cacheprovider "$here/tests/trainer/attention_command_test.py" -k cuda
+    "${1:-python3}" -m pytest -q -p no:cacheprovider "$here/tests/trainer/commands/attention_command_test.py" -k cuda
 else
   echo "skipped hiptrain attention, cuda and reference: this Python has no pytest or no safetensors"
 fi
@@ -93,9 +93,9 @@ done
   printf '1 %s\n' "${programs[@]}"
   for ranks in 1 2 3; do printf "$ranks %s\n" "${rank_programs[@]}"; done
 } >"$folder/tests.txt"
-cp "$root/tests/trainer/lost_rank_test.sh" "$root/tests/trainer/small_model.json" "$folder/"
-mkdir -p "$folder/tests/trainer" "$folder/launch"
-cp "$root"/tests/trainer/attention_{command_test,definition}.py "$folder/tests/trainer/"
+cp "$root/tests/trainer/commands/lost_rank_test.sh" "$root/tests/trainer/commands/small_model.json" "$folder/"
+mkdir -p "$folder/tests/trainer/commands" "$folder/launch"
+cp "$root"/tests/trainer/commands/attention_{command_test,definition}.py "$folder/tests/trainer/commands/"
 cp "$root/launch/mpirun.sh" "$folder/launch/"
 pack_libraries
 write_runner

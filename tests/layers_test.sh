@@ -3,36 +3,103 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-standard='<[a-z_0-9]+>'                             # <vector>, <cstdint>
-posix='<(fcntl|unistd|signal|pthread|sched)\.h>|<sys/[a-z]+\.h>'
+# From the ground up, what a folder may include besides itself: groups of system headers (below) and folders. A folder
+# that is named must have a line of its own above.
+table='
+kernels:              std cuda
+data:                 std posix
+distributed:          std posix torch runtime mpi nccl
+trainer/formats:      std posix torch json
+trainer/config:       std json yaml kernels trainer/formats
+trainer/device:       std posix torch json runtime nvtx kernels distributed trainer/formats trainer/config
+trainer/ops:          std torch kernels trainer/device
+trainer/model:        std torch json kernels trainer/formats trainer/config trainer/device
+trainer/sharding:     std torch distributed trainer/config trainer/device trainer/ops trainer/model
+trainer/attention:    std torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model
+trainer/transformer:  std torch kernels data distributed trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention
+trainer/checkpoint:   std posix torch json xxhash data distributed trainer/formats trainer/config trainer/model trainer/sharding
+trainer/engine:       std torch data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/transformer trainer/checkpoint
+trainer/planner:      std torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention trainer/transformer
+trainer/training:     std torch json data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/attention trainer/transformer trainer/checkpoint trainer/engine
+trainer/commands:     std posix torch json runtime mpi nccl cudnn cli kernels data distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/attention trainer/transformer trainer/checkpoint trainer/engine trainer/planner trainer/training
+trainer/main.cpp:     std distributed trainer/commands
+'
+declare -A groups=(
+  [std]='<[a-z_0-9]+>'  # <vector>, <cstdint>
+  [posix]='<(fcntl|unistd|signal|pthread|sched)\.h>|<sys/[a-z]+\.h>'
+  [cuda]='<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups|immintrin)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
+  [runtime]='<cuda_runtime(_api)?\.h>'
+  [torch]='<(ATen|c10)/|<torch/version\.h>'
+  [json]='<nlohmann/json\.hpp>'
+  [yaml]='<yaml-cpp/'
+  [nvtx]='<nvtx3/'
+  [mpi]='<mpi\.h>'
+  [nccl]='<nccl\.h>'
+  [cudnn]='<cudnn\.h>'
+  [xxhash]='<xxhash\.h>'
+  [cli]='<CLI/'
+)
 status=0
+
+complain() {
+  printf '%s\n' "$@"
+  status=1
+}
 
 # Every include line of a folder's C++ and CUDA files must match one of the patterns.
 allow_only() {
-  local folder=$1 pattern
+  local folder=$1 pattern found
   pattern=$(IFS='|' && echo "${*:2}")
-  local found
-  found=$(grep -rnE '^[[:space:]]*#[[:space:]]*include' "$folder" --include='*.h' --include='*.cuh' --include='*.cpp' \
+  found=$(grep -rnHE '^[[:space:]]*#[[:space:]]*include' "$folder" --include='*.h' --include='*.cuh' --include='*.cpp' \
     --include='*.cu' | grep -vE "include[[:space:]]*($pattern)" || true)
-  if [[ -n $found ]]; then
-    printf '%s/ may not include:\n%s\n' "$folder" "$found"
-    status=1
+  if [[ -n $found ]]; then complain "$folder may not include:" "$found"; fi
+}
+
+# The libraries of this repository that a room links are those of the folders that it may include.
+link_only() {
+  local room=$1 expected linked
+  expected=$(printf '%s\n' "${@:2}" | sed 's|.*/||' | sort)
+  linked=$(grep -oE 'hiptrain_[a-z]+' "trainer/$room/CMakeLists.txt" | sed 's/hiptrain_//' |
+    grep -vxE "add|torch|nccl|cudnn|$room" | sort -u || true)
+  if [[ $linked != "$expected" ]]; then
+    complain "hiptrain_$room links other libraries than its line in tests/layers_test.sh allows:" \
+      "$(diff <(echo "$expected") <(echo "$linked") || true)"
   fi
 }
+
+declare -A seen=()
+while IFS=: read -r folder words; do
+  [[ -n $folder ]] || continue
+  patterns=("\"$folder/") folders=()
+  for word in $words; do
+    if [[ -n ${groups[$word]:-} ]]; then
+      patterns+=("${groups[$word]}")
+    elif [[ -n ${seen[$word]:-} ]]; then
+      patterns+=("\"$word/")
+      folders+=("$word")
+    else
+      complain "$folder may include $word, which is neither a group nor a folder below it"
+    fi
+  done
+  allow_only "$folder" "${patterns[@]}"
+  if [[ -d $folder && $folder == trainer/* ]]; then link_only "${folder#trainer/}" "${folders[@]}"; fi
+  seen[$folder]=yes
+done <<<"$table"
+
+while IFS= read -r path; do
+  if [[ -z ${seen[$path]:-} ]]; then complain "$path has no line in the table of tests/layers_test.sh"; fi
+done < <(find trainer -mindepth 1 -maxdepth 1 \( -type d -o -name '*.h' -o -name '*.cpp' \))
+
+while IFS= read -r source; do
+  if [[ ! -e ${source%.cpp}.h ]]; then complain "$source has no header of the same name"; fi
+done < <(find data distributed trainer -name '*.cpp' ! -path trainer/main.cpp)
 
 forbid() {
   local why=$1 pattern=$2 found
   shift 2
   found=$(grep -rnE "$pattern" "$@" || true)
-  if [[ -n $found ]]; then
-    printf '%s:\n%s\n' "$why" "$found"
-    status=1
-  fi
+  if [[ -n $found ]]; then complain "$why:" "$found"; fi
 }
-
-allow_only kernels "$standard" '"kernels/' '<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups|immintrin)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
-allow_only data "$standard" "$posix" '"data/'
-allow_only distributed "$standard" "$posix" '"distributed/' '<(ATen|c10)/' '<(mpi|nccl|cuda_runtime|cuda_runtime_api)\.h>'
 
 forbid "torch/torch.h takes half a minute to compile; include ATen headers" '#include <torch/torch\.h>' \
   kernels data distributed trainer tests --include='*.h' --include='*.cpp' --include='*.cu'
@@ -44,8 +111,7 @@ forbid "includes are written from the repository's root" '#include "[^/"]+"' ker
 
 for name in utils util core common helpers misc; do
   while IFS= read -r folder; do
-    echo "a helper lives with its user, not in $folder"
-    status=1
+    complain "a helper lives with its user, not in $folder"
   done < <(find kernels data distributed trainer tests launch -type d -name "$name")
 done
 

@@ -4,9 +4,9 @@
 #include <thread>
 
 #include "distributed/mpi_runtime.h"
-#include "trainer/command_line.h"
-#include "trainer/commands.h"
-#include "trainer/failure.h"
+#include "trainer/commands/command_line.h"
+#include "trainer/commands/commands.h"
+#include "trainer/commands/failure.h"
 
 namespace {
 

@@ -14,6 +14,15 @@ add_link_options("LINKER:--push-state,--no-as-needed" -lstdc++ "LINKER:--pop-sta
 
 find_package(Torch REQUIRED)
 list(FILTER TORCH_LIBRARIES EXCLUDE REGEX "NOTFOUND")
+add_library(hiptrain_torch INTERFACE)
+target_include_directories(hiptrain_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+target_link_libraries(hiptrain_torch INTERFACE ${TORCH_LIBRARIES})
+
+# ATen's header is compiled once, for all libraries that use tensors (REUSE_FROM).
+file(CONFIGURE OUTPUT aten_header.cpp CONTENT "// Holds a precompiled header.\n")
+add_library(hiptrain_aten_header OBJECT ${CMAKE_CURRENT_BINARY_DIR}/aten_header.cpp)
+target_link_libraries(hiptrain_aten_header PRIVATE hiptrain_warnings hiptrain_torch)
+target_precompile_headers(hiptrain_aten_header PRIVATE <ATen/ATen.h>)
 
 # NCCL and cuDNN: of the same site-packages as torch, else of the toolkit.
 set(hiptrain_cuda_libraries "${hiptrain_cuda_root}/lib64" "${hiptrain_cuda_root}/lib")

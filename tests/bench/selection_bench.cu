@@ -93,7 +93,7 @@ __global__ void make_queries(__nv_bfloat16* query, int64_t tokens, int index_hea
   query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
 }
 
-// As trainer/attention_inputs.cpp. subject_of: of a stretch of tokens, drawn anew for each seed.
+// As trainer/commands/attention_inputs.cpp. subject_of: of a stretch of tokens, drawn anew for each seed.
 constexpr int64_t kStretch = 512, kReturns = 8;
 __device__ int64_t subject_of(int64_t token, int64_t tokens, uint64_t seed) {
   const int64_t num_subjects = tokens / kStretch / kReturns + 1;

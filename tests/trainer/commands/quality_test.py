@@ -1,0 +1,80 @@
+"""What the selection costs a trained model, on the model and the retrieval file beside the repository.
+
+    .venv/bin/python -m pytest tests/trainer/commands/quality_test.py
+The model is too large for the repository: it lies in ../shared, and without it ctest leaves this out.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
+MODEL = ROOT.parent / "shared" / "models" / "kernel-llama-29m"
+FACTS = ROOT.parent / "shared" / "data" / "retrieval_8k.safetensors"
+SEQUENCES = 2
+
+
+def evaluate(*settings, sequences=SEQUENCES):
+    """(loss, retrieval) of float32 with window 512."""
+    command = [str(PROGRAM), "evaluate", "--model", str(MODEL), "--data", str(FACTS), "--sequences", str(sequences)]
+    for setting in ("precision=float32", "attention.window=512", *settings):
+        command += ["--set", setting]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500).stdout
+    return (float(re.search(r"^loss (\S+)", output, re.M).group(1)),
+            float(re.search(r"^retrieval (\S+)", output, re.M).group(1)))
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return evaluate("attention.type=dense")
+
+
+def test_dense_equals_transformers():
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    tokens = load_file(FACTS)["tokens"][0].long()
+    with torch.no_grad():
+        logits = model(tokens[None, :-1]).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits, tokens[1:]).item()
+    loss, _ = evaluate("attention.type=dense", sequences=1)
+    assert loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_defaults(dense):
+    loss, retrieval = evaluate()
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
+def test_mean_query(dense):
+    """What one head looks for is in the mean of its group's queries too, but fainter."""
+    loss, retrieval = evaluate("attention.index_heads=mean")
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
+def test_float8_keys(dense):
+    loss, retrieval = evaluate("attention.index_dtype=float8_e4m3")
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
+def test_tree_at_every_length(dense):
+    """With a beam of half the nodes that 8,192 tokens have: with all of them the tree is the scan."""
+    loss, retrieval = evaluate("attention.scan_tokens=0", "attention.beam=4", "attention.top_nodes=4")
+    assert loss < dense[0] * 1.005
+    assert retrieval >= dense[1] - 0.03
+
+
+def test_lists_of_whole_tiles_lose_the_facts(dense):
+    """Why the selection is by token; and that the measure can fail."""
+    loss, retrieval = evaluate("device=cpu", "attention.selection=published", "attention.blocks=16")
+    assert loss > dense[0] * 1.03
+    assert retrieval < 0.5

@@ -1,0 +1,22 @@
+// What a bench measures: seconds, and a table on the screen.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace hiptrain {
+
+void print_table(const std::vector<std::vector<std::string>>& rows);  // as table_text
+
+// The middle one of an odd number, the lower of the two of an even number. values is not empty.
+double median(std::vector<double> values);
+
+// Median seconds of a call of `work` on the device over `repeats` runs, each of `calls` calls one after the other; one
+// call before them goes unheard.
+double seconds_of(at::Device device, int64_t repeats, const std::function<void()>& work, int64_t calls = 1);
+
+}  // namespace hiptrain

@@ -1,0 +1,193 @@
+// What a run is: the sections of a config file, as plain values. How they are read and checked:
+// trainer/config/config_reader.h; names, defaults and help of every field: trainer/config/config_fields.cpp.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hiptrain {
+
+// A number that is written `auto`: the memory plan decides it before the run, or the model's config.json.
+inline constexpr int64_t kAuto = -1;
+
+// A switch that may be written `auto` (kUndecided) likewise.
+enum class Choice { kUndecided, kNo, kYes };
+
+// What is written, nothing for `auto`.
+inline std::optional<int64_t> unless_auto(int64_t value) {
+  return value == kAuto ? std::nullopt : std::optional(value);
+}
+inline std::optional<bool> unless_auto(Choice choice) {
+  return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
+}
+
+// What model.rope_scaling is besides a mapping.
+inline constexpr const char* kModelsScaling = "auto";
+inline constexpr const char* kNoScaling = "none";
+
+struct ModelSection {
+  std::string path;                 // Hugging Face folder; for init random a config.json is enough
+  std::string init = "pretrained";  // pretrained | random
+  // In place of what config.json says; trainer/model/model_settings.h.
+  double rope_theta = kAuto;
+  std::string rope_scaling = kModelsScaling;  // auto | none | a mapping with Hugging Face's names, as JSON
+  int64_t max_position_embeddings = kAuto;
+};
+
+struct DataSection {
+  std::vector<std::string> path;  // prefixes of .bin/.idx pairs
+  int64_t sequence_length = 8192;
+  std::string packing = "documents";  // documents | stream
+  bool shuffle = true;
+};
+
+// The queries that a KV head's search scores keys with: those of each query head of its group, the best of which
+// counts, or their mean.
+enum class IndexHeads { kEach, kMean };
+
+// The type of index keys: automatic is float8 where layers compute in bfloat16, else compute, which is the layers'
+// type.
+enum class IndexType { kAutomatic, kCompute, kFloat8 };
+
+// Attention of one layer.
+struct AttentionConfig {
+  std::string type = "hip";         // hip | dense
+  std::string selection = "picks";  // picks | published | published_own_tile (evaluation only)
+  int64_t window = 1024;
+  int64_t sink_tokens = 64;
+  int64_t block_size = 64;  // 16 | 32 | 64 | 128
+  int64_t picks = 2;        // blocks that every token picks; 0: sinks and window only
+  IndexHeads index_heads = IndexHeads::kEach;
+  int64_t index_dims = 32;              // how many dims enter the score, from the lowest-frequency pairs
+  std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
+  IndexType index_dtype = IndexType::kAutomatic;
+  int64_t scan_tokens = kAuto;  // up to this much context every key is scored; beyond, the tree
+  int64_t beam = 8;             // tree: nodes that a token keeps at each level; published: nodes of a tile
+  int64_t top_nodes = 128;      // tree: bound of the top level
+  int64_t max_blocks = 0;       // cap of a tile's list; 0: none
+  int64_t blocks = 16;          // published: blocks of a tile's list
+  int64_t query_stride = 8;     // published: every n-th query selects
+  double scale = 0;             // 0: 1 / sqrt(head_dim)
+  bool deterministic = false;   // dense layers on a GPU by our kernels: cuDNN's gradients are not
+
+  bool operator==(const AttentionConfig&) const = default;
+  // Index queries of a token and KV head.
+  int64_t num_index_heads(int64_t group_size) const { return index_heads == IndexHeads::kEach ? group_size : 1; }
+  // Whether a sequence's index keys are float8: only if all of it is scanned, for the tree reads the layers' type.
+  // in_bfloat16: of the layers' type.
+  bool indexes_in_float8(int64_t num_tokens, bool in_bfloat16) const {
+    const bool wanted = index_dtype == IndexType::kFloat8 || (index_dtype == IndexType::kAutomatic && in_bfloat16);
+    return wanted && num_tokens <= scanned_tokens(true);
+  }
+  // scan_tokens, where it is auto the length up to which the scan is faster than the tree (kernels/TUNING.md).
+  int64_t scanned_tokens(bool in_float8) const {
+    return scan_tokens != kAuto ? scan_tokens : in_float8 ? 131072 : 65536;
+  }
+};
+
+struct LayerAttention {
+  std::vector<int64_t> layers;  // the layers that these settings are for
+  AttentionConfig attention;    // attention.* with the overrides applied
+};
+
+struct OptimizerSection {
+  double learning_rate = 1e-5;
+  double weight_decay = 0.1;
+  bool decay_norms_and_biases = false;
+  double adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8;
+  double max_grad_norm = 1.0;                // 0: no clipping
+  std::string lr_scheduler_type = "cosine";  // constant | linear | cosine
+  int64_t warmup_steps = 0;
+  double min_lr_ratio = 0.1;            // of learning_rate, at the end
+  std::string state_dtype = "float32";  // of the moments: float32 | bfloat16
+  bool master_weights = true;           // float32 weights behind the bfloat16 ones; false: these are the only ones
+};
+
+struct TrainSection {
+  int64_t max_steps = 0;  // 0: as many as num_epochs gives
+  double num_epochs = 1;
+  int64_t gradient_accumulation_steps = 1;
+  int64_t max_skipped_steps = 3;          // non-finite steps in a row that end the run
+  std::string on_signal = "finish_step";  // finish_step | abandon_step
+  bool deterministic = false;             // the same bits whatever memory, recompute and offload are
+};
+
+struct ParallelSection {
+  int64_t sequence = 0;           // ranks that share a sequence; 0: all
+  std::string exchange = "auto";  // auto | allgather | alltoall
+  int64_t exchange_heads = 0;     // KV heads exchanged at a time; 0: by bytes
+  int64_t timeout_seconds = 600;  // of one collective, where no step's length is known
+};
+
+struct MemorySection {
+  int64_t gpu = kAuto, host = kAuto;  // bytes that a rank may take; auto: what the machine has
+  int64_t query_tile = kAuto;         // tokens whose queries, outputs and their gradients exist at a time
+  int64_t token_tile = kAuto;         // tokens whose MLP activations exist at a time
+  int64_t loss_tile = kAuto;          // tokens whose logits exist at a time
+};
+
+// Tokens of the usual tiles, which are those of every deterministic run: sums over tiles of another size, and products
+// of another number of rows, differ in the last bits.
+inline constexpr int64_t kUsualQueryTile = 65536, kUsualTokenTile = 4096, kUsualLossTile = 1024;
+
+struct RecomputeSection {
+  int64_t interval = kAuto;                // every n-th layer's input is kept
+  int64_t last_layers = kAuto;             // the inputs of so many last layers are all kept
+  Choice from_start = Choice::kUndecided;  // the inputs between are made one at a time, each from the kept one
+};
+
+// What lies in host memory instead of the GPU's.
+struct OffloadSection {
+  int64_t layer_inputs = kAuto;           // how many of the kept ones
+  Choice optimizer = Choice::kUndecided;  // master weights and moments
+  Choice gradients = Choice::kUndecided;  // between their computation and the update
+  Choice weights = Choice::kUndecided;    // that layers are computed with
+};
+
+struct CheckpointSection {
+  int64_t every = 0;            // steps; 0: at the end only
+  int64_t keep = 2;             // newest checkpoints kept; 0: all
+  std::string resume = "auto";  // auto | none | a checkpoint folder
+};
+
+struct EvaluationSection {
+  std::vector<std::string> path;  // token files; empty: no evaluation while training
+  int64_t every = 0;              // steps; 0: at the end only
+  int64_t sequences = 0;          // 0: all of one epoch
+};
+
+struct MetricsSection {
+  int64_t recall_every = 20;  // steps, from the first on; 0: never
+  int64_t recall_tiles = 4;   // query tiles of a sequence and layer
+};
+
+struct RunConfig {
+  std::string output_dir = "runs/default";
+  uint64_t seed = 0;
+  std::string precision = "bfloat16";  // bfloat16 | float32
+  std::string device = "auto";         // auto | cuda | cpu
+  ModelSection model;
+  DataSection data;
+  AttentionConfig attention;
+  std::vector<LayerAttention> attention_layers;
+  OptimizerSection optimizer;
+  TrainSection train;
+  ParallelSection parallel;
+  MemorySection memory;
+  RecomputeSection recompute;
+  OffloadSection offload;
+  CheckpointSection checkpoint;
+  EvaluationSection evaluation;
+  MetricsSection metrics;
+
+  const AttentionConfig& attention_of(int64_t layer) const {
+    for (const LayerAttention& entry : attention_layers)
+      for (int64_t one : entry.layers)
+        if (one == layer) return entry.attention;
+    return attention;
+  }
+};
+
+}  // namespace hiptrain

@@ -1,0 +1,93 @@
+// What the forward pass keeps for the backward pass: layer inputs (the checkpoints of recompute) and block lists.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "trainer/device/side_stream.h"
+#include "trainer/ops/block_lists.h"
+
+namespace hiptrain {
+
+// Layers are cut into segments: the last layers are one each, those before them `interval` each, of which the first
+// segment may be shorter. The input of each segment's first layer is kept, the first segments' in host memory as far as
+// asked, the others' on the device. The inputs between are made again in the backward pass, in the memory of those that
+// are done with: so the last layers, which come first there, can keep theirs for nothing. Or, `from_start`, those
+// between are made one at a time, each from its segment's first: there are never more than two of a segment, for about
+// interval / 2 forward passes; and one, if the first of every segment is in host memory, from where it is copied, and
+// waited for, each time. Lists are kept for every layer: the search is never repeated.
+//
+// All memory of inputs is taken at the start and used by every step again. Copies go on beside the computation: to the
+// host while the next layers run, back while the segment after it is computed.
+class ActivationStore {
+ public:
+  struct Plan {
+    int64_t num_layers;
+    int64_t interval = 1;
+    int64_t host_inputs = 0;  // at most most_host_inputs
+    bool from_start = false;
+    std::optional<int64_t> last_layers = {};  // segments of one layer; nothing: interval, from_start 0
+  };
+  static int64_t last_layers(const Plan& plan);  // of this model, of one layer each
+  // How many inputs it has room for on the device.
+  static int64_t device_inputs(const Plan& plan);
+  // How many layers are run again in the backward pass.
+  static int64_t layers_again(const Plan& plan);
+  static int64_t num_segments(const Plan& plan) { return num_long_segments(plan) + last_layers(plan); }
+  static int64_t most_host_inputs(const Plan& plan) { return num_segments(plan) - (may_have_one_place(plan) ? 0 : 1); }
+  // Whether there is room for one input only.
+  static bool has_one_place(const Plan& plan) { return plan.host_inputs == num_segments(plan); }
+
+  // input_shape: (local tokens, hidden).
+  ActivationStore(const Plan& plan, at::IntArrayRef input_shape, at::ScalarType type, at::Device device);
+
+  const Plan& plan() const { return plan_; }
+  int64_t segment_begin(int64_t layer) const;
+  bool keeps_input(int64_t layer) const { return segment_begin(layer) == layer; }
+  void clear();  // before a forward pass
+
+  // A copy of hidden, (local tokens, hidden), which may change right afterwards.
+  void save_input(int64_t layer, const at::Tensor& hidden);
+  void save_lists(int64_t layer, BlockLists lists) { lists_[layer] = std::move(lists); }
+
+  // Backward. Starts to bring a kept input to the device, if it is not there and there is room beside those inputs of
+  // layers [begin, end) that are to be made.
+  void prefetch_input(int64_t layer, int64_t begin, int64_t end);
+  bool has_input(int64_t layer) const { return inputs_[layer].tensor.defined(); }
+  at::Tensor input(int64_t layer);
+  // A copy of a kept input, here or in host memory, that becomes the layer's input.
+  at::Tensor copy_input(int64_t from, int64_t layer);
+  const BlockLists& lists(int64_t layer) const { return lists_[layer]; }
+  // The layer's input and lists are not needed any more.
+  void release(int64_t layer);
+
+  double take_exposed_seconds() { return stream_.take_exposed_seconds(); }
+
+ private:
+  // Device memory of one input.
+  struct Slot {
+    at::Tensor tensor;          // (local tokens, hidden)
+    SideStream::Ticket copied;  // to or from host memory
+  };
+  Slot take_free();
+  at::Tensor room_for_input(int64_t layer);
+  void bring_input(int64_t from, int64_t layer);
+  bool goes_to_host(int64_t layer) const { return segment_of(layer) < plan_.host_inputs; }
+  int64_t segment_of(int64_t layer) const;
+  // Before the last layers.
+  static int64_t num_long_segments(const Plan& plan);
+  static bool may_have_one_place(const Plan& plan) { return plan.from_start && last_layers(plan) == 0; }
+
+  Plan plan_;
+  SideStream stream_;
+  std::vector<at::Tensor> host_;  // (host inputs) x (local tokens, hidden)
+  std::deque<Slot> free_;         // the longest unused first
+  std::vector<Slot> inputs_;      // of each layer; undefined where none is on the device
+  std::vector<BlockLists> lists_;
+};
+
+}  // namespace hiptrain
