@@ -45,6 +45,7 @@ def settings_for(head_dim, published):
     rows += [(f"window {window}", {"window": window}) for window in (512, 2048)]
     rows += [
         ("index keys in float8", {"index_dtype": "float8_e4m3"}),
+        ("index keys as layers compute", {"index_dtype": "compute"}),
         ("the tree at every length", {"scan_tokens": 0}),
         ("one score for a group of heads", {"index_heads": "mean"}),
         ("sinks and window only", {"picks": 0}),
