@@ -23,7 +23,7 @@ class ProcessGrid {
   // All ranks, for numbers and flags in host memory.
   Communicator& control() const { return control_ ? *control_ : *world_; }
 
-  // Of all groups of this rank.
+  // Sets the timeout of all groups of this rank.
   void set_timeout(std::chrono::milliseconds timeout) const;
   std::chrono::milliseconds timeout() const { return world_->timeout(); }
 

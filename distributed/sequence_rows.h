@@ -16,7 +16,7 @@ namespace hiptrain {
 // arXiv 2309.14509; the number of ranks must divide that of the heads). With one rank both are what it has already.
 enum class ExchangeKind { kAllGather, kAllToAll };
 
-// Of the heads that a rank holds.
+// A range of the heads that a rank holds.
 struct HeadRange {
   int64_t begin, count;
 };

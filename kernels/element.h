@@ -1,7 +1,7 @@
 // Element types of tensors, narrow numbers on the host, CUDA streams.
 //
-// Of every kernel there are two: X_reference(params) on the CPU, and X_cuda(params, stream) with the same meaning on
-// the GPU. For the latter every pointer is one of device memory, and the call returns before the work is done.
+// Every kernel has two forms: X_reference(params) on the CPU, and X_cuda(params, stream) with the same meaning on the
+// GPU. Every pointer of the latter is one of device memory, and the call returns before the work is done.
 #pragma once
 
 #include <cstdint>

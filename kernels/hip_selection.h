@@ -6,7 +6,7 @@
 //
 // Source of the method: HiP attention (arXiv 2406.09827); picks by token and first rows make it exactly causal.
 //
-// Of a _cuda function every pointer is one of device memory, geometry.document_starts and the counters included; its
+// Every pointer of a _cuda function is one of device memory, geometry.document_starts and the counters included; its
 // _workspace_bytes function reads none of them. Nothing is allocated and the host waits for nothing.
 #pragma once
 

@@ -106,6 +106,9 @@ forbid "torch/torch.h takes half a minute to compile; include ATen headers" '#in
 forbid "CUDA sources see no torch header" '#include <(torch|ATen|c10)/' kernels data distributed trainer tests \
   --include='*.cu' --include='*.cuh'
 forbid "a source file is not included" '#include ".*\.(cpp|cu)"' kernels data distributed trainer
+forbid 'a comment begins with its subject, not with "Of"' '// Of |^ *# Of ' kernels data distributed trainer tests launch \
+  --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' --include='*.py' --include='*.sh' \
+  --exclude=layers_test.sh
 forbid "includes are written from the repository's root" '#include "[^/"]+"' kernels data distributed trainer tests \
   --include='*.h' --include='*.cpp' --include='*.cu'
 

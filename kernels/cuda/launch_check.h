@@ -15,7 +15,7 @@ inline void check_cuda(cudaError_t error, const char* what) {
 // After a launch: the error of its configuration, if there is one.
 inline void check_launch(const char* kernel) { check_cuda(cudaGetLastError(), kernel); }
 
-// Of the current device.
+// The current device's number of multiprocessors.
 inline int num_multiprocessors() {
   int device = 0, count = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");

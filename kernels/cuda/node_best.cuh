@@ -130,7 +130,7 @@ class NodeBest {
     return best;
   }
 
-  // Of two neighbouring accumulators: the pair of boxes of the row.
+  // The first of two neighbouring accumulators, which are a pair of boxes of the row.
   __device__ static constexpr int first_element(int pair, int half, int node) {
     return (pair * kLaneNodes + node) * 4 + half * 2;
   }

@@ -40,7 +40,7 @@ struct Node {
 
   __device__ Node(const SearchParams& params, int level, int64_t place) {
     const int64_t blocks = int64_t{1} << (4 * level);
-    // Of a node that begins in [place, place + 1) * blocks this one is always a part.
+    // This block is always part of a node that begins in [place, place + 1) * blocks.
     const TileRanges ranges = last_tile_of_document(params.geometry, (place + 1) * blocks - 1);
     first_block = ranges.sink_end;
     number = place - (first_block >> (4 * level));
@@ -67,7 +67,7 @@ struct BoxDim {
 struct Bounds {
   float largest, smallest;
 
-  // Of no value: below and above every other.
+  // Bounds of no value: below and above every other.
   __device__ explicit Bounds(float finite) : largest(-finite), smallest(finite) {}
 
   __device__ void widen(float high, float low) {

@@ -39,7 +39,7 @@ __device__ void cosine_and_sine(uint64_t phase, float& cosine, float& sine) {
   if (quarter >= 2) sine = -sine;
 }
 
-// Of kWidth neighbouring pairs of one token, for all its heads.
+// The turn of kWidth neighbouring pairs of one token, for all its heads.
 template <int kWidth>
 struct Rotation {
   float cosines[kWidth], sines[kWidth];

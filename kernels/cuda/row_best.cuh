@@ -95,7 +95,7 @@ class RowBest {
     float score[kOwnUnits];
   };
 
-  // Of the four lanes the first two keep the thread's first row; of each two the first keeps the first units.
+  // The first two of the four lanes keep the thread's first row; the first of each two keeps the first units.
   __device__ static int row() { return Columns::row(threadIdx.x / 2 % 2); }
   __device__ static int first_unit() { return static_cast<int>(threadIdx.x % 2) * kOwnUnits; }
 

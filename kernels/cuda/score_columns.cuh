@@ -183,7 +183,7 @@ struct ScoreColumns {
 
   __device__ static int row(int half) { return row_of_thread(half); }
 
-  // Of scores without NaN, the thread's columns.
+  // The best of the thread's columns. Scores must have no NaN.
   template <class Scores>
   __device__ static float best_of_unit(const Scores& scores, int half, int unit) {
     constexpr int kGroups = kUnitKeys / 8;

@@ -38,7 +38,7 @@ struct ScanShape {
   static constexpr int kDimBytes = kDims * static_cast<int>(sizeof(Element));
   static constexpr int kScanners = 2 /* warpgroups */, kTiles = 2 * kScanners;
   static constexpr int kThreads = (kScanners + 1) * kWarpgroupThreads;
-  // Of the registers that the launch gives all threads alike the loader hands most to the scanners.
+  // The launch gives all threads as many registers; the loader hands most of its own to the scanners.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
   static constexpr int kLoaderRegisters = 32, kScannerRegisters = 232;
   static_assert(kLoaderRegisters + kScanners * kScannerRegisters <= (kScanners + 1) * kLaunchRegisters,
@@ -81,7 +81,7 @@ struct ScanStorage {
   }
   __device__ uint64_t* lists(int held_heads) { return reinterpret_cast<uint64_t*>(queries(Shape::kTiles, held_heads)); }
 
-  // Of a thread block's kTiles tiles.
+  // One head's queries of a thread block's kTiles tiles.
   static constexpr int64_t kHeadBytes = int64_t{Shape::kTiles} * kQueryTile * Shape::kDimBytes;
 
   static int64_t bytes(int num_picks, int held_heads) {

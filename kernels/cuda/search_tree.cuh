@@ -23,7 +23,7 @@ constexpr int kNodeClasses = kMaxGpuBeam;  // num_node_classes of every such bea
 constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
 static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
 
-// Of entries ascending by block, how many are below one.
+// How many of the entries, which ascend by block, are below one.
 __device__ inline int entries_below(const uint32_t* entries, int count, int64_t block) {
   int first = 0, last = count;
   while (first < last) {
@@ -194,7 +194,7 @@ class TileTreeSearch {
     return {parents, whole + (last > 0), kFanoutShift, last > 0 ? last : kFanout};
   }
 
-  // Of a row's best nodes the `beam` best stay, and those after the `leading` best are marked.
+  // The `beam` best of a row's nodes stay, and those after the `leading` best are marked.
   __device__ void keep_beam(const ClassBest& best, int leading) const {
     if (threadIdx.x < kTileRows) {
       uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;

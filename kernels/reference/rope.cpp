@@ -15,7 +15,7 @@ double angle_of(int64_t position, uint64_t turns_per_token) {
   return static_cast<double>(static_cast<int64_t>(phase)) * 0x1p-63 * std::numbers::pi;
 }
 
-// Of one token's turn, for all its heads.
+// The cosines and sines of one token's turn, for all its heads.
 struct Rotation {
   explicit Rotation(int64_t num_pairs) : cosines(num_pairs), sines(num_pairs) {}
 

@@ -80,7 +80,7 @@ class ClassBest {
     key = std::max(key, score_key(bound, node));
   }
 
-  // Of a row, the `count` best, or all if there are fewer.
+  // The `count` best of a row, or all if there are fewer.
   std::vector<uint64_t> row(int64_t row, int64_t count) const {
     std::vector<uint64_t> best;
     std::copy_if(keys_.begin() + row * num_classes_, keys_.begin() + (row + 1) * num_classes_, std::back_inserter(best),
@@ -95,7 +95,7 @@ class ClassBest {
   std::vector<uint64_t> keys_;  // (kQueryTile, num_classes)
 };
 
-// Of all that a tile's rows keep, with repeats, what the next tile hears of: leading nodes, and those of many rows.
+// What the next tile hears of: leading nodes, and those that many rows keep. kept: what rows keep, with repeats.
 std::vector<uint32_t> common_and_leading(std::vector<uint32_t> kept, const std::vector<uint32_t>& leading) {
   std::vector<uint32_t> next;
   for (const uint32_t entry : leading) next.push_back(make_list_entry(entry_block(entry), 0));

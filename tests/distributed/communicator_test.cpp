@@ -69,7 +69,7 @@ class Worlds : public testing::Environment {
 };
 Worlds* const worlds = static_cast<Worlds*>(testing::AddGlobalTestEnvironment(new Worlds));
 
-// Of one way. Tensors are made on the CPU and moved.
+// The tests of one way. Tensors are made on the CPU and moved.
 class OnWay {
  public:
   explicit OnWay(Way way) : way_(way) {}

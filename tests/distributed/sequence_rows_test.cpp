@@ -29,7 +29,7 @@ class SequenceRowsTest : public testing::TestWithParam<std::tuple<ExchangeKind, 
     at::manual_seed(seed);
     return at::randint(-20, 20, {kHeads, num_tokens, kDim}, at::kLong).to(std::get<1>(GetParam()));
   }
-  // Of all heads those that this rank holds.
+  // Those of all heads that this rank holds.
   at::Tensor held(const at::Tensor& all) const {
     return kind() == ExchangeKind::kAllGather ? all : all.slice(0, world_->rank(), kHeads, world_->size());
   }

@@ -5,8 +5,8 @@
 namespace hiptrain {
 namespace {
 
-// Of a group's keys and values, of all tokens: large enough for the links' full rate, and small enough that attention
-// over the first group starts soon.
+// Bytes of a group's keys and values, over all tokens: large enough for the links' full rate, and small enough that
+// attention over the first group starts soon.
 constexpr int64_t kGroupBytes = int64_t{256} << 20;
 
 // From here on all tokens of some heads are fewer bytes than all heads' keys and values of all tokens, with groups of

@@ -27,7 +27,7 @@ BlockLists of_heads(const BlockLists& lists, HeadRange heads) {
   return part;
 }
 
-// Of (parts, capacity, query heads of a piece, ...): consecutive tokens' rows, of some of the heads.
+// Rows of consecutive tokens and some heads in a tensor (parts, capacity, query heads of a piece, ...).
 struct PartRows {
   int64_t first, size;
   HeadRange heads;
@@ -47,7 +47,8 @@ at::Tensor heads_by_rank(const at::Tensor& local, const QueryHeads& piece, int64
       .permute({2, 0, 1, 3, 4});
 }
 
-// Of the queries that a rank attends for: the exchange of the first, and of the last one's outputs, is waited for.
+// Pieces of the queries that a rank attends for: the exchange of the first piece, and that of the last one's outputs,
+// are waited for.
 constexpr int64_t kQueryPieces = 4;
 
 }  // namespace
@@ -92,7 +93,7 @@ int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attent
   return std::clamp<int64_t>(room / queries / unit * unit, 0, tokens);
 }
 
-// Of one KV head halves of its group: kernels take query heads by twos.
+// A piece of one KV head is half of its group where kernels, which take query heads by twos, allow it.
 std::vector<QueryHeads> query_pieces(int64_t held_heads, int64_t group_size) {
   const int64_t size = (held_heads + kQueryPieces - 1) / kQueryPieces;
   const int64_t members = held_heads == 1 && group_size % 4 == 0 ? group_size / 2 : group_size;

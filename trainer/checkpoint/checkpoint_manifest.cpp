@@ -82,7 +82,7 @@ std::string hexadecimal(uint64_t value) {
   return text.str();
 }
 
-// Of the values, whatever the white space between them.
+// The checksum of the values, whatever the white space between them.
 std::string checksum_of(const nlohmann::ordered_json& json) {
   const std::string text = json.dump();
   return hexadecimal(XXH3_64bits(text.data(), text.size()));

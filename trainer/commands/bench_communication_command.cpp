@@ -76,7 +76,7 @@ class CommunicationBench {
   }
 
  private:
-  // Of the slowest rank, after one run unheard. The ranks begin together.
+  // The slowest rank's time, after one run that does not count. The ranks begin together.
   double median_seconds(const std::function<void()>& call) const {
     call();
     std::vector<double> seconds;

@@ -94,7 +94,7 @@ struct Measurement {
   double rate() const { return static_cast<double>(bytes) / seconds; }
 };
 
-// Of the final norm, the head's product and cross entropy, forward and backward, as a step computes them.
+// The final norm, the head's product and cross entropy, forward and backward, as a step computes them.
 struct LossMeasurement {
   std::string shape;
   double seconds, products_seconds;  // of all; of the same products alone
@@ -374,7 +374,7 @@ class KernelBench {
     const int64_t distinct = std::get<0>(at::_unique(drawn)).numel();
     const at::Tensor d_output = random({tokens, hidden}, at::kBFloat16);
     const std::string shape = shape_name({tokens, hidden}, "bf16, ") + law;
-    // Of the others the table's rows are in the cache.
+    // With the other laws the table's rows are in the cache.
     if (law == "uniform") time_embedding_forward(drawn, distinct, shape);
     at::Tensor d_table = at::zeros({vocabulary, hidden}, options(at::kFloat));
     time("embedding backward", shape, bytes_of({d_output}) + 2 * 4 * distinct * hidden,

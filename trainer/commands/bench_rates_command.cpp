@@ -91,8 +91,8 @@ class RateBench {
   }
 
  private:
-  // Of one call: the mean over a third of a second, at least two calls, after one unheard. The same number of calls on
-  // every rank, as they may be collective.
+  // One call's time: the mean over a third of a second, at least two calls, after one that does not count. The same
+  // number of calls on every rank, as they may be collective.
   double seconds_of(const std::function<void()>& work) const {
     constexpr double kSeconds = 0.3;
     work();

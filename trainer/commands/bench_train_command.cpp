@@ -93,7 +93,7 @@ class TrainBench {
           grid.sequence(), device));
   }
 
-  // Of ranks that begin together: not all are ready at the same time. Updates of offloaded state are made beside the
+  // Ranks begin the step together: not all are ready at the same time. Updates of offloaded state are made beside the
   // next step, or, with_updates, awaited within this one.
   TimedStep step(bool with_updates) {
     grid_.world().barrier();
@@ -150,7 +150,7 @@ struct Comparison {
   double predicted, measured;
 };
 
-// Of the plan for lists as long as those of the bench.
+// Compares the plan for lists as long as those of the bench.
 std::vector<Comparison> compare(const StepPlan& plan, double step_seconds, at::Device device) {
   constexpr double kGiB = 1 << 30;
   const auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };

@@ -59,7 +59,8 @@ void check_beam(const RunConfig& config, const AttentionConfig& attention, const
   const bool in_float8 = attention.indexes_in_float8(num_tokens, config.precision == "bfloat16");
   const bool picks = attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
   const int64_t nodes = num_tokens / attention.block_size / kernels::kTreeFanout;
-  if (picks && num_tokens > attention.scanned_tokens(in_float8) && std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
+  if (picks && num_tokens > attention.scanned_tokens(in_float8) &&
+      std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
     messages.push_back("error: " + name + ": " + number(attention.beam) + " is not valid on a GPU; valid: 1 to " +
                        number(kernels::kMaxGpuBeam));
 }

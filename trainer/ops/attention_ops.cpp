@@ -65,7 +65,7 @@ kernels::SparseAttentionParams attention_params(const at::Tensor& query, const a
           .scale = scale};
 }
 
-// Of the lists of some tiles; of all where the host does not know better.
+// Entries in the lists of some tiles, or of all tiles where the host does not know better.
 int64_t num_entries(const BlockLists& lists, int64_t first_tile, int64_t num_tiles) {
   if (!lists.offsets_on_host.defined()) return lists.entries.numel();
   const auto offsets = lists.offsets_on_host.accessor<int64_t, 2>();

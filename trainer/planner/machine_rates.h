@@ -39,11 +39,11 @@ struct MachineRates {
   // Bytes/s that a rank sends in collectives, inside a host and between hosts; 0: not measured.
   double link, node_link;
 
-  // Of the head size that is nearest.
+  // The rates of the nearest head size.
   const AttentionRates& attention_of(int64_t head_dim) const;
 };
 
-// Of one H200, from measurements: configs/rates/h200.json as it was when the program was built.
+// Rates measured on one H200: configs/rates/h200.json as it was when the program was built.
 const MachineRates& h200_rates();
 
 // Throws FormatError for a file that lacks a rate, or has one that is not positive.

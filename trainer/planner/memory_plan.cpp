@@ -6,13 +6,13 @@ namespace {
 constexpr int64_t kMiB = int64_t{1} << 20;
 // On a GPU outside of the allocator: CUDA's context and the kernels' code, and what NCCL takes for its channels.
 constexpr int64_t kCudaContext = 768 * kMiB, kNcclChannels = 1024 * kMiB;
-// Of the allocator's blocks that come and go, those that are free but too small for what comes next.
+// The share of the allocator's blocks that are free but too small for what comes next.
 constexpr double kAllocatorSlack = 0.02;
-// Of a process: libraries, those of a GPU being large.
+// Host memory of a process beside tensors: its libraries, of which those for a GPU are large.
 constexpr int64_t kProcessBesideGpu = 922 * kMiB, kProcess = 512 * kMiB;
 // What NCCL takes of the host for each process.
 constexpr int64_t kNcclOnHost = 307 * kMiB;
-// Of a host with GPUs: for the system, and pages of token files.
+// What a host with GPUs keeps free for the system and for pages of token files.
 constexpr int64_t kHostReserve = 4096 * kMiB;
 
 int64_t allocator_slack(const MemoryLedger& gpu) {

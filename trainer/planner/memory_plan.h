@@ -29,7 +29,7 @@ struct MemoryPlan {
   bool fits() const { return gpu_total <= gpu_budget && host_total <= host_budget; }
 };
 
-// Of this choice. model_layout: ParameterLayout(model), which takes longer to make than a plan.
+// The plan of this choice. model_layout: ParameterLayout(model), which takes longer to make than a plan.
 MemoryPlan plan_memory(const ModelConfig& model, const ParameterLayout& model_layout, const RunConfig& run,
                        const PlanInputs& inputs, const MemoryChoice& choice);
 

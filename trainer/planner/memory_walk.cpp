@@ -22,7 +22,7 @@ using Item = MemoryItem;
 using Held = MemoryLedger::Held;
 
 constexpr int64_t kMiB = int64_t{1} << 20;
-// Picked blocks a tile and pick of a trained model (29M parameters, source code, 3 picks), and at what lengths of the
+// Picked blocks a tile and pick of a trained model (29M parameters, source code, 2 picks), and at what lengths of the
 // sequence: kernels/selection.md.
 constexpr double kListTokens[] = {32768, 131072, 1048576}, kListEntries[] = {11.7, 17.95, 28.3};
 constexpr int64_t kCublasWorkspace = 32 * kMiB;  // ATen's for Hopper, from the allocator
@@ -154,7 +154,7 @@ class StepWalk {
     return hidden;
   }
 
-  // Of like layers one tells what all take.
+  // One of several like layers tells what all take.
   void run_layers_back() {
     const int64_t first_kept = model_.num_layers - ActivationStore::last_layers(store_plan(model_, choice_));
     for (int64_t layer = model_.num_layers - 1; layer >= 0; --layer) {
@@ -211,7 +211,7 @@ class StepWalk {
   int64_t index_bytes(const AttentionConfig& attention, int64_t tokens, int64_t element) const {
     return tokens * model_.num_kv_heads * index_dims(attention) * element;
   }
-  // Of the lists of tiles that hold this many of this rank's tokens.
+  // Entries in the lists of the tiles that hold this many of the rank's tokens.
   int64_t num_entries(const AttentionConfig& attention, int64_t tokens) const {
     const double tiles = static_cast<double>(kernels::num_tiles(tokens) * model_.num_kv_heads);
     return static_cast<int64_t>(tiles * mean_list_entries(attention, inputs_));
@@ -396,7 +396,7 @@ class StepWalk {
     return device_.hold(Item::kExchange, query_tile_bytes());
   }
 
-  // Of a sequence of one document, which a plan is for.
+  // Whether cuDNN attends, for a sequence of one document, which a plan is for.
   bool by_cudnn(const AttentionConfig& attention) const {
     return inputs_.on_gpu && storage_ == 2 && attention.type == "dense" && !attention.deterministic &&
            tokens_ <= choice_.query_tile && model_.head_dim <= 128;

@@ -77,7 +77,7 @@ int64_t most_host_inputs(const ModelConfig& model, const MemoryChoice& choice) {
   return ActivationStore::most_host_inputs(store_plan(model, choice));
 }
 
-// Of the memory that there is: above 1 where a plan does not fit.
+// The share of the memory that there is: above 1 where a plan does not fit.
 double share_needed(const MemoryPlan& plan) {
   const auto share = [](int64_t needed, int64_t budget) {
     return static_cast<double>(needed) / static_cast<double>(std::max<int64_t>(budget, 1));

@@ -37,7 +37,7 @@ class StepPlanner {
 
   // The fastest plan that fits; where none does, the one that misses by least, of those with the smallest tiles.
   StepPlan plan(const PlanInputs& inputs) const;
-  // Of this choice, whether it fits or not.
+  // The plan of this choice, whether it fits or not.
   StepPlan plan_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
   // The most tokens, a multiple of a query tile a rank, whose plan fits; 0: none. inputs.tokens is not read.
   int64_t longest_sequence(PlanInputs inputs) const;

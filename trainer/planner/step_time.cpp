@@ -14,7 +14,7 @@ namespace {
 double real(int64_t value) { return static_cast<double>(value); }
 double ceil_div(double value, double divisor) { return std::ceil(value / divisor); }
 
-// Of one rank; "a layer" is of one sequence.
+// The time of one rank's step; "a layer" is a layer of one sequence.
 class StepTimeModel {
  public:
   StepTimeModel(const ModelConfig& model, const RunConfig& run, const PlanInputs& inputs, const MemoryChoice& choice,
@@ -225,7 +225,7 @@ class StepTimeModel {
     step.parts.push_back({"exchange, waited for", 0, attention.waited * sequences + late});
   }
 
-  // Of a step's layers, for one sequence.
+  // What a step's layers exchange for one sequence.
   struct AttentionTraffic {
     double keys = 0, queries = 0;  // bytes that come to a rank
     double waited = 0;             // seconds
@@ -264,7 +264,7 @@ class StepTimeModel {
                       (2 + layers_again) * by_pieces(forward / tile) + by_pieces(backward / tile);
   }
 
-  // Of a rank's tokens, one query tile.
+  // The share of a rank's tokens that one query tile holds.
   double tile_share() const { return std::min(1.0, real(choice_.query_tile) / tokens_); }
 
   // Seconds that are waited for an exchange by groups of the held heads. Something else is computed beside all of it,

@@ -56,9 +56,10 @@ class ShardedParameters {
   const ParameterStorage& storage() const { return storage_; }
   Communicator& world() const { return world_; }
   at::Device device() const { return device_; }
-  // Of weights as they are sent to other ranks.
+  // The type of weights as they are sent to other ranks.
   at::ScalarType gathered_type() const { return storage_.round_to_bfloat16 ? at::kBFloat16 : at::kFloat; }
-  // Of gathered weights, and so of what is computed with them: bfloat16 on a GPU only, CPUs have no fast product of it.
+  // The type of gathered weights, and so of what is computed with them: bfloat16 on a GPU only, for CPUs have no fast
+  // product of it.
   at::ScalarType compute_type() const { return device_.is_cuda() ? gathered_type() : at::kFloat; }
   std::vector<Shard>& shards() { return shards_; }
   const std::vector<Shard>& shards() const { return shards_; }

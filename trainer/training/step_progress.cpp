@@ -8,7 +8,7 @@ namespace hiptrain {
 namespace {
 
 constexpr double kSecondsBetweenLines = 10;
-// Of a forward pass, until the others were timed.
+// Expected times as multiples of a forward pass, until the others were timed.
 constexpr double kExpectedSeconds[kLayerPasses] = {1, 1, 3};
 constexpr const char* kNames[kLayerPasses] = {"forward", "forward again", "backward"};
 

@@ -191,7 +191,7 @@ void Transformer::run_embedding_back(const LocalBatch& batch, const at::Tensor& 
   gradients_->reduce(unit);
 }
 
-// Of a layer whose computation comes next; the next unit's start to come meanwhile.
+// The weights of a layer whose computation comes next; the next unit's start to come meanwhile.
 LayerTensors Transformer::layer_weights(int64_t layer, int next_unit) {
   const int unit = parameters_.layout().layer_unit(layer);
   const at::Tensor flat = weights_.use(unit);

@@ -1,7 +1,7 @@
 // One decoder layer on this rank's part of a sequence, forward and backward, tile by tile.
 //
-// Of the whole local sequence a layer holds x, dx, and (exchanged over the sequence's ranks) k, v, dk, dv and the block
-// lists. Queries, attention outputs and their gradients exist for a query tile, everything else for a token tile.
+// A layer holds x, dx, and (exchanged over the sequence's ranks) k, v, dk, dv and the block lists of the whole local
+// sequence. Queries, attention outputs and their gradients exist for a query tile, everything else for a token tile.
 #pragma once
 
 #include <ATen/core/Tensor.h>
