@@ -18,7 +18,9 @@
 #include "trainer/commands/attention_inputs.h"
 #include "trainer/commands/bench_report.h"
 #include "trainer/config/config_checks.h"
+#include "trainer/config/config_fields.h"
 #include "trainer/config/config_reader.h"
+#include "trainer/config/config_text.h"
 #include "trainer/device/device.h"
 #include "trainer/formats/report_text.h"
 #include "trainer/model/model_checks.h"
@@ -313,8 +315,6 @@ void check_shape(const BenchAttentionCommand& command) {
                                   std::to_string(kernels::kQueryTile));
 }
 
-constexpr const char* kIndexTypes[] = {"auto", "compute", "float8_e4m3"};  // in IndexType's order
-
 }  // namespace
 
 int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
@@ -329,14 +329,15 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
   nlohmann::ordered_json lengths = nlohmann::ordered_json::array();
   for (const int64_t tokens : command.tokens)
     lengths.push_back(bench_length(command, config.attention, tokens, grid, device, rates));
+  const auto written = [&config](const char* field) { return value_text(*find_field(field), config); };
   write_report(command.json, {{"query_heads", command.query_heads},
                               {"kv_heads", command.kv_heads},
                               {"head_dim", command.head_dim},
                               {"window", config.attention.window},
                               {"picks", config.attention.picks},
-                              {"index_heads", config.attention.index_heads == IndexHeads::kEach ? "each" : "mean"},
+                              {"index_heads", written("attention.index_heads")},
                               {"index_dims", config.attention.index_dims},
-                              {"index_dtype", kIndexTypes[static_cast<size_t>(config.attention.index_dtype)]},
+                              {"index_dtype", written("attention.index_dtype")},
                               {"lengths", lengths}});
   return kSuccess;
 }

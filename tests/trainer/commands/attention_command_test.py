@@ -5,9 +5,7 @@ The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
 """
 
 import math
-import os
 import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,9 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attention_definition import allowed_keys, attend, pick, unite
+from program import PROGRAM, on_ranks
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 
 
 class Shape(NamedTuple):
@@ -79,8 +76,7 @@ def run(folder, tensors, settings, ranks=1, expect=0, backend="reference", query
                "--backend", backend, "--set", f"memory.query_tile={query_tile}"]
     for name, value in settings.items():
         command += ["--set", f"attention.{name}={value}"]
-    if ranks > 1:
-        command = ["bash", str(ROOT / "launch" / "mpirun.sh"), "-np", str(ranks), "--oversubscribe", *command]
+    command = on_ranks(command, ranks)
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == expect, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
     return load_file(folder / "out.safetensors") if expect == 0 else result.stderr

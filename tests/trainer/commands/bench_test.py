@@ -5,15 +5,12 @@ The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
 """
 
 import json
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from program import PROGRAM, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 MODELS = sorted((ROOT / "configs" / "models").glob("*.json"))
 # From the models' own pages.
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400, "qwen2.5-7b": 7_615_616_512,

@@ -16,9 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from program import PROGRAM, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 sys.path[:0] = [str(ROOT / "data"), str(ROOT / "tests" / "golden")]
 
 from make_tiny_models import TINY_MODELS, VOCABULARY_SIZE, make_tiny_model  # noqa: E402

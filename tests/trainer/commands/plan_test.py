@@ -5,14 +5,11 @@ The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
 """
 
 import json
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
+from program import PROGRAM, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 LLAMA_8B = ROOT / "configs" / "models" / "llama-3.1-8b.json"
 LLAMA_1B = ROOT / "configs" / "models" / "llama-3.2-1b.json"
 

@@ -4,17 +4,14 @@
 The model is too large for the repository: it lies in ../shared, and without it ctest leaves this out.
 """
 
-import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from program import PROGRAM, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 MODEL = ROOT.parent / "shared" / "models" / "kernel-llama-29m"
 FACTS = ROOT.parent / "shared" / "data" / "retrieval_8k.safetensors"
 SEQUENCES = 2

@@ -5,19 +5,16 @@ The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy
 import pytest
 from safetensors import safe_open
+from program import PROGRAM, ROOT, on_ranks
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 sys.path.insert(0, str(ROOT / "data"))
 
 from megatron_writer import MegatronWriter  # noqa: E402
@@ -43,10 +40,7 @@ ATTENTION = ("attention.window=32", "attention.sink_tokens=16", "attention.block
 
 
 def run(*command, ranks=1):
-    words = list(map(str, command))
-    if ranks > 1:
-        words = ["bash", str(ROOT / "launch" / "mpirun.sh"), "-np", str(ranks), "--oversubscribe", *words]
-    result = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(on_ranks(map(str, command), ranks), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

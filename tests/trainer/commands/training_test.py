@@ -12,13 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy
 import pytest
+from program import PROGRAM, ROOT, on_ranks
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 sys.path.insert(0, str(ROOT / "data"))
 
 from megatron_writer import MegatronWriter  # noqa: E402
@@ -70,9 +68,7 @@ def command(inputs, run, ranks=1, precision="float32", settings=()):
     words = [str(PROGRAM), "train", str(inputs / f"{precision}.yaml"), "--set", f"output_dir={run}"]
     for setting in settings:
         words += ["--set", setting]
-    if ranks == 1:
-        return words
-    return ["bash", str(ROOT / "launch" / "mpirun.sh"), "-np", str(ranks), "--oversubscribe", *words]
+    return on_ranks(words, ranks)
 
 
 def train(*arguments, expect=0, **options):

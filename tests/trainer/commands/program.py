@@ -1,0 +1,14 @@
+"""The program that these tests run: $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
+
+
+def on_ranks(words, ranks):
+    """The command that runs these words on one rank or more."""
+    if ranks == 1:
+        return list(words)
+    return ["bash", str(ROOT / "launch" / "mpirun.sh"), "-np", str(ranks), "--oversubscribe", *words]
