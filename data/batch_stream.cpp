@@ -1,5 +1,7 @@
 #include "data/batch_stream.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <span>
 #include <stdexcept>
@@ -51,9 +53,8 @@ void fill_positions(int64_t begin, TokenBatch& batch) {
 
 void check_options(const StreamOptions& options) {
   if (options.sequence_length < 1 || options.document_alignment < 1 || options.vocabulary_size < 0)
-    throw std::logic_error("BatchStream with sequence_length " + std::to_string(options.sequence_length) +
-                           ", document_alignment " + std::to_string(options.document_alignment) + ", vocabulary_size " +
-                           std::to_string(options.vocabulary_size));
+    throw std::logic_error(fmt::format("BatchStream with sequence_length {}, document_alignment {}, vocabulary_size {}",
+                                       options.sequence_length, options.document_alignment, options.vocabulary_size));
 }
 
 }  // namespace
@@ -85,9 +86,10 @@ BatchStream::BatchStream(std::vector<TokenFile> files, StreamOptions options) {
   state_.seed = options.seed;
   const PackingReport& packed = report();
   if (packed.sequences == 0)
-    throw DataError("data.path (" + names + "): " + std::to_string(packed.documents) + " documents with " +
-                    std::to_string(packed.tokens) +
-                    " tokens hold nothing to train on; expected a document of at least two tokens.");
+    throw DataError(fmt::format(
+        "data.path ({}): {} documents with {} tokens hold nothing to train on; expected a document of at least two "
+        "tokens.",
+        names, packed.documents, packed.tokens));
 }
 
 BatchStream::~BatchStream() = default;
@@ -102,8 +104,7 @@ int64_t BatchStream::sequence_length() const { return source_->options.sequence_
 
 TokenBatch BatchStream::at(int64_t offset, int64_t begin, int64_t end) const {
   if (begin < 0 || begin > end || end > sequence_length())
-    throw std::logic_error("tokens " + std::to_string(begin) + " to " + std::to_string(end) + " of a sequence of " +
-                           std::to_string(sequence_length()));
+    throw std::logic_error(fmt::format("tokens {} to {} of a sequence of {}", begin, end, sequence_length()));
   const StreamState place = state_after(offset);
   const size_t length = static_cast<size_t>(end - begin);
   TokenBatch batch{.tokens = std::vector<int32_t>(length, 0),
@@ -120,7 +121,7 @@ TokenBatch BatchStream::at(int64_t offset, int64_t begin, int64_t end) const {
 }
 
 StreamState BatchStream::state_after(int64_t sequences) const {
-  if (sequences < 0) throw std::logic_error("a step of " + std::to_string(sequences) + " sequences");
+  if (sequences < 0) throw std::logic_error(fmt::format("a step of {} sequences", sequences));
   const int64_t place = state_.index + sequences;
   return {.seed = state_.seed,
           .epoch = state_.epoch + place / sequences_per_epoch(),
@@ -133,13 +134,13 @@ StreamState BatchStream::state() const { return state_; }
 
 void BatchStream::restore(const StreamState& state) {
   if (state.seed != source_->options.seed)
-    throw DataError("the saved data order has seed " + std::to_string(state.seed) + "; expected the run's seed " +
-                    std::to_string(source_->options.seed) + ".");
+    throw DataError(fmt::format("the saved data order has seed {}; expected the run's seed {}.", state.seed,
+                                source_->options.seed));
   if (state.epoch < 0 || state.index < 0 || state.index >= sequences_per_epoch())
-    throw DataError("the saved data order is at sequence " + std::to_string(state.index) + " of epoch " +
-                    std::to_string(state.epoch) + "; expected a sequence below " +
-                    std::to_string(sequences_per_epoch()) +
-                    ", which is what data.path gives in an epoch at this sequence length.");
+    throw DataError(
+        fmt::format("the saved data order is at sequence {} of epoch {}; expected a sequence below {}, which is what "
+                    "data.path gives in an epoch at this sequence length.",
+                    state.index, state.epoch, sequences_per_epoch()));
   state_ = state;
 }
 

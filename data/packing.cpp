@@ -1,15 +1,16 @@
 #include "data/packing.h"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <stdexcept>
-#include <string>
 
 namespace hiptrain {
 namespace {
 
 void check_size(int64_t size, int64_t capacity) {
   if (size < 1 || size > capacity)
-    throw std::logic_error("an item of size " + std::to_string(size) + " for bins of " + std::to_string(capacity));
+    throw std::logic_error(fmt::format("an item of size {} for bins of {}", size, capacity));
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 #include "data/shuffle.h"
 
+#include <fmt/format.h>
+
 #include <bit>
 #include <stdexcept>
-#include <string>
 
 namespace hiptrain {
 namespace {
@@ -24,7 +25,7 @@ uint64_t mix_key(std::initializer_list<uint64_t> parts) {
 }
 
 Permutation::Permutation(int64_t size, uint64_t key) : size_(size) {
-  if (size < 1) throw std::logic_error("a permutation of " + std::to_string(size) + " places");
+  if (size < 1) throw std::logic_error(fmt::format("a permutation of {} places", size));
   const int bits = std::bit_width(static_cast<uint64_t>(size - 1));
   half_bits_ = bits < 2 ? 1 : (bits + 1) / 2;
   half_mask_ = (uint64_t{1} << half_bits_) - 1;
@@ -43,8 +44,7 @@ uint64_t Permutation::encrypt(uint64_t value) const {
 }
 
 int64_t Permutation::operator()(int64_t place) const {
-  if (place < 0 || place >= size_)
-    throw std::logic_error("place " + std::to_string(place) + " of a permutation of " + std::to_string(size_));
+  if (place < 0 || place >= size_) throw std::logic_error(fmt::format("place {} of a permutation of {}", place, size_));
   uint64_t value = static_cast<uint64_t>(place);
   do {
     value = encrypt(value);

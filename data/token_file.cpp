@@ -1,5 +1,7 @@
 #include "data/token_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -37,7 +39,7 @@ int64_t element_size(Dtype dtype) {
     case Dtype::kInt64:
       return 8;
   }
-  throw std::logic_error("dtype code " + std::to_string(static_cast<int>(dtype)));
+  throw std::logic_error(fmt::format("dtype code {}", static_cast<int>(dtype)));
 }
 
 std::filesystem::path without_suffix(std::filesystem::path prefix) {
@@ -79,7 +81,7 @@ int64_t copy_tokens(Dtype dtype, const std::byte* source, std::span<int32_t> out
     case Dtype::kInt64:
       return copy_tokens<int64_t>(source, out);
   }
-  throw std::logic_error("dtype code " + std::to_string(static_cast<int>(dtype)));
+  throw std::logic_error(fmt::format("dtype code {}", static_cast<int>(dtype)));
 }
 
 }  // namespace
@@ -112,8 +114,10 @@ struct TokenFile::Mapping {
     return sequence < num_sequences ? pointer(sequence) : tokens.size();
   }
 
-  [[noreturn]] void fail(const std::string& problem) const {
-    throw DataError(index.path().string() + " " + problem + ".");
+  template <typename... Values>
+  [[noreturn]] void fail(fmt::format_string<Values...> problem, Values&&... values) const {
+    throw DataError(
+        fmt::format("{} {}.", index.path().string(), fmt::format(problem, std::forward<Values>(values)...)));
   }
   void check_magic() const;
   void read_header();
@@ -127,74 +131,67 @@ void TokenFile::Mapping::check_magic() const {
   if (!std::equal(kMagic.begin(), kMagic.begin() + given, reinterpret_cast<const char*>(index.bytes())))
     fail("is not a Megatron index: it does not begin with the bytes MMIDIDX\\0\\0");
   if (index.size() < kLengthsOffset)
-    fail("is cut short: it has " + std::to_string(index.size()) + " bytes, and the header alone has " +
-         std::to_string(kLengthsOffset));
+    fail("is cut short: it has {} bytes, and the header alone has {}", index.size(), kLengthsOffset);
 }
 
 void TokenFile::Mapping::read_header() {
   const auto version = index.load<uint64_t>(kVersionOffset);
-  if (version != 1) fail("has version " + std::to_string(version) + " of the Megatron index; expected version 1");
+  if (version != 1) fail("has version {} of the Megatron index; expected version 1", version);
   const auto code = index.load<uint8_t>(kDtypeOffset);
   constexpr std::array<uint8_t, 4> kKnown{1, 4, 5, 8};
   if (std::find(kKnown.begin(), kKnown.end(), code) == kKnown.end())
-    fail("has dtype code " + std::to_string(code) + "; expected 1 (uint8), 8 (uint16), 4 (int32) or 5 (int64)");
+    fail("has dtype code {}; expected 1 (uint8), 8 (uint16), 4 (int32) or 5 (int64)", code);
   dtype = static_cast<Dtype>(code);
   num_sequences = index.load<int64_t>(kNumSequencesOffset);
   num_entries = index.load<int64_t>(kNumDocumentsOffset);
 }
 
 void TokenFile::Mapping::check_index_size() const {
-  const std::string counts = std::to_string(static_cast<uint64_t>(num_sequences)) + " sequences and " +
-                             std::to_string(static_cast<uint64_t>(num_entries)) + " document entries";
+  const std::string counts = fmt::format("{} sequences and {} document entries", static_cast<uint64_t>(num_sequences),
+                                         static_cast<uint64_t>(num_entries));
   const int64_t room = index.size() - kLengthsOffset;
   // Divisions, so that hostile counts cannot overflow the sum below.
   if (num_sequences < 0 || num_sequences > room / 12 || num_entries < 0 || num_entries > room / 8)
-    fail("is cut short or damaged: it has " + std::to_string(index.size()) + " bytes, too few for the " + counts +
-         " of its header");
+    fail("is cut short or damaged: it has {} bytes, too few for the {} of its header", index.size(), counts);
   if (num_entries < 1) fail("has no document index; expected at least one entry");
   const int64_t expected = kLengthsOffset + 12 * num_sequences + 8 * num_entries;
   if (index.size() != expected && index.size() != expected + num_sequences)
-    fail("has " + std::to_string(index.size()) + " bytes; expected " + std::to_string(expected) + " (or " +
-         std::to_string(expected + num_sequences) + " with modes) for the " + counts + " of its header");
+    fail("has {} bytes; expected {} (or {} with modes) for the {} of its header", index.size(), expected,
+         expected + num_sequences, counts);
 }
 
 void TokenFile::Mapping::check_sequences() const {
   const int64_t size = element_size(dtype);
   int64_t end = 0;
   for (int64_t sequence = 0; sequence < num_sequences; ++sequence) {
-    const std::string name = "sequence " + std::to_string(sequence);
-    if (length(sequence) < 0)
-      fail("gives " + name + " a length of " + std::to_string(length(sequence)) + "; expected 0 or more");
+    if (length(sequence) < 0) fail("gives sequence {} a length of {}; expected 0 or more", sequence, length(sequence));
     const int64_t begin = pointer(sequence);
     if (begin != end)
-      fail("lets " + name + " start at byte " + std::to_string(begin) + "; expected " + std::to_string(end) +
-           ", where the sequence before it ends");
+      fail("lets sequence {} start at byte {}; expected {}, where the sequence before it ends", sequence, begin, end);
     end += length(sequence) * size;
     if (end > tokens.size()) break;
   }
   if (end > tokens.size())
-    throw DataError(tokens.path().string() + " is cut short or belongs to another index: it has " +
-                    std::to_string(tokens.size()) + " bytes, and the sequences of " + index.path().string() +
-                    " need at least " + std::to_string(end) + ".");
+    throw DataError(fmt::format(
+        "{} is cut short or belongs to another index: it has {} bytes, and the sequences of {} need at least {}.",
+        tokens.path().string(), tokens.size(), index.path().string(), end));
   if (end != tokens.size())
-    throw DataError(tokens.path().string() + " has " + std::to_string(tokens.size()) + " bytes; expected " +
-                    std::to_string(end) + ", the sum of the lengths in " + index.path().string() + ".");
+    throw DataError(fmt::format("{} has {} bytes; expected {}, the sum of the lengths in {}.", tokens.path().string(),
+                                tokens.size(), end, index.path().string()));
 }
 
 void TokenFile::Mapping::check_documents() const {
   int64_t previous = 0;
   for (int64_t entry = 0; entry < num_entries; ++entry) {
     const int64_t sequence = first_sequence(entry);
-    if (entry == 0 && sequence != 0)
-      fail("lets its first document start at sequence " + std::to_string(sequence) + "; expected 0");
+    if (entry == 0 && sequence != 0) fail("lets its first document start at sequence {}; expected 0", sequence);
     if (sequence < previous)
-      fail("has a document index that does not ascend: entry " + std::to_string(entry) + " is " +
-           std::to_string(sequence) + " after " + std::to_string(previous));
+      fail("has a document index that does not ascend: entry {} is {} after {}", entry, sequence, previous);
     previous = sequence;
   }
   if (previous != num_sequences)
-    fail("has a document index that ends at sequence " + std::to_string(previous) + "; expected " +
-         std::to_string(num_sequences) + ", the number of sequences");
+    fail("has a document index that ends at sequence {}; expected {}, the number of sequences", previous,
+         num_sequences);
 }
 
 TokenFile::TokenFile(const std::filesystem::path& prefix)
@@ -211,7 +208,7 @@ int64_t TokenFile::num_tokens() const { return mapping_->tokens.size() / element
 
 int64_t TokenFile::document_tokens(int64_t document) const {
   if (document < 0 || document >= num_documents())
-    throw std::logic_error("document " + std::to_string(document) + " of " + std::to_string(num_documents()));
+    throw std::logic_error(fmt::format("document {} of {}", document, num_documents()));
   return (mapping_->begin_byte(document + 1) - mapping_->begin_byte(document)) / element_size(mapping_->dtype);
 }
 
@@ -219,15 +216,13 @@ void TokenFile::read(int64_t document, int64_t begin, std::span<int32_t> out) co
   const int64_t length = document_tokens(document);
   const int64_t count = static_cast<int64_t>(out.size());
   if (begin < 0 || begin > length || count > length - begin)
-    throw std::logic_error("tokens [" + std::to_string(begin) + ", +" + std::to_string(count) + ") of a document of " +
-                           std::to_string(length));
+    throw std::logic_error(fmt::format("tokens [{}, +{}) of a document of {}", begin, count, length));
   if (count == 0) return;
   const int64_t offset = mapping_->begin_byte(document) + begin * element_size(mapping_->dtype);
   const int64_t invalid = copy_tokens(mapping_->dtype, mapping_->tokens.bytes() + offset, out);
   if (invalid >= 0)
-    throw DataError(path().string() + ": token " + std::to_string(begin + invalid) + " of document " +
-                    std::to_string(document) + " is negative or too large; expected ids from 0 to " +
-                    std::to_string(std::numeric_limits<int32_t>::max()) + ".");
+    throw DataError(fmt::format("{}: token {} of document {} is negative or too large; expected ids from 0 to {}.",
+                                path().string(), begin + invalid, document, std::numeric_limits<int32_t>::max()));
 }
 
 }  // namespace hiptrain

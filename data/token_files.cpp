@@ -1,8 +1,9 @@
 #include "data/token_files.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <stdexcept>
-#include <string>
 #include <utility>
 
 namespace hiptrain {
@@ -17,7 +18,7 @@ TokenFiles::TokenFiles(std::vector<TokenFile> files, int64_t vocabulary_size)
 
 TokenFiles::Place TokenFiles::find(int64_t document) const {
   if (document < 0 || document >= num_documents())
-    throw std::logic_error("document " + std::to_string(document) + " of " + std::to_string(num_documents()));
+    throw std::logic_error(fmt::format("document {} of {}", document, num_documents()));
   const auto next = std::upper_bound(first_documents_.begin(), first_documents_.end(), document);
   const auto file = next - first_documents_.begin() - 1;
   return {files_[file], document - first_documents_[file]};
@@ -34,10 +35,10 @@ void TokenFiles::read(int64_t document, int64_t begin, std::span<int32_t> out) c
   if (vocabulary_size_ == 0 || out.empty()) return;
   const auto largest = std::max_element(out.begin(), out.end());
   if (*largest >= vocabulary_size_)
-    throw DataError(place.file.path().string() + ": token " + std::to_string(begin + (largest - out.begin())) +
-                    " of document " + std::to_string(place.document) + " is " + std::to_string(*largest) +
-                    ", outside the model's vocabulary of " + std::to_string(vocabulary_size_) +
-                    "; expected tokens made with the model's own tokenizer.");
+    throw DataError(fmt::format(
+        "{}: token {} of document {} is {}, outside the model's vocabulary of {}; expected tokens made with the "
+        "model's own tokenizer.",
+        place.file.path().string(), begin + (largest - out.begin()), place.document, *largest, vocabulary_size_));
 }
 
 }  // namespace hiptrain

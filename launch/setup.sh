@@ -8,8 +8,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 log=$root/.venv-setup.log
-packages=(ca-certificates ccache cmake g++ git libcli11-dev libgmock-dev libgtest-dev libopenmpi-dev libxxhash-dev
-  libyaml-cpp-dev make ninja-build nlohmann-json3-dev openmpi-bin openssh-client python3 python3-venv)
+packages=(ca-certificates ccache cmake g++ git libcli11-dev libfmt-dev libgmock-dev libgtest-dev libopenmpi-dev
+  libxxhash-dev libyaml-cpp-dev make ninja-build nlohmann-json3-dev openmpi-bin openssh-client python3 python3-venv)
 started=$SECONDS
 
 say() { printf '[setup] %s\n' "$*"; }
@@ -42,7 +42,7 @@ check_distribution() {
     *)
       fail "This is '$id $version'; set-up knows Debian 12, Ubuntu 22.04 and Ubuntu 24.04." \
         "Needed here: x86_64; Python 3.10 to 3.13 with venv; g++ 11 or newer; CMake 3.22 or newer; Ninja; OpenMPI 4.1 with headers;" \
-        "yaml-cpp 0.7; nlohmann-json 3.10; CLI11 2.1; GoogleTest 1.11 with GoogleMock; xxHash (the -dev packages of each);" \
+        "yaml-cpp 0.7; nlohmann-json 3.10; CLI11 2.1; fmt 8; GoogleTest 1.11 with GoogleMock; xxHash (the -dev packages of each);" \
         "then a virtual environment in $venv with 'pip install --no-deps -r launch/requirements.txt" \
         "  -r launch/requirements-cuda-libraries.txt -r launch/requirements-cuda-compiler.txt'."
       ;;

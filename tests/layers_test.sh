@@ -7,25 +7,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # that is named must have a line of its own above.
 table='
 kernels:              std cuda
-data:                 std posix
-distributed:          std posix torch runtime mpi nccl
-trainer/formats:      std posix torch json
-trainer/config:       std json yaml kernels trainer/formats
-trainer/device:       std posix torch json runtime nvtx kernels distributed trainer/formats trainer/config
-trainer/ops:          std torch kernels trainer/device
-trainer/model:        std torch json kernels trainer/formats trainer/config trainer/device
-trainer/sharding:     std torch distributed trainer/config trainer/device trainer/ops trainer/model
-trainer/attention:    std torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model
-trainer/transformer:  std torch kernels data distributed trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention
-trainer/checkpoint:   std posix torch json xxhash data distributed trainer/formats trainer/config trainer/model trainer/sharding
-trainer/engine:       std torch data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/transformer trainer/checkpoint
-trainer/planner:      std torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention trainer/transformer
-trainer/training:     std torch json data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/attention trainer/transformer trainer/checkpoint trainer/engine
-trainer/commands:     std posix torch json runtime mpi nccl cudnn cli kernels data distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/attention trainer/transformer trainer/checkpoint trainer/engine trainer/planner trainer/training
+data:                 std fmt posix
+distributed:          std fmt posix torch runtime mpi nccl
+trainer/formats:      std fmt posix torch json
+trainer/config:       std fmt json yaml kernels trainer/formats
+trainer/device:       std fmt posix torch json runtime nvtx kernels distributed trainer/formats trainer/config
+trainer/ops:          std fmt torch kernels trainer/device
+trainer/model:        std fmt torch json kernels trainer/formats trainer/config trainer/device
+trainer/sharding:     std fmt torch distributed trainer/config trainer/device trainer/ops trainer/model
+trainer/attention:    std fmt torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model
+trainer/transformer:  std fmt torch kernels data distributed trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention
+trainer/checkpoint:   std fmt posix torch json xxhash data distributed trainer/formats trainer/config trainer/model trainer/sharding
+trainer/engine:       std fmt torch data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/transformer trainer/checkpoint
+trainer/planner:      std fmt torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention trainer/transformer
+trainer/training:     std fmt torch json data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/attention trainer/transformer trainer/checkpoint trainer/engine
+trainer/commands:     std fmt posix torch json runtime mpi nccl cudnn cli kernels data distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/attention trainer/transformer trainer/checkpoint trainer/engine trainer/planner trainer/training
 trainer/main.cpp:     std distributed trainer/commands
 '
 declare -A groups=(
   [std]='<[a-z_0-9]+>'  # <vector>, <cstdint>
+  [fmt]='<fmt/(format|ranges)\.h>'  # stands in for <format>, which g++ 12 does not have
   [posix]='<(fcntl|unistd|signal|pthread|sched)\.h>|<sys/[a-z]+\.h>'
   [cuda]='<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups|immintrin)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
   [runtime]='<cuda_runtime(_api)?\.h>'
