@@ -2,7 +2,7 @@
 # Installs what hiptrain needs: system packages, a Python environment in .venv, and CUDA (the machine's own, or wheels
 # inside .venv). Safe to run again; prints nothing when there is nothing to do.
 #   bash launch/setup.sh [--dev]     --dev adds clang-format, shellcheck and gdb
-# For Debian 12, Ubuntu 22.04 and Ubuntu 24.04. No environment variables are needed afterwards.
+# For Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04. No environment variables are needed afterwards.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -38,10 +38,10 @@ check_distribution() {
     version=$(. /etc/os-release && echo "${VERSION_ID:-unknown}")
   fi
   case "$id $version" in
-    "debian 12" | "ubuntu 22.04" | "ubuntu 24.04") ;;
+    "debian 12" | "debian 13" | "ubuntu 22.04" | "ubuntu 24.04" | "ubuntu 26.04") ;;
     *)
-      fail "This is '$id $version'; set-up knows Debian 12, Ubuntu 22.04 and Ubuntu 24.04." \
-        "Needed here: x86_64; Python 3.10 to 3.13 with venv; g++ 11 or newer; CMake 3.22 or newer; Ninja; OpenMPI 4.1 with headers;" \
+      fail "This is '$id $version'; set-up knows Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04." \
+        "Needed here: x86_64; Python 3.10 to 3.14 with venv; g++ 11 or newer; CMake 3.22 or newer; Ninja; OpenMPI 4.1 with headers;" \
         "yaml-cpp 0.7; nlohmann-json 3.10; CLI11 2.1; fmt 8; GoogleTest 1.11 with GoogleMock; xxHash (the -dev packages of each);" \
         "then a virtual environment in $venv with 'pip install --no-deps -r launch/requirements.txt" \
         "  -r launch/requirements-cuda-libraries.txt -r launch/requirements-cuda-compiler.txt'."
