@@ -23,10 +23,8 @@ set_target_properties(search_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_B
 # Timing of the selection on a GPU: built, run by hand.
 add_executable(selection_bench EXCLUDE_FROM_ALL bench/selection_bench.cu)
 target_include_directories(selection_bench PRIVATE ${PROJECT_SOURCE_DIR})
-target_include_directories(selection_bench SYSTEM PRIVATE
-  ${hiptrain_site_packages}/cutlass_library/source/include)
 target_compile_options(selection_bench PRIVATE --expt-relaxed-constexpr)
-target_link_libraries(selection_bench PRIVATE hiptrain_warnings hiptrain_kernels CUDA::cudart_static)
+target_link_libraries(selection_bench PRIVATE hiptrain_warnings hiptrain_kernels hiptrain_cutlass CUDA::cudart_static)
 set_target_properties(selection_bench PROPERTIES CUDA_ARCHITECTURES 90a
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
