@@ -66,12 +66,13 @@ for line in "${lines[@]}"; do
   if ((ranks == 1)); then
     run "$program" "$here/tests/$program"
   else
-    run "$program, $ranks ranks" mpirun --allow-run-as-root --oversubscribe --bind-to none -np "$ranks" "$here/tests/$program"
+    run "$program, $ranks ranks" bash "$here/launch/mpirun.sh" --oversubscribe -np "$ranks" "$here/tests/$program"
   fi
 done
 # Ranks that are killed or stopped in mid-run.
-run "killed rank" bash "$here/lost_rank_test.sh" KILL 30 "$here/hiptrain" "$here/small_model.json" --tokens 65536
-run "stopped rank" bash "$here/lost_rank_test.sh" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536
+lost_rank_test=$here/tests/trainer/commands/lost_rank_test.sh
+run "killed rank" bash "$lost_rank_test" KILL 30 "$here/hiptrain" "$here/small_model.json" --tokens 65536
+run "stopped rank" bash "$lost_rank_test" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536
 if "${1:-python3}" -c 'import pytest, safetensors' 2>/dev/null; then
   HIPTRAIN_BUILD=$here run "hiptrain attention, cuda and reference" \
     "${1:-python3}" -m pytest -q -p no:cacheprovider "$here/tests/trainer/commands/attention_command_test.py" -k cuda
@@ -93,9 +94,9 @@ done
   printf '1 %s\n' "${programs[@]}"
   for ranks in 1 2 3; do printf "$ranks %s\n" "${rank_programs[@]}"; done
 } >"$folder/tests.txt"
-cp "$root/tests/trainer/commands/lost_rank_test.sh" "$root/tests/trainer/commands/small_model.json" "$folder/"
+cp "$root/tests/trainer/commands/small_model.json" "$folder/"
 mkdir -p "$folder/tests/trainer/commands" "$folder/launch"
-cp "$root"/tests/trainer/commands/attention_{command_test,definition}.py "$folder/tests/trainer/commands/"
+cp "$root"/tests/trainer/commands/{attention_{command_test,definition}.py,lost_rank_test.sh} "$folder/tests/trainer/commands/"
 cp "$root/launch/mpirun.sh" "$folder/launch/"
 pack_libraries
 write_runner

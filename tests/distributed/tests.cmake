@@ -10,7 +10,7 @@ function(add_failing_ranks_test name exit_code message)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name}_test
     COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/support/failing_ranks_test.sh
-            ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:${name}> ${exit_code} ${message})
+            $<TARGET_FILE:${name}> ${exit_code} ${message})
   set_tests_properties(${name}_test PROPERTIES TIMEOUT 60)
 endfunction()
 

@@ -6,9 +6,13 @@ launch=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)
 source "$(dirname "${BASH_SOURCE[0]}")/../support/launch_test.sh"
 
 export RECORD=$folder/record PATH=$folder/bin:$PATH
+unset MPIEXEC
 # shellcheck disable=SC2016
 fake mpirun <<<'#!/usr/bin/env bash
-echo "$*" >"$RECORD"'
+if [[ $1 == --version ]]; then echo "mpirun (Open MPI) 5.0.7"; else echo "$*" >"$RECORD"; fi'
+# shellcheck disable=SC2016
+fake mpirun.mpich <<<'#!/usr/bin/env bash
+if [[ $1 == --version ]]; then echo "HYDRA build details:"; else echo "$*" >"$RECORD"; fi'
 # shellcheck disable=SC2016
 fake nvidia-smi <<<'#!/usr/bin/env bash
 for i in {0..7}; do echo "GPU $i: NVIDIA H200"; done'
@@ -35,6 +39,7 @@ refuse() {
 }
 
 expect '--bind-to none -np 8 build/hiptrain train x.yaml' -np 8 build/hiptrain train x.yaml
+expect '--bind-to none --oversubscribe -np 8 build/hiptrain doctor' --oversubscribe -np 8 build/hiptrain doctor
 hosts=$folder/hosts
 printf 'node1 slots=8\nnode2 slots=8\n' >"$hosts"
 expect "--hostfile $hosts --map-by ppr:8:node:PE=12 --bind-to core build/hiptrain train x.yaml" \
@@ -48,6 +53,13 @@ for name in NCCL_NVLS_ENABLE NCCL_IB_HCA OMP_NUM_THREADS; do
 done
 if grep -q NOT_FOR_RANKS "$RECORD"; then fail "NOT_FOR_RANKS is handed on"; fi
 
+export MPIEXEC=mpirun.mpich
+expect '-bind-to none -np 8 build/hiptrain train x.yaml' --oversubscribe -np 8 build/hiptrain train x.yaml
+expect '-hosts node1,node2 -ppn 4 -np 8 -bind-to core:24 build/hiptrain doctor' \
+  --hosts "$hosts" --ranks-per-host 4 build/hiptrain doctor
+MPIEXEC=mpirun.of.no.mpi refuse "'mpirun.of.no.mpi' is not there" -np 2 build/hiptrain doctor
+unset MPIEXEC
+
 refuse "$folder/nowhere cannot be read" --hosts "$folder/nowhere" build/hiptrain doctor
 refuse "'many' is no number of ranks" --hosts "$hosts" --ranks-per-host many build/hiptrain doctor
 refuse "goes with --hosts" --ranks-per-host 8 build/hiptrain doctor
@@ -56,6 +68,7 @@ refuse "'0' is no number of ranks" --hosts "$hosts" build/hiptrain doctor
 
 # shellcheck disable=SC2016
 fake mpirun <<<'#!/usr/bin/env bash
+if [[ $1 == --version ]]; then exit; fi
 echo $$ >"$RECORD"
 exec sleep 60'
 rm "$RECORD"

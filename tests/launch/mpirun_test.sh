@@ -6,14 +6,15 @@ launch=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)
 source "$(dirname "${BASH_SOURCE[0]}")/../support/launch_test.sh"
 
 cat >"$folder/rank.sh" <<'RANK'
+rank=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-}}
 on_signal() {
   sleep 2  # longer than mpirun's second
-  echo saved >"$1/saved_$OMPI_COMM_WORLD_RANK"
+  echo saved >"$1/saved_$rank"
   while (($(find "$1" -name 'saved_*' | wc -l) < 2)); do sleep 0.1; done
   exit 130
 }
 trap 'on_signal "$1"' USR1
-touch "$1/started_$OMPI_COMM_WORLD_RANK"
+touch "$1/started_$rank"
 for ((i = 0; i < 300; ++i)); do sleep 0.1; done
 RANK
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # A program of three ranks that must end within 30 s with an exit code and a message, and leave no process.
-# usage: failing_ranks_test.sh MPIEXEC PROGRAM EXIT_CODE MESSAGE (an extended regular expression)
+# usage: failing_ranks_test.sh PROGRAM EXIT_CODE MESSAGE (an extended regular expression)
 set -euo pipefail
-mpiexec=$1 program=$2 exit_code=$3 message=$4
+program=$1 exit_code=$2 message=$3
+mpirun=$(dirname "${BASH_SOURCE[0]}")/../../launch/mpirun.sh
 
 status=0
 begin=$SECONDS
-output=$("$mpiexec" --allow-run-as-root --oversubscribe --bind-to none -n 3 "$program" 2>&1) || status=$?
+output=$(bash "$mpirun" --oversubscribe -np 3 "$program" 2>&1) || status=$?
 echo "$output"
 
 fail() {

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import torch
-from program import PROGRAM, ROOT
+from program import PROGRAM, ROOT, on_ranks
 
 MODELS = sorted((ROOT / "configs" / "models").glob("*.json"))
 # From the models' own pages.
@@ -56,9 +56,8 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_communication(ranks, tmp_path):
     result = subprocess.run(
-        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), str(PROGRAM),
-         "bench", "communication", "--size", "3KiB", "3MiB", "--repeats", "2", "--set", "device=cpu", "--json",
-         str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=120)
+        on_ranks([str(PROGRAM), "bench", "communication", "--size", "3KiB", "3MiB", "--repeats", "2", "--set", "device=cpu",
+                  "--json", str(tmp_path / "figures.json")], ranks), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["ranks"] == ranks and figures["groups"] == 1
@@ -75,10 +74,9 @@ def test_communication(ranks, tmp_path):
 @pytest.mark.parametrize("exchange", ["allgather", "alltoall"])
 def test_waits_for_other_ranks_are_parts_of_the_step(exchange, small_model, tmp_path):
     result = subprocess.run(
-        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", str(PROGRAM), "bench",
-         "train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "1", "--json",
-         str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200",
-         "--set", f"parallel.exchange={exchange}"],
+        on_ranks([str(PROGRAM), "bench", "train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "1",
+                  "--json", str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200",
+                  "--set", f"parallel.exchange={exchange}"], 2),
         capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())

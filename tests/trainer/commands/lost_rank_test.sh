@@ -6,6 +6,7 @@
 set -euo pipefail
 signal=$1 seconds=$2 program=$3 model=$4
 shift 4
+mpirun=$(dirname "${BASH_SOURCE[0]}")/../../../launch/mpirun.sh
 log=$(mktemp)
 launcher='' ranks=()
 
@@ -23,18 +24,20 @@ fail() {
   exit 1
 }
 
-# The processes of the program that mpirun has started. (A machine may have no pgrep.)
-children() {
-  awk -v parent="$launcher" -v name="($(basename "$program"))" '$4 == parent && $2 == name {print $1}' /proc/[0-9]*/stat \
-    2>/dev/null || true  # processes come and go
+# The processes of the program that stem from the launcher, with whatever is between. (A machine may have no pgrep.)
+descendants() {
+  awk -v ancestor="$launcher" -v name="($(basename "$program"))" '
+    {parent[$1] = $4; if ($2 == name) candidates[$1]}
+    END {for (i in candidates) {
+      for (p = parent[i]; p > 1 && p != ancestor; p = parent[p]);
+      if (p == ancestor) print i
+    }}' /proc/[0-9]*/stat 2>/dev/null || true  # processes come and go
 }
 
-options=(--oversubscribe --bind-to none -np 2)
-if ((EUID == 0)); then options+=(--allow-run-as-root); fi
-mpirun "${options[@]}" "$program" bench train --model-config "$model" --steps 1000000 "$@" >"$log" 2>&1 &
+bash "$mpirun" --oversubscribe -np 2 "$program" bench train --model-config "$model" --steps 1000000 "$@" >"$log" 2>&1 &
 launcher=$!
 for ((i = 0; i < 600; ++i)); do
-  mapfile -t ranks < <(children | sort -n)
+  mapfile -t ranks < <(descendants | sort -n)
   if ((${#ranks[@]} == 2)); then break; fi
   sleep 0.1
 done

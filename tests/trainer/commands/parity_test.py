@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from program import PROGRAM, ROOT
+from program import PROGRAM, ROOT, on_ranks
 
 sys.path[:0] = [str(ROOT / "data"), str(ROOT / "tests" / "golden")]
 
@@ -207,9 +207,7 @@ def train(settings, work, ranks=1, more=()):
         command += ["--set", f"{key}={value}"]
     for setting in (*EXACT, *more):
         command += ["--set", setting]
-    if ranks > 1:
-        command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), *command]
-    run(command, {"OMP_NUM_THREADS": "1"})  # steps this small only wait for each other's threads
+    run(on_ranks(command, ranks), {"OMP_NUM_THREADS": "1"})  # steps this small only wait for each other's threads
     output = Path(settings["output_dir"])
     events = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     losses = [event["loss"] for event in events if event["event"] == "train"]

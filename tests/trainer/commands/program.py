@@ -11,4 +11,4 @@ def on_ranks(words, ranks):
     """The command that runs these words on one rank or more."""
     if ranks == 1:
         return list(words)
-    return ["bash", str(ROOT / "launch" / "mpirun.sh"), "-np", str(ranks), "--oversubscribe", *words]
+    return ["bash", str(ROOT / "launch" / "mpirun.sh"), "--oversubscribe", "-np", str(ranks), *words]
