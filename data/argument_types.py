@@ -1,15 +1,15 @@
-"""Types of command line arguments, for argparse."""
+"""Argument types for argparse."""
 
 import argparse
 import codecs
 
 
 def separator(text: str) -> str:
-    """Understands \\f, \\n and the like, as shells pass them on untouched."""
+    """Replaces escape sequences such as \\f and \\n, which shells do not interpret."""
     try:
         decoded = codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape")
     except UnicodeDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no valid escape: {error.reason}") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid escape sequence: {error.reason}") from error
     if not decoded:
         raise argparse.ArgumentTypeError("must not be empty")
     return decoded

@@ -18,7 +18,7 @@ namespace {
 
 using Plan = std::variant<DocumentPlan, StreamPlan>;
 
-// The part of a piece that lies in a batch of the sequence's tokens from `begin` on.
+// Cuts a piece to the tokens that lie in [begin, begin + size) of the sequence.
 PlacedPiece part_of(const PlacedPiece& piece, int64_t begin, int64_t size) {
   const int64_t first = std::max(piece.start, begin), last = std::min(piece.start + piece.tokens, begin + size);
   return {.document = piece.document,
@@ -27,8 +27,8 @@ PlacedPiece part_of(const PlacedPiece& piece, int64_t begin, int64_t size) {
           .start = first - begin};
 }
 
-// Tokens and targets of one piece. The target of its last token is the document's next token, in
-// this batch or not.
+// Copies the tokens and targets of one piece. The target of its last token is the document's next token, whether that
+// token is in this batch or not.
 void copy_piece(const TokenFiles& files, const PlacedPiece& piece, TokenBatch& batch) {
   if (piece.tokens == 0) return;
   const std::span<int32_t> tokens(batch.tokens.data() + piece.start, static_cast<size_t>(piece.tokens));

@@ -1,21 +1,20 @@
-"""Long documents cut into pieces whose tokens, put together, are the tokens of the whole.
+"""Cuts long documents into pieces whose tokens, joined, equal the tokens of the whole document.
 
-A tokenizer run over a whole book is one process and much memory, and some take more than linear time. Pieces of
-PIECE_CHARACTERS keep it linear and spread one document over all workers.
+Tokenizing a whole book in one call uses one process and much memory, and some tokenizers take more than linear time.
+Pieces of PIECE_CHARACTERS keep the time linear and spread one document over all workers.
 
-Where to cut. A byte-level BPE first splits the text with a regular expression and never merges across a split. A cut
-is safe where the expression splits in any case: behind a line's end that stands between two characters that are no
-spaces, every known one does (GPT-2, Llama 3, Qwen; o200k not before a slash). Inside a run of spaces no place is safe:
-`\\s+(?!\\S)` looks ahead. We trust no rule: each place is tried on the text around it, and taken only if the two sides
-encoded apart give the tokens of both encoded together. Without line ends, places between words are tried, then any.
+Where a cut is safe: a byte-level BPE first splits the text with a regular expression and never merges across a split.
+All known expressions split after a line end between two characters that are not spaces (GPT-2, Llama 3, Qwen; o200k
+does not before a slash). No position inside a run of spaces is safe, because `\\s+(?!\\S)` looks ahead. We rely on no
+such rule: each candidate is tried on the text around it, and is used only if the two sides, encoded separately, give
+the tokens of both encoded together. Without line ends we try positions between words, then any position.
 
-A piece that goes on is encoded behind a line's end, whose tokens are then removed: tokenizers of the SentencePiece
-family put a space before every text, which must not be put in the middle of a document.
+A piece that continues a document is encoded with a line end in front, whose tokens are then removed: SentencePiece
+tokenizers put a space before every text, and that space must not appear in the middle of a document.
 
-What this cannot promise: the check sees CONTEXT_CHARACTERS on both sides. A tokenizer without pre-tokenization whose
-choice depends on text further away could differ from the whole at a cut (periodic text without spaces can do this).
-Where no place near the wanted one passes, as in a run of spaces, the cut is made all the same and counted in
-num_unverified_cuts.
+Limits: the check sees CONTEXT_CHARACTERS on both sides. A tokenizer without pre-tokenization whose result depends on
+text further away could differ at a cut (periodic text without spaces can do this). If no position near the wanted one
+passes, as in a run of spaces, the cut is made nevertheless and counted in num_unverified_cuts.
 """
 
 import re
@@ -28,7 +27,7 @@ from text_sources import Block
 
 PIECE_CHARACTERS = 1 << 18
 CONTEXT_CHARACTERS = 2048
-MAX_TRIES = 24  # of each kind of place
+MAX_TRIES = 24  # tries for each kind of position
 LINE_END = "\n"
 
 PLACES = (
@@ -42,20 +41,20 @@ PLACES = (
 @dataclass
 class Piece:
     text: str
-    continues: bool  # not the first of its document
+    continues: bool  # this piece is not the first of its document
     ends_document: bool
     input_bytes: int
 
 
 class PieceEncoder:
-    """Token ids of pieces; the same in every process."""
+    """Encodes pieces into token ids, with the same result in every process."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._line_end_ids = self._encode([LINE_END])[0]
 
     def encode(self, pieces: list[tuple[str, bool]]) -> list[list[int]]:
-        """Of (text, continues) each."""
+        """Encodes a list of (text, continues)."""
         encoded = self._encode([LINE_END + text if continues else text for text, continues in pieces])
         return [
             self._without_line_end(ids, text) if continues else ids
@@ -75,7 +74,7 @@ class PieceEncoder:
         count = len(self._line_end_ids)
         if ids[:count] == self._line_end_ids:
             return ids[count:]
-        return self._encode([text])[0]  # an unverified cut, where our line end merged with the text
+        return self._encode([text])[0]  # an unverified cut where the tokenizer merged our line end with the text
 
 
 class DocumentCutter:
@@ -86,7 +85,7 @@ class DocumentCutter:
         self.num_unverified_cuts = 0
 
     def pieces(self, blocks: Iterable[Block]) -> Iterator[Piece]:
-        """Documents without text give one empty piece."""
+        """Yields the pieces of all documents. A document without text gives one empty piece."""
         text, continues, input_bytes = "", False, 0
         for block in blocks:
             text += block.text
@@ -102,7 +101,7 @@ class DocumentCutter:
                 text, continues, input_bytes = "", False, 0
 
     def _find_cut(self, text: str, wanted: int) -> int:
-        """A place less than CONTEXT_CHARACTERS from the wanted one."""
+        """Returns a position less than CONTEXT_CHARACTERS from the wanted one."""
         self.num_cuts += 1
         first = wanted - CONTEXT_CHARACTERS
         for pattern in PLACES:

@@ -9,7 +9,7 @@
 namespace hiptrain {
 namespace {
 
-// Keeps the permutations of one epoch apart.
+// What a permutation is used for. It is part of the key, so that the permutations of one epoch are independent.
 enum class Purpose : uint64_t { kDocuments = 1, kSequences = 2, kWithinSequence = 3 };
 
 uint64_t key_for(const StreamOptions& options, int64_t epoch, Purpose purpose, int64_t number) {
@@ -19,8 +19,8 @@ uint64_t key_for(const StreamOptions& options, int64_t epoch, Purpose purpose, i
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Room for documents that start on multiples of the alignment. A last part shorter than that stays
-// unused, save by a piece that fills the sequence alone.
+// The tokens of a sequence that documents can use if they start on multiples of the alignment. The rest of the
+// sequence, shorter than the alignment, is used only by a piece that fills the sequence alone.
 int64_t aligned_capacity(const StreamOptions& options) {
   const int64_t whole = options.sequence_length / options.document_alignment;
   return std::max<int64_t>(whole, 1) * options.document_alignment;
@@ -50,8 +50,7 @@ void DocumentPlan::cut_documents(const TokenFiles& files) {
       if (has_target)
         pieces_.push_back({document, begin, tokens});
       else
-        ++report_.dropped_tokens;  // a document's last token alone: it predicts nothing and nothing
-                                   // sees it
+        ++report_.dropped_tokens;  // a single last token has no target and nothing attends to it
     }
   }
 }
@@ -83,7 +82,7 @@ void DocumentPlan::pack() {
   for (size_t i = 0; i < packed.bins.size(); ++i) slots_[next[packed.bins[i]]++] = static_cast<int64_t>(i);
 }
 
-// The piece that stands in place of `slot` in this epoch: one of the same packed size.
+// Returns the piece that takes the place of `slot` in this epoch. It has the same packed size.
 int64_t DocumentPlan::shuffled_slot(int64_t epoch, int64_t slot) const {
   const auto next = std::upper_bound(class_begins_.begin(), class_begins_.end(), slot);
   const int64_t begin = *(next - 1);

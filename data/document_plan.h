@@ -1,4 +1,4 @@
-// Which tokens lie where in the sequences of an epoch, of isolated documents. Plans hold no tokens.
+// Plan of an epoch of isolated documents: which tokens lie where in which sequence. Plans hold no tokens.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,9 @@
 
 namespace hiptrain {
 
-// Isolated documents. Shuffled: packed by best fit, which depends on the documents' sizes alone;
-// documents of equal size change places and sequences change order from epoch to epoch, so that
-// every epoch has equally many sequences and none needs a plan of its own. In file order: packed in
-// order, with more padding.
+// Places isolated documents. With shuffling they are packed by best fit, which depends only on their sizes. From epoch
+// to epoch, documents of equal size are exchanged and sequences are reordered, so that all epochs have the same number
+// of sequences and share one plan. In file order, documents are packed in order, with more padding.
 class DocumentPlan {
  public:
   DocumentPlan(const TokenFiles& files, const StreamOptions& options);
@@ -36,8 +35,8 @@ class DocumentPlan {
   int64_t capacity_;
   PackingReport report_;
   std::vector<Piece> pieces_;             // (pieces), descending by packed size when shuffled
-  std::vector<int64_t> class_begins_;     // first piece of each packed size, and the number of pieces
-  std::vector<int64_t> slots_;            // (pieces): numbers of pieces, sequence after sequence
+  std::vector<int64_t> class_begins_;     // (sizes + 1): first piece of each packed size, then the number of pieces
+  std::vector<int64_t> slots_;            // (pieces): indices into pieces_, sequence by sequence
   std::vector<int64_t> sequence_begins_;  // (sequences + 1), into slots_
 };
 

@@ -1,4 +1,4 @@
-"""A user's mistake: the programs of this folder print its one sentence and exit with code 2."""
+"""The error for a user's mistake. The programs in this folder print its one sentence and exit with code 2."""
 
 
 class InputError(Exception):

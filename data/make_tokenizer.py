@@ -16,7 +16,7 @@ from argument_types import extension_list, positive
 from input_error import InputError
 from text_sources import SourceOptions, Sources
 
-NUM_BYTES = 256  # each is a token, so that every text can be written
+NUM_BYTES = 256  # each byte value is a token, so that every text can be encoded
 
 
 def train(texts: Iterator[str], vocab_size: int, eos_token: str, show_progress: bool) -> Tokenizer:
@@ -58,12 +58,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Trains a byte-level BPE tokenizer on text.")
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="text files, .jsonl, .parquet, or folders of them")
-    add("--vocab-size", type=positive, required=True, metavar="N", help="of the tokenizer, with the end-of-text token")
-    add("--output", required=True, metavar="FOLDER", help="for tokenizer.json and tokenizer_config.json")
-    add("--text-column", default="text", metavar="NAME", help="of .jsonl and .parquet (text)")
-    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="of the files to take from folders")
-    add("--eos-token", default="<|endoftext|>", metavar="TOKEN", help="the end-of-text token (<|endoftext|>)")
-    add("--model-max-length", type=positive, default=1 << 30, metavar="N", help="for tokenizer_config.json (no limit)")
+    add("--vocab-size", type=positive, required=True, metavar="N", help="size of the vocabulary, including the end-of-text token")
+    add("--output", required=True, metavar="FOLDER", help="where to write tokenizer.json and tokenizer_config.json")
+    add("--text-column", default="text", metavar="NAME", help="column of .jsonl and .parquet files that holds the text (text)")
+    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="read only files with these extensions from folders")
+    add("--eos-token", default="<|endoftext|>", metavar="TOKEN", help="end-of-text token (<|endoftext|>)")
+    add("--model-max-length", type=positive, default=1 << 30, metavar="N", help="model_max_length in tokenizer_config.json (no limit)")
     return parser.parse_args()
 
 
@@ -72,7 +72,7 @@ def main() -> int:
     try:
         if arguments.vocab_size <= NUM_BYTES:
             least = NUM_BYTES + 1
-            raise InputError(f"--vocab-size {arguments.vocab_size}; expected at least {least}: the bytes and EOS.")
+            raise InputError(f"--vocab-size {arguments.vocab_size}; expected at least {least}: one token for each byte value, and the end-of-text token.")
         sources = Sources(arguments.inputs, SourceOptions(arguments.text_column, extensions=arguments.extensions))
         texts = (block.text for block in sources.blocks())
         tokenizer = train(texts, arguments.vocab_size, arguments.eos_token, sys.stderr.isatty())
@@ -82,7 +82,7 @@ def main() -> int:
         return 2
     print(f"{arguments.output}: {tokenizer.get_vocab_size():,} tokens from {len(sources.files):,} files")
     if tokenizer.get_vocab_size() < arguments.vocab_size:
-        print(f"the text gives no more tokens than that; {arguments.vocab_size:,} were asked for")
+        print(f"the text is too small for the requested {arguments.vocab_size:,} tokens")
     return 0
 
 

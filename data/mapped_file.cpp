@@ -13,7 +13,7 @@
 namespace hiptrain {
 namespace {
 
-// Closes on every way out: a mapping outlives its descriptor.
+// Closes the file descriptor on every path. The mapping stays valid without it.
 struct Descriptor {
   int value;
   ~Descriptor() {

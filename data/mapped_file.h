@@ -19,7 +19,7 @@ class MappedFile {
   int64_t size() const { return size_; }
   const std::byte* bytes() const { return bytes_; }  // (size); null for an empty file
 
-  // A number at any byte offset, aligned or not. The caller has checked that it lies in the file.
+  // Reads a number at any byte offset, aligned or not. The caller checks that it lies in the file.
   template <typename Number>
   Number load(int64_t offset) const {
     Number number;

@@ -1,7 +1,7 @@
-"""Megatron token files: NAME.bin (raw tokens) and NAME.idx (documents), and NAME.json that says how they were made.
+"""Writes Megatron token files: NAME.bin (raw tokens), NAME.idx (documents) and NAME.json (how they were made).
 
-They appear together at the end or not at all: written under temporary names, flushed to the disk, renamed, the .idx
-last. A reader needs the .idx, so it never sees half a pair.
+The files appear together at the end or not at all: they are written under temporary names, flushed to disk, and then
+renamed, NAME.idx last. A reader needs NAME.idx, so it never sees an incomplete pair.
 """
 
 import array
@@ -25,8 +25,8 @@ class MegatronWriter:
     def __init__(self, prefix: Path, dtype: str):
         self.prefix, self.dtype = prefix, numpy.dtype(dtype)
         self.num_tokens = 0
-        self.lengths = array.array("i")  # one for each finished document
-        self._open_tokens = 0  # of the document being written
+        self.lengths = array.array("i")  # lengths of the finished documents
+        self._open_tokens = 0  # tokens so far of the document being written
         self._digest = hashlib.sha256()
         try:
             prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class MegatronWriter:
         self.num_tokens += len(tokens)
 
     def count(self, tokens: int, ends_document: bool) -> None:
-        """Says to which document the tokens given to write() belong, piece by piece in the same order."""
+        """Assigns the tokens given to write() to documents, piece by piece in the same order."""
         self._open_tokens += tokens
         if self._open_tokens > LARGEST_LENGTH:
             raise InputError(f"document {len(self.lengths)} has more than {LARGEST_LENGTH} tokens, the format's limit.")
@@ -59,13 +59,13 @@ class MegatronWriter:
             json.dump({**description, "bin_sha256": self._digest.hexdigest()}, file, indent=2, ensure_ascii=False)
             file.write("\n")
             flush_and_close(file)
-        self._final(".idx").unlink(missing_ok=True)  # of an earlier run: it must not stand beside the new .bin
+        self._final(".idx").unlink(missing_ok=True)  # an .idx of an earlier run must not stand beside the new .bin
         for suffix in (".bin", ".json", ".idx"):
             os.replace(self._temporary(suffix), self._final(suffix))
         flush_folder(self.prefix.parent)
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):  # closing writes what is buffered, and the disk may be full
+        with contextlib.suppress(OSError):  # closing flushes buffers, and the disk may be full
             self._file.close()
         for suffix in (".bin", ".idx", ".json"):
             self._temporary(suffix).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Pieces of text encoded by several processes, in order and in bounded memory."""
+"""Encodes pieces of text in several processes, in order and in bounded memory."""
 
 import collections
 import concurrent.futures
@@ -22,7 +22,7 @@ PIECES_PER_TASK = 1024
 
 @dataclass
 class SpecialIds:
-    """Put around every document; None for nothing."""
+    """The tokens put around every document; None adds no token."""
 
     bos: int | None
     eos: int | None
@@ -40,8 +40,8 @@ class Task:
 
 @dataclass
 class TaskTokens:
-    tokens: numpy.ndarray  # of all pieces, one after the other
-    counts: list[tuple[int, bool]]  # of each piece that has tokens: how many, and whether it ends its document
+    tokens: numpy.ndarray  # tokens of all pieces, concatenated
+    counts: list[tuple[int, bool]]  # per piece that has tokens: their number, and whether it ends its document
     input_bytes: int
     num_empty_documents: int
 
@@ -76,14 +76,14 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """A process with a pipe of its own. A pool's shared queue can hang when a worker is killed; a pipe just ends."""
+    """A worker process with its own pipe. A pool's shared queue can hang when a worker is killed; a pipe just closes."""
 
     def __init__(self, encoder_arguments: tuple):
-        context = multiprocessing.get_context("spawn")  # no fork: this process may have threads
+        context = multiprocessing.get_context("spawn")  # not fork: this process may have threads
         self._connection, other_end = context.Pipe()
         self._process = context.Process(target=serve, args=(other_end, *encoder_arguments), daemon=True)
         self._process.start()
-        other_end.close()  # so that the worker's end is the only one, and its death is the end of the pipe
+        other_end.close()  # then the worker holds the only write end, and the pipe closes when the worker dies
 
     def encode(self, task: Task) -> TaskTokens:
         try:
@@ -98,7 +98,7 @@ class Worker:
 
 
 def serve(connection: multiprocessing.connection.Connection, *encoder_arguments) -> None:
-    """What a worker process does until its parent closes the pipe or dies."""
+    """Main loop of a worker process, until its parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     encoder = TaskEncoder(*encoder_arguments)
     with contextlib.suppress(EOFError, OSError):
@@ -107,8 +107,8 @@ def serve(connection: multiprocessing.connection.Connection, *encoder_arguments)
 
 
 def encode_all(tasks: Iterable[Task], num_workers: int, encoder_arguments: tuple) -> Iterator[TaskTokens]:
-    """In the order of the tasks, with a bounded number of them on their way."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the library's threads: the workers are the parallelism
+    """Yields results in the order of the tasks, with a bounded number of tasks in flight."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers already run in parallel
     if num_workers == 1:
         yield from map(TaskEncoder(*encoder_arguments), tasks)
         return
@@ -118,7 +118,7 @@ def encode_all(tasks: Iterable[Task], num_workers: int, encoder_arguments: tuple
         idle.put(worker)
 
     def encode(task: Task) -> TaskTokens:
-        worker = idle.get()  # there is one: as many threads as workers
+        worker = idle.get()  # never blocks: there are as many threads as workers
         try:
             return worker.encode(task)
         finally:

@@ -2,9 +2,9 @@
 
     python data/prepare_tokens.py books/ notes.jsonl.gz --tokenizer models/llama --output runs/books --workers 8
 
-Documents keep the order of the input whatever the number of workers: the files as they are given, those of a folder
-sorted by path. A text file is one document, a .jsonl or .parquet file one a record. Memory is bounded by the pieces on
-their way, not by files or documents.
+Documents keep the order of the input for any number of workers: files in the order given, files of a folder sorted by
+path. A text file is one document; each record of a .jsonl or .parquet file is one document. Memory is bounded by the
+pieces in flight, not by the size of files or documents.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def special_ids(folder: TokenizerFolder, arguments: argparse.Namespace) -> Speci
 
 
 def write_tokens(writer: MegatronWriter, encoded_tasks: Iterable[TaskTokens], progress: Progress) -> int:
-    """Returns how many documents had no text."""
+    """Writes all documents and returns how many had no text."""
     num_empty_documents = 0
     for encoded in encoded_tasks:
         writer.write(encoded.tokens)
@@ -47,7 +47,7 @@ def write_tokens(writer: MegatronWriter, encoded_tasks: Iterable[TaskTokens], pr
 
 
 def prepare(arguments: argparse.Namespace) -> dict:
-    """Returns what PREFIX.json says."""
+    """Returns the content of PREFIX.json."""
     folder = TokenizerFolder(arguments.tokenizer)
     special = special_ids(folder, arguments)
     dtype = "uint16" if folder.vocabulary_size <= 65536 else "int32"
@@ -91,9 +91,9 @@ def print_summary(prefix: str, description: dict) -> None:
     documents, tokens, dtype = (description[key] for key in ("documents", "tokens", "dtype"))
     print(f"{prefix}.bin: {documents:,} documents, {tokens:,} tokens ({dtype})")
     for key, what in (
-        ("empty_documents", "documents without text were left out"),
-        ("undecodable_files", "files that are not UTF-8 text were left out"),
-        ("unverified_cuts", "cuts of long documents may differ from the tokenizer's result on the whole"),
+        ("empty_documents", "documents without text were skipped"),
+        ("undecodable_files", "files that are not UTF-8 text were skipped"),
+        ("unverified_cuts", "cuts of long documents could not be verified: tokens there may differ from those of the whole document"),
     ):
         if description[key]:
             print(f"{description[key]:,} {what}")
@@ -102,29 +102,29 @@ def print_summary(prefix: str, description: dict) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Turns text into token files for training: PREFIX.bin and PREFIX.idx.",
-        epilog="Inputs may be compressed (.gz, .xz, .bz2), save parquet.",
+        epilog="Inputs other than parquet may be compressed (.gz, .xz, .bz2).",
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="text files, .jsonl, .parquet, or folders of them")
-    add("--tokenizer", required=True, metavar="PATH", help="a model's folder, or its tokenizer.json")
-    add("--output", required=True, metavar="PREFIX", help="of the files to write")
+    add("--tokenizer", required=True, metavar="PATH", help="model folder, or its tokenizer.json")
+    add("--output", required=True, metavar="PREFIX", help="prefix of the files to write")
     num_cores = len(os.sched_getaffinity(0))
-    add("--workers", type=positive, default=num_cores, metavar="N", help="processes (one a core)")
-    add("--text-column", default="text", metavar="NAME", help="of .jsonl and .parquet (text)")
-    add("--document-separator", type=separator, metavar="TEXT", help=r"cuts text files, for example '\f'")
-    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="of the files to take from folders")
-    add("--bos-token", metavar="TOKEN", help="put before every document (nothing)")
-    add("--eos-token", metavar="TOKEN", help="put behind every document (the tokenizer's own)")
-    add("--no-eos", dest="eos", action="store_false", help="put nothing behind the documents")
+    add("--workers", type=positive, default=num_cores, metavar="N", help="number of processes (one per core)")
+    add("--text-column", default="text", metavar="NAME", help="column of .jsonl and .parquet files that holds the text (text)")
+    add("--document-separator", type=separator, metavar="TEXT", help=r"split text files into documents at this text, for example '\f'")
+    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="read only files with these extensions from folders")
+    add("--bos-token", metavar="TOKEN", help="token to put before every document (none)")
+    add("--eos-token", metavar="TOKEN", help="token to put after every document (the tokenizer's end-of-text token)")
+    add("--no-eos", dest="eos", action="store_false", help="put no token after documents")
     arguments = parser.parse_args()
     if arguments.eos_token is not None and not arguments.eos:
-        parser.error("--eos-token and --no-eos exclude each other.")
+        parser.error("--eos-token and --no-eos cannot be used together.")
     return arguments
 
 
 def main() -> int:
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: partial files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the exception removes partial files
     try:
         print_summary(arguments.output, prepare(arguments))
     except InputError as error:

@@ -1,4 +1,4 @@
-"""A bar on a terminal; elsewhere a line every ten seconds."""
+"""Shows a progress bar on a terminal; otherwise prints a line every ten seconds."""
 
 import sys
 import time

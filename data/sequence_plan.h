@@ -1,12 +1,11 @@
-// What plans of the sequences of an epoch have in common: options, report and placed pieces.
+// What the two kinds of sequence plans share: options, report and placed pieces.
 #pragma once
 
 #include <cstdint>
 
 namespace hiptrain {
 
-// kDocuments: isolated documents, whole wherever they fit. kStream: all documents one after the
-// other, as one.
+// kDocuments: isolated documents, kept whole where they fit. kStream: all documents concatenated into one stream.
 enum class Packing { kDocuments, kStream };
 
 struct StreamOptions {
@@ -14,19 +13,19 @@ struct StreamOptions {
   Packing packing = Packing::kDocuments;
   bool shuffle = true;
   uint64_t seed = 0;
-  int64_t document_alignment = 64;  // documents start on a multiple of this (not in a stream)
-  int64_t vocabulary_size = 0;      // ids at or above it are a DataError when they are read; 0: unchecked
+  int64_t document_alignment = 64;  // documents start at a multiple of this (not in a stream)
+  int64_t vocabulary_size = 0;      // reading a larger id or this id is a DataError; 0 disables the check
 };
 
-// What packing did to the documents, over one epoch; every epoch is the same in this.
+// The effect of packing on the documents in one epoch. It is the same for all epochs.
 struct PackingReport {
   int64_t documents = 0, tokens = 0, sequences = 0;
-  int64_t cut_documents = 0;  // longer than a sequence: continued in another one (each piece is its own document)
+  int64_t cut_documents = 0;  // documents longer than a sequence; each of their pieces is its own document
   int64_t padding_tokens = 0;
-  int64_t dropped_tokens = 0;  // e.g. a document of one token, which has no target
+  int64_t dropped_tokens = 0;  // for example a document of one token, which has no target
 };
 
-// A run of one document's tokens and where it stands in its sequence.
+// A range of one document's tokens and its position in a sequence.
 struct PlacedPiece {
   int64_t document = 0;
   int64_t begin = 0;  // in the document

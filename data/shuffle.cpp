@@ -8,7 +8,7 @@
 namespace hiptrain {
 namespace {
 
-// The finalizer of SplitMix64 (Steele, Lea, Flood 2014), a bijection of 64 bits.
+// The finalizer of SplitMix64 (Steele, Lea, Flood 2014), a bijection on 64-bit integers.
 uint64_t mix(uint64_t value) {
   value += 0x9e3779b97f4a7c15;
   value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;

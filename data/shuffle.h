@@ -1,4 +1,4 @@
-// Orders that depend on keys alone: the same on every machine, library and number of ranks.
+// Orders that depend only on keys: the same on every machine, library and number of ranks.
 #pragma once
 
 #include <array>
@@ -7,12 +7,11 @@
 
 namespace hiptrain {
 
-// One key from several numbers; changing any of them changes the whole key.
+// Hashes several numbers into one key. Changing any number changes the whole key.
 uint64_t mix_key(std::initializer_list<uint64_t> parts);
 
-// A pseudorandom permutation of 0..size-1 that is computed place by place and never stored: a
-// Feistel network over the next power of four, walked until it falls below size again (at most four
-// steps on average).
+// A pseudorandom permutation of 0..size-1 that is computed on demand and never stored: a Feistel network over the next
+// power of four, applied repeatedly until the result is below size (at most four times on average).
 class Permutation {
  public:
   Permutation(int64_t size, uint64_t key);

@@ -7,7 +7,7 @@
 namespace hiptrain {
 namespace {
 
-// Keeps the permutations of one epoch apart.
+// What a permutation is used for. It is part of the key, so that the permutations of one epoch are independent.
 enum class Purpose : uint64_t { kDocuments = 1, kSequences = 2 };
 
 Permutation permutation_for(const StreamOptions& options, int64_t epoch, Purpose purpose, int64_t size) {
@@ -27,7 +27,7 @@ StreamPlan::StreamPlan(const TokenFiles& files, const StreamOptions& options)
   report_.documents = files.num_documents();
   report_.tokens = num_tokens_;
   if (!has_target(files)) num_tokens_ = 0;
-  // A sequence of the very last token alone would have no target.
+  // The last token of the stream has no target, so a sequence with only this token is dropped.
   if (num_tokens_ % options_.sequence_length == 1 && options_.sequence_length > 1) --num_tokens_;
   report_.dropped_tokens = report_.tokens - num_tokens_;
   report_.sequences = (num_tokens_ + options_.sequence_length - 1) / options_.sequence_length;
@@ -40,7 +40,7 @@ int64_t StreamPlan::document_at(int64_t epoch, int64_t place) const {
 }
 
 std::shared_ptr<const StreamPlan::Order> StreamPlan::order_of(int64_t epoch) const {
-  if (!options_.shuffle) epoch = 0;  // every epoch is the same
+  if (!options_.shuffle) epoch = 0;  // all epochs are equal
   const std::lock_guard lock(mutex_);
   for (const auto& order : orders_)
     if (order->epoch == epoch) return order;

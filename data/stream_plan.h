@@ -1,4 +1,4 @@
-// Which tokens lie where in the sequences of an epoch, of one stream of documents. Plans hold no tokens.
+// Plan of an epoch of one stream of documents: which tokens lie where in which sequence. Plans hold no tokens.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace hiptrain {
 
-// All documents one after the other, cut every sequence_length tokens.
+// Concatenates all documents and cuts the stream every sequence_length tokens.
 class StreamPlan {
  public:
   StreamPlan(const TokenFiles& files, const StreamOptions& options);
@@ -20,10 +20,11 @@ class StreamPlan {
   std::vector<PlacedPiece> sequence(int64_t epoch, int64_t index) const;
 
  private:
-  // The documents of one epoch in their order there.
+  // The order of the documents in one epoch.
   struct Order {
     int64_t epoch;
-    std::vector<int64_t> begins;  // (documents + 1): the token of the stream at which each place's document begins
+    // (documents + 1): position in the stream of the first token of the document at each place
+    std::vector<int64_t> begins;
   };
 
   int64_t document_at(int64_t epoch, int64_t place) const;
@@ -31,10 +32,10 @@ class StreamPlan {
 
   const TokenFiles& files_;
   StreamOptions options_;
-  int64_t num_tokens_ = 0;  // taken in an epoch
+  int64_t num_tokens_ = 0;  // tokens used per epoch
   PackingReport report_;
   mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<const Order>> orders_;  // the last two asked for
+  mutable std::vector<std::shared_ptr<const Order>> orders_;  // of the two epochs used last
 };
 
 }  // namespace hiptrain

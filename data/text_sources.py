@@ -1,7 +1,7 @@
-"""Text from files: .txt (or any text file), .jsonl, .parquet and folders of them, in bounded memory.
+"""Reads text from .txt (or any text) files, .jsonl, .parquet and folders of them, in bounded memory.
 
-Documents come as blocks, so that one of any size can be read: a document is the blocks up to and including the next
-one with ends_document.
+Documents arrive in blocks, so that a document of any size can be read. A document consists of all blocks up to and
+including the next one with ends_document.
 """
 
 import bz2
@@ -25,24 +25,24 @@ JSON_LINES = (".jsonl", ".ndjson")
 class Block:
     text: str
     ends_document: bool
-    input_bytes: int  # how far this block brought the reading, for the progress bar
+    input_bytes: int  # bytes of the input that this block consumed, for the progress bar
 
 
 @dataclass
 class SourceOptions:
     text_column: str = "text"
-    document_separator: str | None = None  # .txt: None is one document a file
-    extensions: tuple[str, ...] = ()  # folders: () is every file
-    excluded_prefix: Path | None = None  # folders: the output's own files
+    document_separator: str | None = None  # for .txt; None: a file is one document
+    extensions: tuple[str, ...] = ()  # for folders; (): every file
+    excluded_prefix: Path | None = None  # for folders: skip the output's own files
 
 
 class Sources:
-    """Input paths as a fixed list of files: the named ones in their order, those of a folder sorted by path."""
+    """A fixed list of files from input paths: named files in their order, files of a folder sorted by path."""
 
     def __init__(self, paths: list[str], options: SourceOptions):
         self.options = options
         self.files: list[Path] = []
-        self.undecodable: list[Path] = []  # skipped: in a folder, and not UTF-8 text
+        self.undecodable: list[Path] = []  # files of a folder that were skipped because they are not UTF-8 text
         self._named: set[Path] = set()
         for path in map(Path, paths):
             if path.is_dir():
@@ -84,7 +84,7 @@ def kind_of(path: Path) -> str:
 
 
 def files_of_folder(folder: Path, options: SourceOptions) -> list[Path]:
-    """Hidden files and folders are left out, and links to folders are not followed."""
+    """Lists the files of a folder, without hidden files and folders, and without following links to folders."""
     own = f"{options.excluded_prefix.resolve()}." if options.excluded_prefix else None
     files = []
     for parent, folders, names in os.walk(folder):
@@ -115,7 +115,7 @@ def byte_blocks(path: Path) -> Iterator[bytes]:
 
 
 def decoding_problem(path: Path) -> str | None:
-    """Reads the file once ahead: a document must not be given up after parts of it were used."""
+    """Reads the whole file once before use, so that no document is rejected after a part of it was used."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     position = 0
     try:
@@ -132,7 +132,7 @@ def decoding_problem(path: Path) -> str | None:
 
 def text_blocks(path: Path, separator: str | None) -> Iterator[Block]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    held = ""  # the beginning of a separator may stand at a block's end
+    held = ""  # a block may end inside a separator
     share = compressed_share(path)
     for data in byte_blocks(path):
         text = held + decoder.decode(data)
@@ -148,7 +148,7 @@ def text_blocks(path: Path, separator: str | None) -> Iterator[Block]:
 
 
 def overlap(text: str, separator: str) -> int:
-    """How many characters at the text's end could begin the separator."""
+    """Returns how many characters at the end of the text could begin the separator."""
     for count in range(min(len(text), len(separator) - 1), 0, -1):
         if separator.startswith(text[-count:]):
             return count
@@ -156,7 +156,7 @@ def overlap(text: str, separator: str) -> int:
 
 
 def compressed_share(path: Path) -> float:
-    """A guess, for the progress bar alone: text shrinks to about a third."""
+    """Estimates the uncompressed size, for the progress bar only: text shrinks to about a third."""
     return 1 / 3 if path.suffix.lower() in OPENERS else 1
 
 
@@ -185,7 +185,7 @@ def text_of_json(path: Path, number: int, line: bytes, column: str) -> str:
 
 
 def without_lone_surrogates(text: str) -> str:
-    """JSON can spell half a character (\\ud800), which no tokenizer takes: it becomes U+FFFD."""
+    """Replaces half surrogate pairs, which JSON can contain (\\ud800) and tokenizers reject, by U+FFFD."""
     try:
         text.encode("utf-8")
         return text
@@ -194,7 +194,7 @@ def without_lone_surrogates(text: str) -> str:
 
 
 def parquet_blocks(path: Path, column: str) -> Iterator[Block]:
-    import pyarrow  # only here: half a second that other inputs need not wait for
+    import pyarrow  # imported here because it takes half a second that other inputs do not need
     import pyarrow.parquet
 
     try:

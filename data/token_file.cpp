@@ -16,15 +16,15 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "token files are little-endian");
 
-// NAME.idx, as Megatron-LM's indexed_dataset writes it. All numbers are little-endian and
-// unaligned.
+// Layout of NAME.idx as written by Megatron-LM's indexed_dataset. All numbers are little-endian and unaligned.
 constexpr std::string_view kMagic("MMIDIDX\0\0", 9);
 constexpr int64_t kVersionOffset = 9;        // uint64: 1
 constexpr int64_t kDtypeOffset = 17;         // uint8
 constexpr int64_t kNumSequencesOffset = 18;  // uint64
-constexpr int64_t kNumDocumentsOffset = 26;  // uint64: entries of the document index, one more than documents
-constexpr int64_t kLengthsOffset = 34;       // int32 (sequences), then int64 pointers (sequences) in bytes,
-                                             // int64 document index (entries), int8 modes (sequences) or nothing
+// uint64: entries of the document index, which is one more than the documents
+constexpr int64_t kNumDocumentsOffset = 26;
+constexpr int64_t kLengthsOffset = 34;  // int32 (sequences), then int64 pointers (sequences) in bytes,
+                                        // int64 document index (entries), int8 modes (sequences) or nothing
 
 enum class Dtype : uint8_t { kUint8 = 1, kInt32 = 4, kInt64 = 5, kUint16 = 8 };
 
@@ -48,10 +48,10 @@ std::filesystem::path without_suffix(std::filesystem::path prefix) {
 }
 
 std::filesystem::path with_suffix(std::filesystem::path prefix, const char* suffix) {
-  return prefix += suffix;  // not replace_extension: a prefix may hold dots
+  return prefix += suffix;  // replace_extension would cut a prefix that contains dots
 }
 
-// Copies as int32 and returns the place of the first id that is negative or too large, or -1.
+// Copies the ids as int32. Returns the position of the first id that is negative or too large, or -1.
 template <typename Token>
 int64_t copy_tokens(const std::byte* source, std::span<int32_t> out) {
   bool valid = true;
@@ -99,7 +99,7 @@ struct TokenFile::Mapping {
   MappedFile index, tokens;
   Dtype dtype{};
   int64_t num_sequences = 0;
-  int64_t num_entries = 0;  // of the document index
+  int64_t num_entries = 0;  // entries of the document index
 
   int32_t length(int64_t sequence) const { return index.load<int32_t>(kLengthsOffset + 4 * sequence); }
   int64_t pointer(int64_t sequence) const {
@@ -108,7 +108,7 @@ struct TokenFile::Mapping {
   int64_t first_sequence(int64_t document) const {
     return index.load<int64_t>(kLengthsOffset + 12 * num_sequences + 8 * document);
   }
-  // The sequences lie in the .bin file one after the other, so a document is one range of bytes.
+  // Sequences are contiguous in the .bin file, so a document is one range of bytes.
   int64_t begin_byte(int64_t document) const {
     const int64_t sequence = first_sequence(document);
     return sequence < num_sequences ? pointer(sequence) : tokens.size();
@@ -150,7 +150,7 @@ void TokenFile::Mapping::check_index_size() const {
   const std::string counts = fmt::format("{} sequences and {} document entries", static_cast<uint64_t>(num_sequences),
                                          static_cast<uint64_t>(num_entries));
   const int64_t room = index.size() - kLengthsOffset;
-  // Divisions, so that hostile counts cannot overflow the sum below.
+  // We divide instead of multiplying, so that malicious counts cannot overflow the sum below.
   if (num_sequences < 0 || num_sequences > room / 12 || num_entries < 0 || num_entries > room / 8)
     fail("is cut short or damaged: it has {} bytes, too few for the {} of its header", index.size(), counts);
   if (num_entries < 1) fail("has no document index; expected at least one entry");

@@ -12,8 +12,7 @@
 
 namespace hiptrain {
 
-// A user's file that is not what it should be. The message names the file, what was found and what
-// was expected.
+// A data file is invalid. The message names the file, what was found and what was expected.
 class DataError : public std::exception {
  public:
   explicit DataError(std::string message) : message_(std::move(message)) {}
@@ -23,22 +22,21 @@ class DataError : public std::exception {
   std::string message_;
 };
 
-// One pair of files, checked on opening: header, sizes, that every document lies in the .bin file.
+// A pair of .bin and .idx files. Opening checks the header, the sizes, and that every document lies in the .bin file.
 // Throws DataError.
 class TokenFile {
  public:
-  explicit TokenFile(const std::filesystem::path& prefix);  // without .bin or .idx; either suffix is accepted
+  explicit TokenFile(const std::filesystem::path& prefix);  // prefix: the path without suffix, or with either suffix
   ~TokenFile();
   TokenFile(TokenFile&&) noexcept;
   TokenFile& operator=(TokenFile&&) noexcept;
 
-  const std::filesystem::path& path() const;  // of the .bin file, for messages
+  const std::filesystem::path& path() const;  // path of the .bin file, for messages
   int64_t num_documents() const;
   int64_t num_tokens() const;
   int64_t document_tokens(int64_t document) const;
 
-  // Copies tokens [begin, begin + out.size()) of a document. Throws DataError at an id that is no
-  // int32 >= 0.
+  // Copies tokens [begin, begin + out.size()) of a document. Throws DataError if an id is not an int32 >= 0.
   void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
 
  private:

@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer: tokenizer.json and what the files beside it say about the end-of-text token."""
+"""A Hugging Face tokenizer: tokenizer.json, and the end-of-text token that the files beside it name."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ class TokenizerFolder:
             raise InputError(f"{path}: no tokenizer.json there; expected a folder with one, or the file.")
         self.tokenizer = load_tokenizer(self.file)
         self.sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
-        # The largest id counts: added tokens may leave gaps.
+        # The vocabulary size is the largest id plus one: added tokens may leave gaps.
         self.vocabulary_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def token_id(self, token: str, option: str) -> int:
@@ -26,7 +26,7 @@ class TokenizerFolder:
         return number
 
     def eos_id(self) -> int:
-        """From tokenizer_config.json, else from the ids of generation_config.json or config.json."""
+        """Reads the end-of-text token from tokenizer_config.json, else from generation_config.json or config.json."""
         for name in ("tokenizer_config.json", "special_tokens_map.json"):
             token = self._field(name, "eos_token")
             if isinstance(token, dict):  # a serialized AddedToken
@@ -35,7 +35,7 @@ class TokenizerFolder:
                 return self.token_id(token, f"eos_token of {name}")
         for name in ("generation_config.json", "config.json"):
             number = self._field(name, "eos_token_id")
-            if isinstance(number, list):  # any of them ends a text; the first is the main one
+            if isinstance(number, list):  # any of them ends a text; we use the first
                 number = number[0] if number else None
             if number is not None:
                 return self._known_id(number, name)

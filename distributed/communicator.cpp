@@ -46,7 +46,7 @@ void check_tensor(const char* call, const at::Tensor& values) {
   if (!values.is_contiguous()) refuse(call, "a tensor is not contiguous", {&values});
 }
 
-// `large` holds factor times the elements of `small`, of the same type on the same device.
+// Checks that `large` has `factor` times the elements of `small`, the same type and the same device.
 void check_pair(const char* call, const at::Tensor& small, const at::Tensor& large, int factor) {
   check_tensor(call, small);
   check_tensor(call, large);
@@ -55,7 +55,7 @@ void check_pair(const char* call, const at::Tensor& small, const at::Tensor& lar
   if (small.numel() * factor != large.numel()) refuse(call, "sizes differ", {&small, &large});
 }
 
-// Adds the time until its end to a total.
+// Adds its own lifetime to a total.
 class Timer {
  public:
   explicit Timer(double& total) : total_(total) {}
@@ -68,7 +68,7 @@ class Timer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Nothing where they are the same memory.
+// Copies unless both are the same memory.
 void copy_flat(const at::Tensor& from, at::Tensor& to) {
   if (from.data_ptr() != to.data_ptr()) to.view(-1).copy_(from.view(-1));
 }

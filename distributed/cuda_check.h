@@ -1,4 +1,4 @@
-// Every CUDA call is checked: HIPTRAIN_CUDA_CHECK(cudaSetDevice(0)) throws with the expression and CUDA's own words.
+// Checks CUDA calls: HIPTRAIN_CUDA_CHECK(cudaSetDevice(0)) throws with the expression and CUDA's own error text.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -25,7 +25,7 @@ std::atomic<int64_t> num_collectives{0};
 struct Heartbeat::Peer {
   int rank;
   Message sent{}, received{};
-  Message last{};  // that has arrived
+  Message last{};  // last message received
   MPI_Request send_request = MPI_REQUEST_NULL, receive_request = MPI_REQUEST_NULL;
   Clock::duration silence{};
 };
@@ -58,7 +58,7 @@ Heartbeat::Heartbeat(std::chrono::seconds allowed_silence) : allowed_silence_(al
   thread_ = std::thread([this] { run(); });
 }
 
-// Ranks end at different times: signs go on until all have come here.
+// Ranks shut down at different times, so heartbeats continue until every rank has reached this barrier.
 Heartbeat::~Heartbeat() {
   const bool together = std::uncaught_exceptions() == 0;
   if (together) {
@@ -77,8 +77,8 @@ Heartbeat::~Heartbeat() {
   if (!together) return;
   for (Peer& peer : peers_) {
     MPI_Cancel(&peer.receive_request);
-    MPI_Wait(&peer.receive_request, MPI_STATUS_IGNORE);  // its memory ends here
-    MPI_Wait(&peer.send_request, MPI_STATUS_IGNORE);     // too small to wait for the receiver
+    MPI_Wait(&peer.receive_request, MPI_STATUS_IGNORE);  // the buffer is freed after this
+    MPI_Wait(&peer.send_request, MPI_STATUS_IGNORE);     // the message is too small to wait for the receiver
   }
   MPI_Comm_free(&comm_);
 }
@@ -92,7 +92,7 @@ void Heartbeat::run() {
 }
 
 void Heartbeat::look_until_stopped() {
-  constexpr std::chrono::milliseconds kNap{20};  // so that the end need not wait for a whole interval
+  constexpr std::chrono::milliseconds kNap{20};  // short, so that shutdown does not wait for a whole interval
   Clock::time_point next = Clock::now();
   while (true) {
     {
@@ -108,7 +108,7 @@ void Heartbeat::look_until_stopped() {
 }
 
 void Heartbeat::look() {
-  // A process that was stopped itself has heard nobody: that time counts as two intervals.
+  // If this process was stopped itself, it received nothing: such a pause counts as at most two intervals.
   const Clock::duration passed = std::min<Clock::duration>(Clock::now() - last_look_, 2 * kInterval);
   last_look_ = Clock::now();
   for (Peer& peer : peers_) {
@@ -130,7 +130,7 @@ void Heartbeat::take_messages(Peer& peer) {
   }
 }
 
-// Not while the message before is still on its way: they must not pile up for a rank that takes none.
+// Sends only when the previous message has left: messages must not pile up for a rank that receives none.
 void Heartbeat::send(Peer& peer) {
   int done = 1;
   HIPTRAIN_MPI_CHECK(MPI_Test(&peer.send_request, &done, MPI_STATUS_IGNORE));
@@ -144,7 +144,7 @@ void Heartbeat::receive(Peer& peer) {
       MPI_Irecv(&peer.received, sizeof(Message), MPI_BYTE, peer.rank, /*tag=*/0, comm_, &peer.receive_request));
 }
 
-// Rank 0 knows all ranks, the others know what it said.
+// Rank 0 knows all ranks; the others know what rank 0 told them.
 Heartbeat::Sign Heartbeat::furthest_behind() const {
   Sign behind = own_sign();
   for (const Peer& peer : peers_)
@@ -155,7 +155,7 @@ Heartbeat::Sign Heartbeat::furthest_behind() const {
 
 void Heartbeat::report_silence(const Peer& peer) {
   std::ostringstream message;
-  message << "rank " << peer.rank << " has given no sign of life for " << allowed_silence_.count()
+  message << "rank " << peer.rank << " has sent no heartbeat for " << allowed_silence_.count()
           << " s: it is stopped, or its host or the network is gone; its last known collective was "
           << peer.last.own.name << " (number " << peer.last.own.number << ")";
   MpiRuntime::abort(message.str(), kCommunicationFailure);

@@ -1,5 +1,4 @@
-// Every MPI call is checked: HIPTRAIN_MPI_CHECK(MPI_Barrier(comm)) throws with the expression and
-// MPI's own words.
+// Checks MPI calls: HIPTRAIN_MPI_CHECK(MPI_Barrier(comm)) throws with the expression and MPI's own error text.
 #pragma once
 
 #include <mpi.h>

@@ -18,10 +18,10 @@ namespace {
 
 using Reduction = MpiCommunicator::Reduction;
 
-// Up to this size an all-reduce costs its latency only: every rank gathers all and sums itself.
+// Up to this size, an all-reduce costs only latency: every rank gathers all values and sums them itself.
 constexpr int64_t kGatheredReductionBytes = int64_t{64} << 10;
 
-// Bounds what a reduction holds of the other ranks' values: this many bytes of each rank.
+// Bytes per rank that a reduction buffers at a time.
 constexpr int64_t kReductionSegmentBytes = int64_t{16} << 20;
 
 char* bytes_at(const at::Tensor& values, int64_t element) {
@@ -32,7 +32,7 @@ at::Tensor host_buffer(const at::Tensor& values) {
   return at::empty(values.sizes(), values.options().device(at::kCPU).pinned_memory(true));
 }
 
-// The values in host memory, flat; no copy for a CPU tensor.
+// Returns the values in host memory, flat. A CPU tensor is not copied.
 at::Tensor read_on_host(const at::Tensor& values) {
   if (values.is_cpu()) return values.view(-1);
   at::Tensor host = host_buffer(values);
@@ -40,15 +40,14 @@ at::Tensor read_on_host(const at::Tensor& values) {
   return host.view(-1);
 }
 
-// Host memory for results, flat: the tensor's own, or a buffer that finish_on_host copies to it.
+// Returns flat host memory for results: the tensor's own, or a buffer that finish_on_host copies to the tensor.
 at::Tensor write_on_host(const at::Tensor& values) { return (values.is_cpu() ? values : host_buffer(values)).view(-1); }
 
 void finish_on_host(const at::Tensor& host, at::Tensor& values) {
   if (!values.is_cpu()) values.copy_(host.view(values.sizes()));
 }
 
-// Rank r's piece is [bounds[r], bounds[r + 1]): `piece` elements each; the last ones may be shorter
-// or empty.
+// Rank r's shard is [bounds[r], bounds[r + 1]). Shards have `piece` elements; the last ones may be shorter or empty.
 std::vector<int64_t> piece_bounds(int64_t count, int64_t piece, int num_ranks) {
   std::vector<int64_t> bounds(num_ranks + 1);
   for (int r = 0; r <= num_ranks; ++r) bounds[r] = std::min(count, r * piece);
@@ -86,7 +85,7 @@ MpiCommunicator::MpiCommunicator(MPI_Comm comm, int rank, int size, std::chrono:
   HIPTRAIN_MPI_CHECK(MPI_Group_free(&world_group));
 }
 
-// Freeing is collective: not while an exception unwinds this rank alone.
+// Freeing is collective, so it is skipped when an exception unwinds this rank alone.
 MpiCommunicator::~MpiCommunicator() {
   if (std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
 }
@@ -104,7 +103,7 @@ std::unique_ptr<MpiCommunicator> MpiCommunicator::of_world(std::chrono::millisec
   return take(comm, timeout);
 }
 
-// MPI_Comm_split blocks without a deadline, so it is called when all ranks are known to have come.
+// MPI_Comm_split blocks without a timeout, so it is called only after all ranks have arrived.
 std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
   begin_call("split");
   meet();
@@ -119,7 +118,7 @@ void MpiCommunicator::begin_call(const char* name) {
   deadline_ = std::chrono::steady_clock::now() + timeout();
 }
 
-// Ranks that are not in the same call do not take each other's messages: they run into the timeout.
+// Messages of ranks in different calls do not match, so such a mistake runs into the timeout.
 int MpiCommunicator::tag() const { return static_cast<int>(num_calls_ % 32000); }
 
 void MpiCommunicator::complete(MpiExchange& exchange) {
@@ -132,7 +131,7 @@ void MpiCommunicator::complete(MpiExchange& exchange) {
   MpiRuntime::abort(message.str(), kCommunicationFailure);
 }
 
-// Every rank sends an empty message to every other, so that a missing one is named.
+// Every rank sends an empty message to every other rank, so that a missing rank can be named.
 void MpiCommunicator::meet() {
   MpiExchange exchange(comm_, tag());
   for (int peer = 0; peer < size(); ++peer) {
@@ -194,7 +193,7 @@ void MpiCommunicator::do_all_to_all(const at::Tensor& send, at::Tensor& receive)
   finish_on_host(to, receive);
 }
 
-// A binomial tree: counted from the root, rank v hears from v without its lowest set bit.
+// A binomial tree: with ranks counted from the root, rank v receives from v without its lowest set bit.
 void MpiCommunicator::do_broadcast(at::Tensor& values, int root) {
   begin_call("broadcast");
   at::Tensor host = rank() == root ? read_on_host(values) : write_on_host(values);
@@ -239,9 +238,8 @@ void MpiCommunicator::reduce_by_gathering(at::Tensor& values, Reduction reductio
   reduce_in_rank_order(pieces, reduction, values);
 }
 
-// part = the reduction over ranks of their whole's own piece. `part` may be that piece of `whole`
-// itself. Every rank goes through the same number of segments, also where its own piece is shorter
-// than the first rank's.
+// Sets part to the sum (or maximum) over ranks of this rank's shard of their `whole`. `part` may be that shard of
+// `whole` itself. Every rank takes the same number of steps, even if its shard is shorter than the first rank's.
 void MpiCommunicator::reduce_piece(const at::Tensor& whole, const std::vector<int64_t>& bounds, Reduction reduction,
                                    at::Tensor& part) {
   const int64_t element_size = whole.element_size();
@@ -268,7 +266,7 @@ void MpiCommunicator::reduce_piece(const at::Tensor& whole, const std::vector<in
   }
 }
 
-// Every rank's own piece is in its place already; fetches the others'.
+// Fetches the shards of all other ranks. This rank's own shard is already in place.
 void MpiCommunicator::gather_pieces(at::Tensor& whole, const std::vector<int64_t>& bounds) {
   const auto bytes_of = [&](int r) { return (bounds[r + 1] - bounds[r]) * whole.element_size(); };
   MpiExchange exchange(comm_, tag());

@@ -1,5 +1,4 @@
-// Collectives over MPI, for CPU tensors; and for CUDA tensors of ranks that share a GPU, through
-// host memory.
+// Collectives over MPI: for CPU tensors, and through host memory for CUDA tensors of ranks that share a GPU.
 #pragma once
 
 #include <mpi.h>
@@ -14,12 +13,12 @@
 
 namespace hiptrain {
 
-// Sums are taken in rank order.
+// Sums are computed in rank order.
 class MpiCommunicator final : public Communicator {
  public:
   enum class Reduction { kSum, kMax };
 
-  // All ranks of MPI.
+  // The group of all MPI ranks.
   static std::unique_ptr<MpiCommunicator> of_world(std::chrono::milliseconds timeout);
   ~MpiCommunicator() override;
   MpiCommunicator(const MpiCommunicator&) = delete;
@@ -28,7 +27,7 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key) override;
 
  private:
-  // Takes the MPI communicator over and frees it at the end.
+  // Takes ownership of the MPI communicator and frees it in the destructor.
   MpiCommunicator(MPI_Comm comm, int rank, int size, std::chrono::milliseconds timeout);
   static std::unique_ptr<MpiCommunicator> take(MPI_Comm comm, std::chrono::milliseconds timeout);
 
@@ -51,7 +50,7 @@ class MpiCommunicator final : public Communicator {
   void gather_pieces(at::Tensor& whole, const std::vector<int64_t>& bounds);
 
   MPI_Comm comm_;
-  std::vector<int> world_ranks_;  // of this group's ranks, for messages
+  std::vector<int> world_ranks_;  // world rank of each rank of this group, for messages
   const char* call_name_ = "";
   int64_t num_calls_ = 0;
   std::chrono::steady_clock::time_point deadline_;

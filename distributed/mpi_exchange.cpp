@@ -14,10 +14,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Far below the 2^31 bytes that MPI can count.
+// Far below 2^31 bytes, the limit of MPI's counts.
 constexpr int64_t kMaxMessageBytes = int64_t{64} << 20;
 
-// Calls body(offset, bytes) for the pieces of a message; once, with 0 bytes, for an empty one.
+// Calls body(offset, bytes) for each chunk of a message, or once with 0 bytes for an empty message.
 template <typename Body>
 void for_each_piece(int64_t num_bytes, const Body& body) {
   int64_t offset = 0;
@@ -28,8 +28,8 @@ void for_each_piece(int64_t num_bytes, const Body& body) {
   } while (offset < num_bytes);
 }
 
-// Answers mostly come within microseconds, so it looks again at once for a while; then the time
-// between two looks grows with the time waited, to at most a millisecond.
+// Most messages arrive within microseconds, so it polls without a pause at first. Then the pause grows with the time
+// waited, up to a millisecond.
 void pause(Clock::duration waited) {
   using namespace std::chrono_literals;
   if (waited < 100us) {
@@ -69,7 +69,7 @@ void MpiExchange::check_received(const MPI_Status& status, size_t request) const
                          " bytes where " + std::to_string(pending.expected_bytes) + " were expected");
 }
 
-// Whether all messages are through.
+// Returns whether all messages are complete.
 bool MpiExchange::test() {
   bool all_done = true;
   for (size_t i = 0; i < requests_.size(); ++i) {

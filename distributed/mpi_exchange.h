@@ -1,4 +1,4 @@
-// A round of messages between the ranks of a group, all under way at once.
+// Point-to-point messages between the ranks of a group, all in flight at once.
 #pragma once
 
 #include <mpi.h>
@@ -10,9 +10,8 @@
 
 namespace hiptrain {
 
-// Messages of any size (sent in pieces that MPI's int counts can hold). Every receive must find a
-// message of exactly its size; another size throws std::logic_error. The memory must stay until
-// wait() returns.
+// Messages may have any size (they are sent in chunks that fit MPI's int counts). A message whose size differs from
+// that of its receive throws std::logic_error. Buffers must stay valid until wait() returns.
 class MpiExchange {
  public:
   MpiExchange(MPI_Comm comm, int tag) : comm_(comm), tag_(tag) {}
@@ -22,9 +21,8 @@ class MpiExchange {
   void send(int peer, const void* data, int64_t num_bytes);
   void receive(int peer, void* data, int64_t num_bytes);
 
-  // Waits until all messages are through, or until the deadline. Returns the ranks that have not
-  // answered by then; none when all is done. Gives the core away while it waits: ranks may be more
-  // than cores.
+  // Waits until all messages are complete or the deadline has passed. Returns the ranks that have not answered by then.
+  // It yields the core while it waits, because there may be more ranks than cores.
   std::set<int> wait(std::chrono::steady_clock::time_point deadline);
 
  private:
@@ -33,12 +31,12 @@ class MpiExchange {
 
   struct Pending {
     int peer;
-    int expected_bytes;  // of a receive; -1 for a send
+    int expected_bytes;  // size of a receive; -1 for a send
   };
   MPI_Comm comm_;
   int tag_;
   std::vector<MPI_Request> requests_;
-  std::vector<Pending> pending_;  // of the same length
+  std::vector<Pending> pending_;  // parallel to pending_
 };
 
 }  // namespace hiptrain

@@ -23,8 +23,8 @@ int world_rank() {
   return rank;
 }
 
-// A launcher of another MPI starts n processes that each believe to be alone. Launchers tell their
-// processes how many they are; srun's own count is read last, as mpirun starts its daemons by srun.
+// If the launcher belongs to another MPI, each of n processes believes to be alone. Launchers set the number of
+// processes in the environment. srun's variable is read last, because mpirun starts its daemons with srun.
 void check_launcher(int size) {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     const char* value = std::getenv(name);
@@ -60,8 +60,8 @@ MpiRuntime::MpiRuntime(int* argc, char*** argv, std::chrono::seconds allowed_sil
   running_heartbeat = heartbeat_.get();
 }
 
-// MPI_Finalize waits for all ranks: a rank that an exception ends alone must not call it. mpirun
-// then ends the others.
+// MPI_Finalize waits for all ranks, so a rank that fails with an exception must not call it. mpirun then ends the other
+// ranks.
 MpiRuntime::~MpiRuntime() {
   running_heartbeat = nullptr;
   heartbeat_.reset();
@@ -89,7 +89,7 @@ std::string MpiRuntime::describe_ranks_behind() {
   return heartbeat ? heartbeat->describe_ranks_behind() : "";
 }
 
-// MPI_Abort can hang itself when a network is down, so a thread ends the process in any case.
+// MPI_Abort can hang when a network is down, so a thread ends the process in any case.
 void MpiRuntime::abort(const std::string& message, int exit_code) {
   std::fprintf(stderr, "[rank %d] %s\n", world_rank(), message.c_str());
   std::fflush(nullptr);

@@ -1,4 +1,4 @@
-// MPI's start and end, and what this process is among the others.
+// Start and end of MPI, and the rank of this process.
 #pragma once
 
 #include <chrono>
@@ -10,12 +10,12 @@
 
 namespace hiptrain {
 
-inline constexpr int kCommunicationFailure = 6;  // exit code of a run whose ranks do not answer each other
+inline constexpr int kCommunicationFailure = 6;  // exit code if ranks do not answer each other
 
-// Initialises MPI (MPI_THREAD_MULTIPLE) and finalises it at the end of a successful run. One object a process. A rank
-// that gives no sign of life for `allowed_silence` (heartbeat.h) ends the whole run. Throws a sentence when MPI cannot
-// be called from several threads, or when a launcher started several processes that MPI does not know of (mpirun of
-// another MPI, srun without PMIx). Outlives all communicators.
+// Initialises MPI (MPI_THREAD_MULTIPLE) and finalises it at the end of a successful run. Create one object per process;
+// it must outlive all communicators. If a rank sends no heartbeat for `allowed_silence` (heartbeat.h), the whole run
+// ends. Throws if MPI does not support calls from several threads, or if a launcher started several processes that MPI
+// does not connect (mpirun of another MPI, srun without PMIx).
 class MpiRuntime {
  public:
   MpiRuntime(int* argc, char*** argv, std::chrono::seconds allowed_silence = kRankFailureTimeout);
@@ -25,13 +25,13 @@ class MpiRuntime {
 
   int rank() const;
   int size() const;
-  int local_rank() const;  // among the ranks of this host
+  int local_rank() const;  // rank among the ranks of this host
   int local_size() const;
 
-  // A communicator of all ranks.
+  // Returns a communicator of all ranks.
   std::unique_ptr<Communicator> world(std::chrono::milliseconds timeout) const;
 
-  // Heartbeat::describe_ranks_behind, where there are several ranks.
+  // Returns Heartbeat::describe_ranks_behind(), or "" for a single rank.
   static std::string describe_ranks_behind();
 
   // Prints "[rank r] message" and ends every rank with this exit code. Does not return.

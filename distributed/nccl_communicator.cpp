@@ -20,7 +20,7 @@
 namespace hiptrain {
 namespace {
 
-// Communicators are not blocking: ncclInProgress is no error, wait_until_ready() follows.
+// Communicators are non-blocking, so ncclInProgress is not an error: wait_until_ready() follows.
 void check_nccl(ncclResult_t result, const char* expression) {
   if (result == ncclSuccess || result == ncclInProgress) return;
   throw CommunicationError(std::string(expression) + " failed: " + ncclGetErrorString(result) + "; " +
@@ -29,14 +29,15 @@ void check_nccl(ncclResult_t result, const char* expression) {
 
 std::string describe_error(ncclComm_t comm) {
   ncclResult_t state = ncclSuccess;
-  if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return "NCCL's state is not known";
+  if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) return "NCCL does not report its state";
   const std::string behind = MpiRuntime::describe_ranks_behind();
   if (state == ncclSuccess || state == ncclInProgress)
-    return behind.empty() ? "all ranks have made as many calls: a GPU, or the link between two, hangs" : behind;
+    return behind.empty() ? "all ranks have made the same number of calls: a GPU or a link between two GPUs hangs"
+                          : behind;
   return std::string(ncclGetErrorString(state)) + "; " + ncclGetLastError(comm);
 }
 
-// Waits until NCCL's host side is done with the last call on this communicator.
+// Waits until the host side of the last NCCL call on this communicator is done.
 void wait_until_ready(ncclComm_t comm, const char* name, std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   ncclResult_t state = ncclInProgress;
@@ -63,7 +64,7 @@ ncclConfig_t nonblocking_config() {
   return config;
 }
 
-// NCCL keeps the binary interface within a major version; an older library may lack what a newer header promises.
+// NCCL keeps its binary interface within a major version, but an older library may lack what a newer header declares.
 void check_version() {
   int loaded = 0;
   HIPTRAIN_NCCL_CHECK(ncclGetVersion(&loaded));
@@ -122,7 +123,7 @@ NcclCommunicator::NcclCommunicator(ncclComm_t comm, int rank, int size, int devi
       watchdog_(
           device, [this] { return this->timeout(); }, [comm] { return describe_error(comm); }) {}
 
-// Destroying is collective: not while an exception unwinds this rank alone.
+// Destroying is collective, so it is skipped when an exception unwinds this rank alone.
 NcclCommunicator::~NcclCommunicator() {
   if (std::uncaught_exceptions() > 0) return;
   try {
@@ -147,7 +148,7 @@ std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key) {
   return std::unique_ptr<Communicator>(new NcclCommunicator(comm, group_rank, group_size, device_, timeout()));
 }
 
-// `call` is given the stream.
+// Runs `call`, which gets the stream as its argument.
 template <typename Call>
 void NcclCommunicator::enqueue(const char* name, const at::Tensor& from, const at::Tensor& to, const Call& call) {
   if (from.get_device() != device_ || to.get_device() != device_) {
@@ -161,7 +162,7 @@ void NcclCommunicator::enqueue(const char* name, const at::Tensor& from, const a
   watchdog_.end(stream.stream());
 }
 
-// NCCL rounds bfloat16 after every addition; so those are summed in float32.
+// NCCL rounds bfloat16 after every addition, so bfloat16 is summed in float32.
 void NcclCommunicator::do_all_reduce_sum(at::Tensor& values) {
   const bool widen = values.scalar_type() == at::kBFloat16;
   at::Tensor sum = widen ? values.to(at::kFloat) : values;

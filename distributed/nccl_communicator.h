@@ -1,4 +1,4 @@
-// Collectives over NCCL, for CUDA tensors; one rank a GPU.
+// Collectives over NCCL for CUDA tensors, with one rank per GPU.
 #pragma once
 
 #include <nccl.h>
@@ -12,18 +12,18 @@
 
 namespace hiptrain {
 
-// Calls are put on the current CUDA stream and return before they are done, but for barrier(), which waits for that
-// stream. A tensor must keep its memory until then: it is of that stream, or its owner waits
-// (trainer/device/side_stream.h). The order of a sum is NCCL's, the same in every run on the same ranks. The timeout
-// counts from when a collective starts on the GPU, after the work before it in its stream.
+// Calls are enqueued on the current CUDA stream and return before they are done, except barrier(), which waits for that
+// stream. A tensor must keep its memory until then: it belongs to that stream, or its owner waits
+// (trainer/device/side_stream.h). The order of a sum is NCCL's; it is the same in every run on the same ranks. The
+// timeout starts when a collective starts on the GPU, after earlier work in its stream.
 //
-// Collectives of several communicators may be under way at once, on several streams: the GPUs run them in the order of
-// the calls (NCCL_LAUNCH_ORDER_IMPLICIT, which is set unless the environment says otherwise), and that is the same on
-// all ranks. NCCL_* variables are NCCL's own and respected; NCCL_NVLS_ENABLE=0 keeps it from NVLink's multicast.
+// Collectives of several communicators may run at once on several streams. The GPUs run them in the order of the calls,
+// which is the same on all ranks (NCCL_LAUNCH_ORDER_IMPLICIT is set unless the environment sets it). NCCL_* environment
+// variables are respected; NCCL_NVLS_ENABLE=0 disables NVLink multicast.
 class NcclCommunicator final : public Communicator {
  public:
-  // The ranks of `bootstrap`, which must be a communicator of CPU tensors and is used only to start. This rank's
-  // tensors are on `device`.
+  // Connects the ranks of `bootstrap`, a communicator for CPU tensors that is used only here. This rank's tensors are
+  // on `device`.
   NcclCommunicator(Communicator& bootstrap, int device, std::chrono::milliseconds timeout);
   ~NcclCommunicator() override;
   NcclCommunicator(const NcclCommunicator&) = delete;
@@ -32,7 +32,7 @@ class NcclCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key) override;
 
  private:
-  // Takes the NCCL communicator over and destroys it at the end.
+  // Takes ownership of the NCCL communicator and destroys it in the destructor.
   NcclCommunicator(ncclComm_t comm, int rank, int size, int device, std::chrono::milliseconds timeout);
 
   void do_all_reduce_sum(at::Tensor& values) override;

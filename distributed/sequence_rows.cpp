@@ -20,7 +20,7 @@ SequenceRows::SequenceRows(ExchangeKind kind, int64_t num_heads, int64_t dim, co
                   : whole_.narrow(1, sequence.rank() * capacity, capacity);
 }
 
-// Rank r holds heads r, r + ranks, ...: the heads that are exchanged for one held head lie together, in rank order.
+// Rank r holds heads r, r + ranks, ...: the heads exchanged for one held head are contiguous, in rank order.
 at::Tensor SequenceRows::own_of(int64_t held) const {
   return kind_ == ExchangeKind::kAllGather ? own_.select(0, held)
                                            : own_.narrow(0, held * sequence_.size(), sequence_.size());

@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kLookInterval{100};
 
-// Whether the stream has passed the event. A stream that failed counts as not passed: the collective runs into its
-// timeout unless the main thread reports the error before.
+// Returns whether the stream has passed the event. A failed stream counts as not passed: the collective then runs into
+// its timeout, unless the main thread reports the error first.
 bool passed(cudaEvent_t event) { return cudaEventQuery(event) == cudaSuccess; }
 
 }  // namespace
@@ -72,7 +72,7 @@ void StreamWatchdog::run() {
   }
 }
 
-// Collectives of several streams may end in another order than they began.
+// Collectives on several streams may end in a different order than they began.
 void StreamWatchdog::look() {
   const Clock::time_point now = Clock::now();
   std::deque<Collective> still_under_way;

@@ -1,4 +1,4 @@
-// Notices collectives on CUDA streams that do not end.
+// Detects collectives on CUDA streams that do not end.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -15,12 +15,12 @@
 
 namespace hiptrain {
 
-// A thread looks at every collective between begin() and end() of its stream. One that is under way on the GPU for
-// longer than the timeout ends the whole run with a message and exit code 6. The time that it waits in the stream for
-// earlier work does not count.
+// A thread polls every collective between begin() and end() on its stream. If one runs on the GPU for longer than the
+// timeout, the whole run ends with a message and exit code 6. The time that it waits in the stream for earlier work
+// does not count.
 class StreamWatchdog {
  public:
-  // `timeout` is asked at every look; `describe_error` adds what is known about the failure.
+  // `timeout` is called at every poll; `describe_error` adds what is known about the failure.
   StreamWatchdog(int device, std::function<std::chrono::milliseconds()> timeout,
                  std::function<std::string()> describe_error);
   ~StreamWatchdog();
@@ -36,7 +36,7 @@ class StreamWatchdog {
     const char* name;
     int64_t number;
     cudaEvent_t started, ended;
-    Clock::time_point seen_started{};  // when a look found it started; the epoch before
+    Clock::time_point seen_started{};  // time of the poll that found it started; zero before
   };
 
   void run();

@@ -20,7 +20,7 @@ add_failing_ranks_test(missing_rank 6
   "\\[rank [01]\\] collective all_reduce_sum \\(number 2\\) did not complete within 2 s: no answer from rank 2")
 add_executable(stopped_rank distributed/stopped_rank.cpp)
 add_failing_ranks_test(stopped_rank 6
-  "\\[rank 0\\] rank 2 has given no sign of life for 3 s: .*last known collective was all_reduce_sum \\(number 1\\)")
+  "\\[rank 0\\] rank 2 has sent no heartbeat for 3 s: .*last known collective was all_reduce_sum \\(number 1\\)")
 add_executable(failing_rank support/failing_rank.cpp $<TARGET_OBJECTS:hiptrain_mpi_main>)
 target_link_libraries(failing_rank PRIVATE GTest::gtest)
 add_failing_ranks_test(failing_rank 1 "^\\[rank 1\\] FailingRank\\.FailsOnRankOne .*failing_rank\\.cpp:")
