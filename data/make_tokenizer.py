@@ -58,12 +58,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Trains a byte-level BPE tokenizer on text.")
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="text files, .jsonl, .parquet, or folders of them")
-    add("--vocab-size", type=positive, required=True, metavar="N", help="size of the vocabulary, including the end-of-text token")
+    add("--vocab-size", type=positive, required=True, metavar="N", help="vocabulary size with the end-of-text token")
     add("--output", required=True, metavar="FOLDER", help="where to write tokenizer.json and tokenizer_config.json")
-    add("--text-column", default="text", metavar="NAME", help="column of .jsonl and .parquet files that holds the text (text)")
-    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="read only files with these extensions from folders")
+    add("--text-column", default="text", metavar="NAME", help="text column of .jsonl and .parquet files (text)")
+    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="file extensions to read from folders")
     add("--eos-token", default="<|endoftext|>", metavar="TOKEN", help="end-of-text token (<|endoftext|>)")
-    add("--model-max-length", type=positive, default=1 << 30, metavar="N", help="model_max_length in tokenizer_config.json (no limit)")
+    add("--model-max-length", type=positive, default=1 << 30, metavar="N", help="in tokenizer_config.json (no limit)")
     return parser.parse_args()
 
 
@@ -72,7 +72,10 @@ def main() -> int:
     try:
         if arguments.vocab_size <= NUM_BYTES:
             least = NUM_BYTES + 1
-            raise InputError(f"--vocab-size {arguments.vocab_size}; expected at least {least}: one token for each byte value, and the end-of-text token.")
+            raise InputError(
+                f"--vocab-size {arguments.vocab_size}; expected at least {least}: one token for each byte value, and the "
+                "end-of-text token."
+            )
         sources = Sources(arguments.inputs, SourceOptions(arguments.text_column, extensions=arguments.extensions))
         texts = (block.text for block in sources.blocks())
         tokenizer = train(texts, arguments.vocab_size, arguments.eos_token, sys.stderr.isatty())

@@ -76,7 +76,7 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """A worker process with its own pipe. A pool's shared queue can hang when a worker is killed; a pipe just closes."""
+    """A worker process with its own pipe. A pool's queue can hang when a worker is killed; a pipe closes."""
 
     def __init__(self, encoder_arguments: tuple):
         context = multiprocessing.get_context("spawn")  # not fork: this process may have threads

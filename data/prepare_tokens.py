@@ -93,7 +93,7 @@ def print_summary(prefix: str, description: dict) -> None:
     for key, what in (
         ("empty_documents", "documents without text were skipped"),
         ("undecodable_files", "files that are not UTF-8 text were skipped"),
-        ("unverified_cuts", "cuts of long documents could not be verified: tokens there may differ from those of the whole document"),
+        ("unverified_cuts", "cuts of long documents may change the tokens: no safe position was found"),
     ):
         if description[key]:
             print(f"{description[key]:,} {what}")
@@ -110,9 +110,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", required=True, metavar="PREFIX", help="prefix of the files to write")
     num_cores = len(os.sched_getaffinity(0))
     add("--workers", type=positive, default=num_cores, metavar="N", help="number of processes (one per core)")
-    add("--text-column", default="text", metavar="NAME", help="column of .jsonl and .parquet files that holds the text (text)")
-    add("--document-separator", type=separator, metavar="TEXT", help=r"split text files into documents at this text, for example '\f'")
-    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="read only files with these extensions from folders")
+    add("--text-column", default="text", metavar="NAME", help="text column of .jsonl and .parquet files (text)")
+    add("--document-separator", type=separator, metavar="TEXT", help=r"split text files here, for example '\f'")
+    add("--extensions", type=extension_list, default=(), metavar=".A,.B", help="file extensions to read from folders")
     add("--bos-token", metavar="TOKEN", help="token to put before every document (none)")
     add("--eos-token", metavar="TOKEN", help="token to put after every document (the tokenizer's end-of-text token)")
     add("--no-eos", dest="eos", action="store_false", help="put no token after documents")

@@ -14,7 +14,7 @@ struct StreamOptions {
   bool shuffle = true;
   uint64_t seed = 0;
   int64_t document_alignment = 64;  // documents start at a multiple of this (not in a stream)
-  int64_t vocabulary_size = 0;      // reading a larger id or this id is a DataError; 0 disables the check
+  int64_t vocabulary_size = 0;      // reading an id at or above it is a DataError; 0 disables the check
 };
 
 // The effect of packing on the documents in one epoch. It is the same for all epochs.

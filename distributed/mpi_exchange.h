@@ -36,7 +36,7 @@ class MpiExchange {
   MPI_Comm comm_;
   int tag_;
   std::vector<MPI_Request> requests_;
-  std::vector<Pending> pending_;  // parallel to pending_
+  std::vector<Pending> pending_;  // parallel to requests_
 };
 
 }  // namespace hiptrain

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Set-up, configure and build: build/hiptrain and the tests.   bash launch/build.sh [target ...]
+# Runs set-up, configures and builds build/hiptrain and the tests.   bash launch/build.sh [target ...]
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 log=$root/build/build.log
 
-# Compilers of LibTorch's headers take up to 1.5 GB each.
+# One compiler process that includes LibTorch's headers takes up to 1.5 GB.
 num_jobs() {
   local cores memory_gb
   cores=$(nproc)
@@ -14,7 +14,7 @@ num_jobs() {
   echo $((cores < by_memory ? cores : by_memory))
 }
 
-# Only what says how far it is, or that something is wrong; everything goes to the log.
+# Prints only progress and errors; the whole output goes to the log.
 run_quietly() {
   local what=$1 started=$SECONDS
   shift

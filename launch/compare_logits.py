@@ -1,7 +1,7 @@
-"""Compares logits of `hiptrain evaluate --logits` with transformers' on the same tokens; fails if they differ.
+"""Compares logits of `hiptrain evaluate --logits` with those of transformers on the same tokens; fails if they differ.
 
 python launch/compare_logits.py MODEL_FOLDER LOGITS.safetensors TOKENS_PREFIX [--tolerance 1e-3]
-The logits are those of the first sequence, which starts with the first document of TOKENS_PREFIX.bin.
+The logits belong to the first sequence, which must start with the first document of TOKENS_PREFIX.bin.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from token_file import first_document
 
 
 def transformers_logits(model_folder, tokens):
-    """(tokens, vocabulary) float32, with dense attention."""
+    """Returns logits of dense attention: (tokens, vocabulary) float32."""
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         return model(torch.from_numpy(tokens)[None]).logits[0].numpy()
@@ -37,7 +37,7 @@ def main():
     print(f"logits of {len(tokens)} tokens: largest difference from transformers {difference:.2e}, "
           f"largest logit {numpy.abs(theirs).max():.2f}")
     if not difference <= arguments.tolerance:
-        sys.exit(f"that is more than {arguments.tolerance}")
+        sys.exit(f"the difference is larger than {arguments.tolerance}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The planner's word against the machine: predicted and measured memory and step time, as a Markdown table.
+"""Compares predicted with measured memory and step time, as a Markdown table.
 
 .venv/bin/python launch/compare_plan.py [--program build/hiptrain] [--rates FILE] [--json FILE] [--only TEXT] [NAME=VALUE ...]
-Runs `hiptrain bench train` on every point below, on a GPU; NAME=VALUE are --set for all of them. Exit code 1 if a point is
-further off than memory 3% (of host memory: or 256 MiB, as libraries differ from machine to machine) or time 15%, or did
-not run.
+Runs `hiptrain bench train` on every point below, on a GPU; NAME=VALUE are passed as --set to all of them. The exit code
+is 1 if a point fails or if a prediction is off by more than 3% for memory (for host memory: 3% or 256 MiB, because
+libraries differ between machines) or 15% for time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SHORT_STATE = {"optimizer.state_dtype": "bfloat16", "optimizer.master_weights": 
 
 
 def placed(interval, offloaded=(), layer_inputs=0, **tiles):
-    """Nothing is left to the planner: the points do not change when its choices do."""
+    """Settings for which the planner has no choice left, so that the points do not change when the planner does."""
     return KEPT | {"recompute.interval": interval, "offload.layer_inputs": layer_inputs} | \
         {f"offload.{name}": "true" for name in offloaded} | {f"memory.{name}": tokens for name, tokens in tiles.items()}
 
@@ -40,12 +40,12 @@ POINTS = [
 
 
 def short(settings):
-    """What is not as in most points."""
+    """The settings that differ from the usual ones."""
     return ", ".join(f"{name} {value}" for name, value in settings.items() if KEPT.get(name) != value)
 
 
 def measure(options, model, tokens, settings):
-    """The bench's figures; None, and why on the screen, if it failed."""
+    """Returns the figures of the benchmark. If it failed, prints why and returns None."""
     with tempfile.NamedTemporaryFile(suffix=".json") as figures:
         command = [options.program, "bench", "train", "--model-config", str(MODELS / f"{model}.json"),
                    "--tokens", str(tokens), "--steps", "1", "--warm-up", "1", "--json", figures.name]
@@ -82,9 +82,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--program", default="build/hiptrain")
-    parser.add_argument("--rates", help="a file of `hiptrain bench rates`")
-    parser.add_argument("--json", help="write every point's figures here")
-    parser.add_argument("--only", default="", help="points whose model and settings contain this text")
+    parser.add_argument("--rates", help="rates file of `hiptrain bench rates`")
+    parser.add_argument("--json", help="file for the figures of all points")
+    parser.add_argument("--only", default="", help="run only points whose model or settings contain this text")
     options = parser.parse_args()
 
     print("| model | tokens | settings | GPU GiB, plan / run | | host GiB | | step s | |")

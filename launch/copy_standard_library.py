@@ -1,7 +1,7 @@
-"""Copies the longest source files of Python's standard library: real text that is on every machine with Python.
+"""Copies the longest source files of Python's standard library, a real text that every machine with Python has.
 
 python launch/copy_standard_library.py OUTPUT_FOLDER [--megabytes 4]
-Writes OUTPUT_FOLDER/train/*.txt and, of every twelfth file, OUTPUT_FOLDER/held_out/*.txt.
+Writes most files to OUTPUT_FOLDER/train/*.txt and every twelfth to OUTPUT_FOLDER/held_out/*.txt.
 """
 
 import argparse
@@ -14,7 +14,7 @@ HELD_OUT_EVERY = 12
 
 
 def longest_sources(num_bytes):
-    """Paths, longest first, until they hold num_bytes; always the same on the same Python."""
+    """Returns paths of num_bytes in total, longest first. The result is the same for the same Python."""
     library = Path(sysconfig.get_path("stdlib"))
     sources = [path for path in library.rglob("*.py") if not NOT_OURS & set(path.relative_to(library).parts)]
     sources.sort(key=lambda path: (-path.stat().st_size, str(path)))

@@ -17,7 +17,7 @@ NOT_SCALARS = {"event", "step", "time", "last_step"}
 
 
 def scalars_of(record):
-    """The numbers of a record by tag; train/loss, eval/loss, eval/loss_by_position/1024, train/recall/worst, ..."""
+    """Maps tags to the numbers of a record: train/loss, eval/loss_by_position/1024, train/recall/worst, ..."""
     prefix = record["event"]
     tags = {f"{prefix}/{field}": value for field, value in record.items()
             if field not in NOT_SCALARS and isinstance(value, (int, float)) and not isinstance(value, bool)}
@@ -30,7 +30,7 @@ def scalars_of(record):
 
 
 def write_run(run, folder):
-    """Replaces what an earlier export of this run left."""
+    """Writes one run's events, replacing those of an earlier export."""
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     writer = EventFileWriter(str(folder))
@@ -43,7 +43,7 @@ def write_run(run, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="output_dir of a run, or its metrics.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("runs/tensorboard"), help="folder; one folder a run in it")
+    parser.add_argument("--output", type=Path, default=Path("runs/tensorboard"), help="output folder; each run gets a subfolder")
     arguments = parser.parse_args()
     for path in arguments.runs:
         run = read_run(path)

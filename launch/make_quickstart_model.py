@@ -1,10 +1,10 @@
-"""Makes the folder of a small untrained Llama from a tokenizer's: adds config.json and random weights.
+"""Makes the folder of a small untrained Llama: adds config.json and random weights to a tokenizer.
 
 python launch/make_quickstart_model.py TOKENIZER_FOLDER OUTPUT_FOLDER
 
-The weights are such that some forty steps teach something: token embeddings of variance 1 (as large as what the layers
-will add to them) and layers whose output projections are zero. With the usual 0.02 everywhere attention's averages
-drown the tokens at first, and the loss stays at that of the tokens' frequencies for longer than the whole run.
+The initial weights are chosen so that forty steps are enough to see learning: token embeddings have variance 1, as large
+as what the layers will add to them, and the output projections of the layers are zero. With the usual scale of 0.02 the
+averages of attention hide the tokens at first, and the loss stays at the entropy of the token frequencies all the run.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Plants facts in text of your own, for `hiptrain evaluate`: how many does the model still find far behind?
+"""Plants facts in your own text, so that `hiptrain evaluate` can count how many the model still finds at a distance.
 
 .venv/bin/python launch/make_retrieval.py TOKENS MODEL OUT.safetensors [--length 32768] [--sequences 16] [--facts 32]
 
-A fact is a line with a name and a value, `#define KEY_a3f9g 48213`, that stands in a sequence twice. The model has
-found it if it predicts the second value wholly right. The first places are spread over all depths of the sequence, and
-the ways back to them over all lengths from --min-distance on. The sequences are cut from all of the text, evenly and
-without overlap. OUT has `tokens` (sequences, length + 1) int32 and `facts` (sequences, facts, 3) int32: where the value
-stands first, where it stands again, its number of tokens.
+A fact is a line with a name and a value, `#define KEY_a3f9g 48213`, that appears twice in a sequence. The model has
+found it if it predicts every token of the second value. The first occurrences are spread over all depths of the
+sequence, and the distances to the second ones over all lengths from --min-distance. The sequences are spread evenly
+over the whole text and do not overlap. OUT has `tokens` (sequences, length + 1) int32 and `facts` (sequences, facts, 3)
+int32: positions of the first and the second value, and the number of tokens of the value.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from input_error import InputError  # noqa: E402
 from tokenizer_folder import TokenizerFolder  # noqa: E402
 
 HEXADECIMAL, LAST_LETTERS = "0123456789abcdef", "ghijkmnpqrstuvwxyz"
-NUM_DIGITS = 4  # hexadecimal ones in a name, before its letter
+NUM_DIGITS = 4  # hexadecimal digits in a name, before its letter
 NUM_NAMES = len(HEXADECIMAL) ** NUM_DIGITS * len(LAST_LETTERS)
 VALUES = (10000, 100000)
 
@@ -41,14 +41,14 @@ class Line:
 
 
 def name_of(number):
-    """A different one for each number below NUM_NAMES."""
+    """Returns a name that is different for each number below NUM_NAMES."""
     number, letter = divmod(number, len(LAST_LETTERS))
     digits = f"{number:0{NUM_DIGITS}x}"
     return f"KEY_{digits}{LAST_LETTERS[letter]}"
 
 
 def encode_lines(encoder, names, values):
-    """The parts of a line are encoded apart, so that its value begins and ends with a token in every tokenizer."""
+    """The parts of a line are encoded separately, so that the value begins and ends at a token boundary."""
     line_end = encoder.encode([("\n", True)])[0]
     texts = [(f"#define {name}", True) for name in names] + [(f" {value}", True) for value in values]
     encoded = encoder.encode(texts)
@@ -60,10 +60,11 @@ def encode_lines(encoder, names, values):
 
 
 def draw_places(rng, num_facts, num_tokens, min_distance):
-    """Where the lines go in num_tokens of text: (facts) int64 for the first and the second time.
+    """Draws positions for the lines in num_tokens of text: (facts) int64 for the first and the second occurrence.
 
-    All but the last min_distance tokens of the text are cut into num_facts equal parts, and each fact stands first in
-    one of them. Then come min_distance tokens, and a share of the tokens behind these. The shares are spread out, too.
+    All but the last min_distance tokens are divided into num_facts equal parts, and each part gets the first occurrence
+    of one fact. The second occurrence follows after min_distance tokens and a share of the tokens that remain. The shares
+    are spread out, too.
     """
     depths = (numpy.arange(num_facts) + rng.random(num_facts)) / num_facts
     shares = (rng.permutation(num_facts) + rng.random(num_facts)) / num_facts
@@ -73,7 +74,7 @@ def draw_places(rng, num_facts, num_tokens, min_distance):
 
 
 def plant(text, lines, first, second):
-    """(tokens, facts) of text with every line put before the tokens first and second."""
+    """Returns the text with every line inserted at its two positions, and the facts."""
     places = numpy.concatenate([first, second])
     order = numpy.argsort(places, kind="stable")  # the same on every machine
     pieces, positions = [], numpy.empty(len(places), numpy.int64)
@@ -123,7 +124,7 @@ def check_room(arguments, num_text_tokens):
 
 
 def make_sequences(arguments, text, encoder):
-    """(tokens, facts) as the file has them."""
+    """Checks tokens and facts and converts them to the form of the file."""
     rng = numpy.random.default_rng(arguments.seed)
     numbers = rng.choice(NUM_NAMES, (arguments.sequences, arguments.facts), replace=False)
     values = rng.integers(*VALUES, numbers.shape)
@@ -148,7 +149,7 @@ def write_file(path, tensors):
 
 
 def make_file(arguments):
-    """Returns the facts."""
+    """Writes the file and returns the facts."""
     folder = TokenizerFolder(arguments.model)
     text = open_text(arguments.tokens)
     check_sizes(arguments, len(text))
@@ -165,15 +166,15 @@ def make_file(arguments):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("tokens", metavar="TOKENS", help="prefix of the .bin/.idx pair of a text, as data/prepare_tokens.py makes it")
-    add("model", metavar="MODEL", help="a model's folder, for its tokenizer: the one that made TOKENS")
+    add("tokens", metavar="TOKENS", help="prefix of a text's .bin/.idx pair from data/prepare_tokens.py")
+    add("model", metavar="MODEL", help="folder of the model whose tokenizer made TOKENS")
     add("output", metavar="OUT", help="the .safetensors file to write")
-    add("--length", type=positive, default=8192, metavar="N", help="tokens of a sequence, with what is planted (8192)")
-    add("--sequences", type=positive, default=16, metavar="N", help="how many (16)")
-    add("--facts", type=positive, default=16, metavar="N", help="of each sequence (16)")
+    add("--length", type=positive, default=8192, metavar="N", help="tokens per sequence, including the facts (8192)")
+    add("--sequences", type=positive, default=16, metavar="N", help="number of sequences (16)")
+    add("--facts", type=positive, default=16, metavar="N", help="facts per sequence (16)")
     add("--min-distance", type=positive, metavar="N",
-        help="least tokens from a value to its repetition (a quarter of --length)")
-    add("--seed", type=int, default=0, help="another number gives other facts at other places (0)")
+        help="smallest distance between the two values of a fact, in tokens (a quarter of --length)")
+    add("--seed", type=int, default=0, help="seed of facts and positions (0)")
     arguments = parser.parse_args()
     arguments.min_distance = arguments.min_distance or max(arguments.length // 4, 1)
     if arguments.seed < 0:

@@ -1,4 +1,4 @@
-"""Draws loss, tokens/s, learning rate and loss by position of one or more runs to a PNG.
+"""Plots loss, tokens/s, learning rate and loss by position of one or more runs to a PNG.
 
 python launch/plot_run.py runs/a [runs/b ...] [--output runs/a/metrics.png]
 """
@@ -37,13 +37,13 @@ def draw_loss(axes, runs):
         axes.plot(steps, values, "o", color=line.get_color(), label=f"{run.name}, held out")
         for index, step in enumerate(run.resumed_steps):
             axes.axvline(step, color=line.get_color(), linestyle=":", label="resumed" if index == 0 else None)
-    axes.set_ylabel("nats a token")
+    axes.set_ylabel("nats per token")
     axes.legend(fontsize="small")
 
 
 def draw_loss_by_position(axes, runs):
-    """Of each run's last evaluation; buckets at equal distances."""
-    axes.set(title="held-out loss by position", xlabel="position in the document", ylabel="nats a token")
+    """Plots the last evaluation of each run, with equal distances between buckets."""
+    axes.set(title="held-out loss by position", xlabel="position in the document", ylabel="nats per token")
     axes.grid(alpha=0.3)
     evaluated = [run for run in runs if run.evaluations]
     if not evaluated:
@@ -70,7 +70,7 @@ def draw(runs, output):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="output_dir of a run, or its metrics.jsonl")
-    parser.add_argument("--output", type=Path, help="PNG to write; metrics.png beside the first run's metrics otherwise")
+    parser.add_argument("--output", type=Path, help="PNG to write (metrics.png beside the first run's metrics)")
     arguments = parser.parse_args()
     runs = [read_run(run) for run in arguments.runs]
     output = arguments.output or metrics_path(arguments.runs[0]).parent / "metrics.png"

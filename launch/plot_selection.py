@@ -1,8 +1,8 @@
-"""Draws how well a selection does: recall by layer and KV head, list lengths by position, one head's attention.
+"""Plots the quality of a selection: recall by layer and KV head, list lengths by position, one head's attention.
 
 hiptrain evaluate --model MODEL --data TOKENS --selection selection.safetensors
 python launch/plot_selection.py selection.safetensors [--output selection.png]
-Of a run (its output_dir) the recall by layer and head, and the mean list lengths by layer, as last measured.
+For a run's output_dir it plots the last measured recall by layer and head, and the mean list lengths by layer.
 """
 
 import argparse
@@ -22,24 +22,25 @@ from safetensors import safe_open  # noqa: E402
 from plot_run import short_count  # noqa: E402
 from run_metrics import metrics_path, read_run  # noqa: E402
 
-MOST_COLUMNS = 512  # of the picture of one head's attention
-LEAST_MASS = 1e-5  # of a row, that is told apart from none
+MOST_COLUMNS = 512  # in the picture of one head's attention
+LEAST_MASS = 1e-5  # smaller shares of a row are drawn as zero
 
 
 class Selection(NamedTuple):
     name: str
-    layers: list  # the numbers of the rows of recall
+    layers: list  # layer numbers of the rows of recall
     recall: numpy.ndarray  # (layers, KV heads)
-    mean_lengths: numpy.ndarray = None  # (layers): picked blocks a tile
-    list_lengths: numpy.ndarray = None  # (layers, positions): the same by position in the document; nan: no tile
+    mean_lengths: numpy.ndarray = None  # (layers): picked blocks per tile
+    # (layers, positions): the same by position in the document; NaN where there is no tile
+    list_lengths: numpy.ndarray = None
     sequence_length: int = 0
-    attention: numpy.ndarray = None  # (rows, searched blocks): mass
-    first_rows: numpy.ndarray = None  # (searched blocks): the first row that sees the block; at least 64: none
-    numbers: dict = {}  # layer, query_head, begin, block_size, first_block of attention
+    attention: numpy.ndarray = None  # (rows, searched blocks): attention mass
+    first_rows: numpy.ndarray = None  # (searched blocks): first row that attends to the block; 64 or more if none does
+    numbers: dict = {}  # layer, query_head, begin, block_size and first_block of attention
 
 
 def set_key_ticks(axis, keys):
-    """Round numbers of tokens, about six."""
+    """Returns about six round numbers of tokens for an axis."""
     axis.set_major_locator(MultipleLocator(2 ** max(0, round(math.log2(max(keys, 6) / 6)))))
     axis.set_major_formatter(lambda value, _: short_count(round(value)))
 
@@ -49,7 +50,7 @@ def read_file(path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         numbers = {name: int(value) for name, value in file.metadata().items() if value.isdigit()}
     if "recall" not in tensors:
-        raise SystemExit(f"{path}: no recall there; give a file of hiptrain evaluate --selection, or a run's output_dir")
+        raise SystemExit(f"{path}: it has no recall; give a file of hiptrain evaluate --selection, or a run's output_dir")
     searched = numpy.flatnonzero(~numpy.isnan(tensors["recall"]).all(axis=1))
     return Selection(path.stem, list(searched), tensors["recall"][searched],
                      list_lengths=tensors["list_lengths"][searched], sequence_length=numbers["sequence_length"],
@@ -59,7 +60,7 @@ def read_file(path):
 def read_last_of_run(run):
     measured = [record["recall"] for record in read_run(run).train if "recall" in record]
     if not measured:
-        raise SystemExit(f"{run}: no step of it was measured; see metrics.recall_every")
+        raise SystemExit(f"{run}: recall was not measured in this run; see metrics.recall_every")
     layers = measured[-1]["layers"]
     return Selection(metrics_path(run).parent.name, [layer["layer"] for layer in layers],
                      numpy.array([layer["kv_head_recall"] for layer in layers], dtype=float),
@@ -95,7 +96,7 @@ def draw_lengths(axes, selection):
 
 
 def folded(values, columns, fold):
-    """(..., blocks) -> (..., columns): neighbouring blocks taken together."""
+    """Combines neighbouring blocks: (..., blocks) -> (..., columns)."""
     starts = numpy.arange(columns) * values.shape[-1] // columns
     return fold.reduceat(values, starts, axis=-1)
 
@@ -110,7 +111,7 @@ def draw_attention(figure, axes, selection):
     mass = folded(selection.attention, columns, numpy.add)
     seen = selection.first_rows[None] <= numpy.arange(rows)[:, None]
     first_key, last_key = (numbers["block_size"] * (numbers["first_block"] + block) for block in (0, blocks))
-    # Above, what each row attends to; below, as much of it as the picked blocks cover.
+    # The upper half shows what each row attends to, the lower half the part that the picked blocks cover.
     picked = folded(selection.attention * seen, columns, numpy.add)
     image = axes.imshow(numpy.concatenate([mass, picked]).clip(LEAST_MASS), norm=LogNorm(LEAST_MASS, 1), cmap="magma",
                         aspect="auto", interpolation="nearest", extent=(first_key, last_key, 2 * rows, 0))
@@ -135,8 +136,8 @@ def draw(selection, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("selection", type=Path, help="what evaluate --selection wrote, or a run's output_dir")
-    parser.add_argument("--output", type=Path, help="PNG to write; selection.png beside the input otherwise")
+    parser.add_argument("selection", type=Path, help="file of evaluate --selection, or a run's output_dir")
+    parser.add_argument("--output", type=Path, help="PNG to write (selection.png beside the input)")
     arguments = parser.parse_args()
     if arguments.selection.suffix == ".safetensors":
         selection = read_file(arguments.selection)

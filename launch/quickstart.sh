@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a trained model on CPU ranks: set-up, build, then a small Llama is trained on real text with HiP attention
-# over two MPI ranks, stopped half-way, resumed, exported, compared with transformers and plotted.
-#   bash launch/quickstart.sh        everything lands in runs/quickstart and runs/quickstart_inputs
+# From a fresh clone to a trained model on CPU ranks: runs set-up and build, trains a small Llama on real text with HiP
+# attention on two MPI ranks, interrupts and resumes the training, exports the model, compares it with transformers, and
+# plots the run.
+#   bash launch/quickstart.sh        writes to runs/quickstart and runs/quickstart_inputs
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,7 +11,7 @@ config=configs/quickstart.yaml
 run=runs/quickstart
 inputs=runs/quickstart_inputs
 train=(bash launch/mpirun.sh -np 2 build/hiptrain train "$config")
-stopped_by_signal=130  # the program's exit code after it has saved
+stopped_by_signal=130  # exit code of the program after a signal made it save
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -35,7 +36,7 @@ num_steps_done() {
   if [[ -f $run/metrics.jsonl ]]; then grep -c '"event": *"train"' $run/metrics.jsonl || true; else echo 0; fi
 }
 
-# Training, until the run is half done; then the signal with which a cluster warns of its time limit.
+# Trains until half of the steps are done, then sends the signal with which a cluster warns of its time limit.
 train_and_interrupt() {
   local steps status=0
   steps=$($python -c "import yaml; print(yaml.safe_load(open('$config'))['train']['max_steps'])")

@@ -1,4 +1,4 @@
-"""Reads what a run writes to metrics.jsonl."""
+"""Reads metrics.jsonl, which a run writes."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 class RunMetrics(NamedTuple):
     name: str
-    train: list  # records of the event "train", one a step, ascending
+    train: list  # records of the event "train", one per step, ascending
     evaluations: list  # records of the event "eval", ascending
-    resumed_steps: list  # steps that the run was continued from
+    resumed_steps: list  # steps from which the run was resumed
 
 
 def metrics_path(run):
@@ -17,12 +17,12 @@ def metrics_path(run):
     path = Path(run)
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.is_file():
-        raise SystemExit(f"{run}: no metrics.jsonl there; give a run's output_dir")
+        raise SystemExit(f"{run}: there is no metrics.jsonl; give a run's output_dir")
     return path
 
 
 def records_of(path):
-    """A run that is being written, or was killed, may end in half a line."""
+    """Reads all records. The last line may be incomplete if the run is still writing or was killed."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
@@ -33,7 +33,7 @@ def records_of(path):
 
 
 def read_run(run):
-    """A resumed run repeats steps that came after its checkpoint: the last record of each step counts."""
+    """Keeps the last record of each step: a resumed run repeats the steps after its checkpoint."""
     path = metrics_path(run)
     train, evaluations, resumed_steps = {}, {}, []
     for record in records_of(path):
@@ -53,6 +53,6 @@ def read_run(run):
 
 
 def series(records, field):
-    """(steps, values) of a field, without the steps where it is missing or null (not finite)."""
+    """Returns (steps, values) of a field, without steps in which it is missing or null (not finite)."""
     pairs = [(record["step"], record[field]) for record in records if record.get(field) is not None]
     return [step for step, _ in pairs], [value for _, value in pairs]

@@ -1,8 +1,8 @@
-"""What attention settings cost a trained model, as a Markdown table, and which of them it would take.
+"""Shows the quality and cost of several attention settings on a trained model, as a Markdown table, and chooses one.
 
 .venv/bin/python launch/selection_table.py MODEL TOKENS [--sequences N] [--sequence-length L] [--program build/hiptrain]
 TOKENS: the prefix of a .bin/.idx pair, or a retrieval file (.safetensors), whose facts are counted too.
-Several minutes a setting on a small machine; dense attention takes longest.
+Each setting takes several minutes on a small machine; dense attention takes longest.
 """
 
 import argparse
@@ -16,27 +16,27 @@ from typing import NamedTuple
 
 import yaml
 
-MOST_LOSS = 1.003  # of dense's
-LEAST_FACTS = 0.97  # of those that dense finds
+MOST_LOSS = 1.003  # relative to the loss of dense attention
+LEAST_FACTS = 0.97  # relative to the facts that dense attention finds
 DEFAULTS = "**the defaults**"
 
 
 class Result(NamedTuple):
     loss: float
-    found: int  # facts
+    found: int  # number of facts found
     facts: int
-    picked: float  # blocks a tile; 0: nothing is searched
+    picked: float  # blocks per tile; 0 if there is no search
     recall: str  # "0.982 worst 0.914 (layer 12)"
     seconds: float
     by_layer: str  # a table
 
     def attended(self, attention):
-        """Blocks a tile with window and sinks: what attention costs."""
+        """Attended blocks per tile, with window and sinks: the cost of attention."""
         return self.picked + (attention["window"] + attention["sink_tokens"]) / attention["block_size"]
 
 
 def settings_for(head_dim, published):
-    """(name, fields of attention): dense and the defaults first."""
+    """Returns (name, attention fields) of all rows, dense and the defaults first."""
     rows = [("dense", {"type": "dense"}), (DEFAULTS, {})]
     rows += [(f"{picks} pick{'s' * (picks > 1)}", {"picks": picks}) for picks in (1, 2, 3, 4)]
     rows += [(f"{name} of the dims in the index, {dims}", {"index_dims": dims})
@@ -45,7 +45,7 @@ def settings_for(head_dim, published):
     rows += [(f"window {window}", {"window": window}) for window in (512, 2048)]
     rows += [
         ("index keys in float8", {"index_dtype": "float8_e4m3"}),
-        ("index keys as layers compute", {"index_dtype": "compute"}),
+        ("index keys in the layers' precision", {"index_dtype": "compute"}),
         ("the tree at every length", {"scan_tokens": 0}),
         ("one score for a group of heads", {"index_heads": "mean"}),
         ("sinks and window only", {"picks": 0}),
@@ -65,25 +65,25 @@ def head_dim_of(model):
 
 
 def set_words(common, fields):
-    """Those of a row win."""
+    """Converts settings to arguments; the fields of a row take precedence."""
     settings = common | {f"attention.{field}": value for field, value in fields.items()}
     return [word for field, value in settings.items() for word in ("--set", f"{field}={value}")]
 
 
 def attention_of(program, common):
-    """What is set for all rows, and the program's defaults for the rest."""
+    """Returns the attention section of the config, with the program's defaults for what is not set."""
     command = [program, "config", *set_words(common, {})]
     return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["attention"]
 
 
 def evaluate(program, model, data, sequences, settings):
-    """None: the program does not take these settings."""
+    """Returns the result, or None if the program rejects these settings."""
     command = [program, "evaluate", "--model", model, "--data", data, "--sequences", str(sequences), "--by-layer"]
     command += settings
     started = time.monotonic()
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode != 0:
-        print(f"left out: {' '.join(command)}\n{finished.stderr.strip()}", file=sys.stderr)
+        print(f"skipped: {' '.join(command)}\n{finished.stderr.strip()}", file=sys.stderr)
         return None
     output = finished.stdout
     facts = re.search(r"^retrieval \S+ \((\d+) of (\d+) facts\)", output, re.M)
@@ -101,16 +101,16 @@ def is_good(result, dense):
 
 
 def choice_text(results, dense, attention):
-    """results: (name, fields, result); attention: what they are beside these fields."""
+    """Chooses a row. results: (name, fields, result); attention: the settings that a row does not change."""
     rule = (f"the fewest attended blocks a tile (picked, window and sinks) with at most {100 * (MOST_LOSS - 1):.1f}% "
             f"more loss than dense" + (f" and {LEAST_FACTS:g} of its facts" if dense.facts else ""))
     good = [(result.attended(attention | fields), name, fields) for name, fields, result in results
             if is_good(result, dense) and "selection" not in fields]
     if not good:
-        return f"take: none of these; the rule: {rule}. Try more picks, more index dims and a larger window together."
+        return f"take none of these; rule: {rule}. Try more picks, more index dims and a larger window together."
     attended, name, fields = min(good, key=lambda row: row[0])
     to_set = ", ".join(f"attention.{field}: {value}" for field, value in fields.items()) or "nothing to set"
-    return f"take: {name.strip('*')} ({to_set}), {attended:.1f} attended blocks a tile; the rule: {rule}"
+    return f"take {name.strip('*')} ({to_set}), {attended:.1f} attended blocks per tile; rule: {rule}"
 
 
 def row_text(name, result, dense):
@@ -122,7 +122,7 @@ def row_text(name, result, dense):
 
 
 def results_of(arguments, common, attention):
-    """Yields (name, fields, result) of every row, dense and the defaults first; nothing where dense does not work."""
+    """Yields (name, fields, result) of every row, dense and the defaults first; stops if dense fails."""
     for name, fields in settings_for(head_dim_of(arguments.model), arguments.published):
         is_default = name != DEFAULTS and fields.items() <= attention.items()
         if name not in ("dense", DEFAULTS) and (is_default or arguments.only not in name):
@@ -136,7 +136,7 @@ def results_of(arguments, common, attention):
 
 
 def print_table(arguments, common):
-    """False: there is none."""
+    """Prints the table; returns False if there is nothing to print."""
     attention = attention_of(arguments.program, common)
     dense, results = None, []
     for name, fields, result in results_of(arguments, common, attention):
@@ -160,13 +160,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data", metavar="TOKENS")
-    parser.add_argument("--sequences", type=int, default=0, help="0: all")
-    parser.add_argument("--sequence-length", type=int, help="of token files; a retrieval file has its own")
+    parser.add_argument("--sequences", type=int, default=0, help="number of sequences (all)")
+    parser.add_argument("--sequence-length", type=int, help="for token files; a retrieval file has its own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="for all rows that do not set it themselves, e.g. attention.window=512; repeatable")
     parser.add_argument("--program", default="build/hiptrain")
-    parser.add_argument("--only", default="", help="settings whose name contains this, beside dense and the defaults")
-    parser.add_argument("--published", action="store_true", help="the paper's selection too (slow: on the CPU)")
+    parser.add_argument("--only", default="", help="run only settings whose name contains this, dense and the defaults")
+    parser.add_argument("--published", action="store_true", help="add the paper's selection (slow, CPU only)")
     arguments = parser.parse_args()
     common = {"precision": "float32"}
     if arguments.sequence_length:

@@ -1,6 +1,6 @@
 """Prints the failed tests of a ctest run with their output, then one line: N passed, N failed, N skipped.
 
-Counted are the tests inside GoogleTest and pytest programs where the output shows them, else the program itself.
+Counts the tests inside GoogleTest and pytest programs if the output shows them, otherwise the program itself.
 """
 
 import re
@@ -39,13 +39,13 @@ def counts_of_pytest(output):
 
 
 def counts_of(program):
-    """program: one testcase element of ctest's JUnit file."""
+    """Counts the tests of one program. program: a testcase element of ctest's JUnit file."""
     output = program.findtext("system-out") or ""
     inside = counts_of_gtest(output).plus(counts_of_pytest(output))
     status = program.get("status")
-    if status == "fail":  # also a crash, a time-out, or an error after the last test
+    if status == "fail":  # also for a crash, a timeout, or an error after the last test
         return inside if inside.failed else inside.plus(Counts(failed=1))
-    if status != "run":  # not run: skipped or disabled
+    if status != "run":  # skipped or disabled
         return inside.plus(Counts(skipped=1)) if not any(inside) else inside
     return inside if any(inside) else Counts(passed=1)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set-up, build, all tests. The last line is "N passed, N failed, N skipped"; exit code 0 only if nothing failed.
+# Runs set-up, build and all tests. The last line is "N passed, N failed, N skipped"; the exit code is 0 only if none
+# failed.
 #   bash launch/test.sh [ctest options, for example: -R kernels]
 set -euo pipefail
 
@@ -8,8 +9,8 @@ bash "$root/launch/build.sh"
 results=$root/build/test_results.xml
 rm -f "$results"
 
-# A failing ctest still has to be summarised; its exit code counts as well as the results. Without colours, which mpirun
-# lets its programs use and which hide the tests' lines from the summary.
+# The summary is also needed if ctest fails, whose exit code counts too. Without NO_COLOR mpirun lets programs print
+# colours, which hide the tests' lines from the summary.
 status=0
 GTEST_COLOR=no ctest --test-dir "$root/build" -j "$(nproc)" --timeout 600 --no-tests=error \
   --test-output-size-passed 10000000 --test-output-size-failed 10000000 --output-junit "$results" "$@" |

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds here and packs a folder that runs all tests that touch a GPU on a machine that has one, without network or
-# compiler. That machine needs a Hopper GPU, OpenMPI 4.1, and a Python whose torch is of this tree's version; with pytest
-# and safetensors in it, `hiptrain attention --backend cuda` is compared with the CPU's too.
-#   bash launch/test_on_gpu.sh FOLDER          here; then carry FOLDER over
+# Builds here and packs a folder with all tests that use a GPU, for a machine without network and compiler. That machine
+# needs a Hopper GPU, OpenMPI 4.1, and a Python whose torch has this tree's version. If that Python has pytest and
+# safetensors, `hiptrain attention --backend cuda` is also compared with the CPU's result.
+#   bash launch/test_on_gpu.sh FOLDER          here; then copy FOLDER to the other machine
 #   bash FOLDER/run.sh [PYTHON]                there; the last line is "N passed, N failed", exit code 0 if none failed
 set -euo pipefail
 
@@ -13,14 +13,14 @@ if (($# != 1)); then
 fi
 folder=$1
 
-# Test programs, without the folder; those of ranks run on 1, 2 and 3 of them, each with a GPU of its own and NCCL where
-# the machine has as many, and sharing GPUs, through host memory, where it has fewer.
+# Names of the test programs. Those for ranks run on 1, 2 and 3 ranks. Each rank has its own GPU and uses NCCL if the
+# machine has enough GPUs; otherwise ranks share GPUs and communicate through host memory.
 programs=(adamw_test cross_entropy_test dense_attention_test embedding_test host_memory_test index_test invert_lists_test
   pointwise_large_test published_selection_test rms_norm_test rope_test search_test search_tree_test sliding_union_test
   sparse_attention_gradient_test sparse_attention_test sum_of_squares_test swiglu_test training_step_test)
 rank_programs=(checkpoint_store_test communicator_test memory_engine_test transformer_ranks_test)
 
-# The machine there has LibTorch and what that needs; other libraries travel.
+# The other machine has LibTorch and its dependencies; other libraries are packed.
 pack_libraries() {
   local library
   ldd "$root/build/hiptrain" | awk '/libyaml-cpp/ {print $3}' | while read -r library; do
@@ -31,7 +31,7 @@ pack_libraries() {
 write_runner() {
   cat >"$folder/run.sh" <<'RUN'
 #!/usr/bin/env bash
-# Runs the tests of this folder. One line a program; its output only if it failed.   bash run.sh [PYTHON]
+# Runs the tests of this folder. Prints one line per program, and the output of those that fail.   bash run.sh [PYTHON]
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ! -e /dev/nvidia0 ]]; then
@@ -60,7 +60,7 @@ run() {
 }
 
 run doctor "$here/hiptrain" doctor
-mapfile -t lines <"$here/tests.txt"  # before any runs: mpirun would read the rest
+mapfile -t lines <"$here/tests.txt"  # read before any program runs: mpirun would consume the rest
 for line in "${lines[@]}"; do
   read -r ranks program <<<"$line"
   if ((ranks == 1)); then
@@ -69,7 +69,7 @@ for line in "${lines[@]}"; do
     run "$program, $ranks ranks" bash "$here/launch/mpirun.sh" --oversubscribe -np "$ranks" "$here/tests/$program"
   fi
 done
-# Ranks that are killed or stopped in mid-run.
+# Ranks that are killed or stopped in the middle of a run.
 lost_rank_test=$here/tests/trainer/commands/lost_rank_test.sh
 run "killed rank" bash "$lost_rank_test" KILL 30 "$here/hiptrain" "$here/small_model.json" --tokens 65536
 run "stopped rank" bash "$lost_rank_test" STOP 90 "$here/hiptrain" "$here/small_model.json" --tokens 65536
