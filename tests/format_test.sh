@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# C++ and CUDA files are as clang-format leaves them; shell scripts pass shellcheck. Skipped (exit code 77) without either.
+# Checks that clang-format would not change C++ and CUDA files and that shell scripts pass shellcheck. Skipped (exit
+# code 77) if either program is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 status=77

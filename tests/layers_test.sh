@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The arrows of the house point down only: each folder includes nothing but what it may know.
+# Checks the dependencies between folders: each may include only the folders below it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# From the ground up, what a folder may include besides itself: groups of system headers (below) and folders. A folder
-# that is named must have a line of its own above.
+# What each folder may include besides itself: groups of system headers (defined below) and folders. A folder must have
+# its own line before it is named in another.
 table='
 kernels:              std cuda
 data:                 std fmt posix
@@ -47,7 +47,7 @@ complain() {
   status=1
 }
 
-# Every include line of a folder's C++ and CUDA files must match one of the patterns.
+# Every include line in a folder must match one of the patterns.
 allow_only() {
   local folder=$1 pattern found
   pattern=$(IFS='|' && echo "${*:2}")
@@ -56,7 +56,7 @@ allow_only() {
   if [[ -n $found ]]; then complain "$folder may not include:" "$found"; fi
 }
 
-# The libraries of this repository that a room links are those of the folders that it may include.
+# A room may link only the libraries of the folders that it may include.
 link_only() {
   local room=$1 expected linked
   expected=$(printf '%s\n' "${@:2}" | sed 's|.*/||' | sort)

@@ -1,4 +1,4 @@
-"""Reads the figures in tests/bench/results and what is known about how they were measured."""
+"""Reads the figures in tests/bench/results and the notes on how they were measured."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,12 @@ COUNTS = {"1": "one", "2": "two", "4": "four", "8": "eight"}
 
 
 class Record(NamedTuple):
-    name: str  # of the file, without .json
-    figures: object  # what the file holds
+    name: str  # name of the file, without .json
+    figures: object  # content of the file
     notes: dict  # its entry in results_notes.json
 
     def recorded(self, *keys):
-        """What the file itself says under one of these keys, at its top or in its `provenance`; else None."""
+        """Returns the first of these keys that the file has, at its top or in its `provenance`; else None."""
         first = self.figures[0] if isinstance(self.figures, list) else self.figures
         for place in (first, first.get("provenance", {})):
             for key in keys:
@@ -33,7 +33,7 @@ class Record(NamedTuple):
 
     @property
     def superseded(self):
-        """Whether it was measured with a selection that is not the default any more."""
+        """Returns whether it was measured with a selection that is no longer the default."""
         return self.notes.get("superseded", False)
 
     @property
@@ -50,7 +50,7 @@ class Record(NamedTuple):
 
     @property
     def machine(self):
-        """The GPU that the file records; otherwise by the file's name, as one_of_4xh200_..."""
+        """Returns the GPU that the file records, else the GPU in its name, as in one_of_4xh200_..."""
         gpu = self.recorded("gpu", "gpu_name")
         return gpu if gpu else machine_of(self.name)
 
@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 
 def machine_of(name):
-    """two_of_4xh200_x -> two H200 of a host with four."""
+    """Describes a machine from its name: two_of_4xh200_x -> two H200 of a host with four."""
     words = name.split("_")
     part = words[0] if words[1:2] == ["of"] else None
     machine = words[2] if part else words[0]

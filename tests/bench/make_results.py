@@ -1,7 +1,7 @@
 """Writes tests/bench/RESULTS.md from the figures in tests/bench/results.
 
 .venv/bin/python tests/bench/make_results.py [--check] [--results FOLDER --notes FILE --output FILE]
-With --check nothing is written; exit code 1 if the page is not what these figures give.
+With --check it writes nothing; the exit code is 1 if the page differs from what the figures give.
 """
 
 import argparse
@@ -27,7 +27,7 @@ PARTS = ["projections and MLP", "attention backward", "attention forward", "sear
 
 
 def table(header, rows):
-    """Empty without rows."""
+    """Returns a Markdown table, or nothing without rows."""
     if not rows:
         return ""
     lines = [header, ["---"] * len(header), *rows]
@@ -52,7 +52,7 @@ def measured(record, name, digits):
 
 
 def layer_inputs(plan):
-    """How a step is cut and what lies in host memory."""
+    """Describes recompute, tiles and what is offloaded to host memory."""
     cut = f"segments of {plan['recompute_interval']}"
     if plan["recompute_interval"] > 1 and plan.get("recompute_last_layers", 0) > plan["recompute_interval"]:
         cut += f", last {plan['recompute_last_layers']} kept"
@@ -186,7 +186,7 @@ def source_table(records):
 
 
 def sections(records):
-    """(title, sentence below it, tables)."""
+    """Returns the sections: (title, sentence below it, tables)."""
     def of(kind, superseded=None):
         return [record for record in records if record.kind == kind and superseded in (None, record.superseded)]
 

@@ -1,4 +1,4 @@
-"""Draws the picture of the README from the figures in tests/bench: tokens/s by length, and loss beside dense attention.
+"""Draws the figure of the README from the results in tests/bench: tokens/s by length, and loss beside dense attention.
 
 .venv/bin/python tests/bench/plot_results.py [--output tests/bench/results.svg]
 """
@@ -17,7 +17,7 @@ from bench_records import BENCH, model_name, read_dense_trainers, read_records  
 MODELS = {"llama-3.1-8b": ("Llama 3.1 8B", "tab:blue"), "llama-3.2-1b": ("Llama 3.2 1B", "tab:orange")}
 DENSE_COLORS = {"8B": "tab:blue", "1B": "tab:orange"}
 MARKERS = {"torchtitan": "s", "NeMo": "^", "ml_dataflow": "D", "TRL": "v"}
-LIMIT = 0.3  # percent: what the defaults are held to, kernels/selection.md
+LIMIT = 0.3  # percent; the limit for the default settings, see kernels/selection.md
 
 
 def short_count(number):
@@ -25,7 +25,7 @@ def short_count(number):
 
 
 def speeds(records, model):
-    """(tokens, tokens/s) on one GPU with the default selection, of each length the latest."""
+    """Returns (tokens, tokens/s) on one GPU with the default selection: the latest result of each length."""
     steps = [r for r in records if r.kind == "train" and not r.superseded and model_name(r) == model]
     steps = [r for r in steps if r.figures["ranks"] == 1]
     latest = {r.figures["tokens"]: r.figures["tokens_per_s"] for r in sorted(steps, key=lambda r: r.date.split()[-1])}

@@ -22,7 +22,7 @@ using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 using testing::write_pair;
 
-// Documents of the given lengths whose tokens are 1, 2, 3, ... over all of them: every token says where it comes from.
+// Documents of the given lengths with tokens 1, 2, 3, ... across all of them, so that each token identifies its origin.
 Documents counting_documents(const std::vector<int64_t>& lengths) {
   Documents documents;
   int64_t token = 1;
@@ -49,7 +49,7 @@ std::vector<TokenBatch> take_epoch(const BatchStream& stream, int64_t epoch = 0)
   return batches;
 }
 
-// Real tokens (not padding) in the order in which an epoch gives them.
+// Tokens without padding, in the order of an epoch.
 std::vector<int32_t> inputs_of(const std::vector<TokenBatch>& batches) {
   std::vector<int32_t> inputs;
   for (const TokenBatch& batch : batches)
@@ -87,7 +87,7 @@ std::string name_of(const ::testing::TestParamInfo<Case>& info) {
 class EveryPacking : public BatchStreamTest, public ::testing::WithParamInterface<Case> {
  protected:
   EveryPacking() : lengths_(random_lengths(700, 3)) {
-    // The corners: empty, one token, a sequence exactly, one token more, several sequences.
+    // Edge cases: empty, one token, exactly one sequence, one token more, several sequences.
     const int64_t length = GetParam().sequence_length;
     for (const int64_t corner : {int64_t{0}, int64_t{1}, int64_t{2}, length - 1, length, length + 1, 2 * length,
                                  3 * length + 5, 7 * length + 1})
@@ -106,15 +106,15 @@ class EveryPacking : public BatchStreamTest, public ::testing::WithParamInterfac
   Documents documents_;
 };
 
-// What ranks read of their own shards is the whole sequence.
-TEST_P(EveryPacking, PartsAreCutFromTheSequence) {
+// The shards that ranks read add up to the whole sequence.
+TEST_P(EveryPacking, RangesEqualTheWholeSequence) {
   const BatchStream stream = open(documents_, options());
   const int64_t length = GetParam().sequence_length;
   for (int64_t sequence = 0; sequence < std::min<int64_t>(stream.sequences_per_epoch(), 20); ++sequence) {
     const TokenBatch whole = stream.at(sequence);
     int64_t num_targets = 0;
     for (int64_t begin = 0; begin < length;) {
-      const int64_t end = std::min(length, begin + 1 + begin / 2);  // parts of all sizes
+      const int64_t end = std::min(length, begin + 1 + begin / 2);  // ranges of all sizes
       const TokenBatch part = stream.at(sequence, begin, end);
       const auto cut = [&](const auto& values) { return std::vector(values.begin() + begin, values.begin() + end); };
       EXPECT_EQ(part.tokens, cut(whole.tokens));
@@ -130,7 +130,7 @@ TEST_P(EveryPacking, PartsAreCutFromTheSequence) {
   EXPECT_THROW(stream.at(0, 1, length + 1), std::logic_error);
 }
 
-TEST_P(EveryPacking, EveryTokenOnceAnEpochSaveTheReportedOnes) {
+TEST_P(EveryPacking, AnEpochHasEveryTokenOnceExceptReportedOnes) {
   const BatchStream stream = open(documents_, options());
   const int64_t total = std::accumulate(lengths_.begin(), lengths_.end(), int64_t{0});
   EXPECT_EQ(stream.report().tokens, total);
@@ -145,7 +145,7 @@ TEST_P(EveryPacking, EveryTokenOnceAnEpochSaveTheReportedOnes) {
             total - stream.report().dropped_tokens + stream.report().padding_tokens);
 }
 
-TEST_P(EveryPacking, EveryPairOfNeighboursIsATargetOnce) {
+TEST_P(EveryPacking, EveryNextTokenIsATargetOnce) {
   const BatchStream stream = open(documents_, options());
   std::set<int32_t> last_tokens;
   for (const auto& document : documents_)
@@ -167,7 +167,7 @@ TEST_P(EveryPacking, EveryPairOfNeighboursIsATargetOnce) {
   EXPECT_EQ(num_targets, pairs);
 }
 
-TEST_P(EveryPacking, SpansStartAlignedAndHoldOneDocument) {
+TEST_P(EveryPacking, DocumentsStartAlignedAndDoNotMix) {
   const BatchStream stream = open(documents_, options());
   std::map<int32_t, int64_t> document_of;
   for (size_t i = 0; i < documents_.size(); ++i)
@@ -193,7 +193,7 @@ TEST_P(EveryPacking, SpansStartAlignedAndHoldOneDocument) {
   }
 }
 
-TEST_P(EveryPacking, EpochsAndSeedsDifferUnderShuffleOnly) {
+TEST_P(EveryPacking, OrderDependsOnEpochAndSeedOnlyWhenShuffled) {
   const BatchStream stream = open(documents_, options());
   const std::vector<int32_t> first = inputs_of(take_epoch(stream, 0));
   EXPECT_EQ(first == inputs_of(take_epoch(stream, 1)), !GetParam().shuffle);
@@ -204,7 +204,7 @@ TEST_P(EveryPacking, EpochsAndSeedsDifferUnderShuffleOnly) {
   EXPECT_EQ(std::is_sorted(first.begin(), first.end()), !GetParam().shuffle) << "file order";
 }
 
-TEST_P(EveryPacking, ResumesFromItsStateAtAnyPlace) {
+TEST_P(EveryPacking, ResumesFromAnyState) {
   BatchStream stream = open(documents_, options());
   BatchStream other = open(documents_, options());
   const int64_t per_epoch = stream.sequences_per_epoch();
@@ -222,7 +222,7 @@ TEST_P(EveryPacking, ResumesFromItsStateAtAnyPlace) {
 INSTANTIATE_TEST_SUITE_P(
     All, EveryPacking,
     ::testing::Values(Case{Packing::kDocuments, true, 512, 64}, Case{Packing::kDocuments, false, 512, 64},
-                      Case{Packing::kDocuments, true, 200, 64},  // no multiple of the alignment
+                      Case{Packing::kDocuments, true, 200, 64},  // length is not a multiple of the alignment
                       Case{Packing::kDocuments, false, 200, 64}, Case{Packing::kDocuments, true, 48, 64},
                       Case{Packing::kDocuments, true, 97, 1}, Case{Packing::kStream, true, 512, 64},
                       Case{Packing::kStream, false, 512, 64}, Case{Packing::kStream, true, 33, 64}),
@@ -272,14 +272,14 @@ TEST_F(BatchStreamTest, SeveralFilesAreOneList) {
   EXPECT_EQ(stream.at(0).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, 0, 0, 0}));
 }
 
-TEST_F(BatchStreamTest, NothingToTakeIsAnError) {
+TEST_F(BatchStreamTest, DataWithoutTargetsIsAnError) {
   for (const Packing packing : {Packing::kDocuments, Packing::kStream})
     for (const std::vector<int64_t>& lengths : {std::vector<int64_t>{}, std::vector<int64_t>{0, 1, 1, 1}})
       EXPECT_THROW(open(counting_documents(lengths), {.sequence_length = 2, .packing = packing}), DataError);
   EXPECT_THROW(BatchStream({}, {.sequence_length = 8}), DataError);
 }
 
-TEST_F(BatchStreamTest, AnIdOutsideTheVocabularyNamesItsPlace) {
+TEST_F(BatchStreamTest, ErrorForAnInvalidIdNamesItsPosition) {
   const BatchStream stream =
       open({{1, 2}, {3, 99, 4}},
            {.sequence_length = 128, .packing = Packing::kStream, .shuffle = false, .vocabulary_size = 99});
@@ -292,14 +292,14 @@ TEST_F(BatchStreamTest, AnIdOutsideTheVocabularyNamesItsPlace) {
   }
 }
 
-TEST_F(BatchStreamTest, AStateOfOtherDataIsRefused) {
+TEST_F(BatchStreamTest, RefusesAStateOfOtherData) {
   BatchStream stream = open(counting_documents({10, 20}), {.sequence_length = 8, .seed = 5});
   EXPECT_THROW(stream.restore({.seed = 6}), DataError);
   EXPECT_THROW(stream.restore({.seed = 5, .epoch = 0, .index = 1000}), DataError);
   EXPECT_THROW(stream.restore({.seed = 5, .epoch = -1, .index = 0}), DataError);
 }
 
-TEST_F(BatchStreamTest, ThreadsMayReadAhead) {
+TEST_F(BatchStreamTest, SeveralThreadsCanRead) {
   const BatchStream stream =
       open(counting_documents(random_lengths(500, 4)), {.sequence_length = 256, .packing = Packing::kStream});
   const int64_t count = 3 * stream.sequences_per_epoch();
@@ -314,7 +314,7 @@ TEST_F(BatchStreamTest, ThreadsMayReadAhead) {
   EXPECT_EQ(alone, together);
 }
 
-TEST_F(BatchStreamTest, ManySmallDocumentsAreFastAndTight) {
+TEST_F(BatchStreamTest, PacksManySmallDocumentsQuicklyWithLittlePadding) {
   const Documents documents = counting_documents(random_lengths(100'000, 5));
   write_pair<int32_t>(folder_ / "text", documents, 4);
   const auto begin = std::chrono::steady_clock::now();

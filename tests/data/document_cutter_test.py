@@ -1,4 +1,4 @@
-"""The tokens of a long document's pieces are those of the whole, in linear time."""
+"""The pieces of a long document have the tokens of the whole document, and cutting takes linear time."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def llama3_like(text: str) -> Tokenizer:
 
 
 def llama2_like(text: str) -> Tokenizer:
-    """A space before every text, no pre-tokenization, bytes for what the vocabulary lacks (line ends among it)."""
+    """A SentencePiece-like tokenizer: a space before every text, no pre-tokenization, bytes for unknown characters."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -109,5 +109,5 @@ def test_time_is_linear_in_the_length_of_a_document():
         encode_cut(tokenizer, text * copies, 1 << 18)
         return time.process_time() - begin
 
-    seconds(1)  # fills the tokenizer's caches
+    seconds(1)  # warms up the tokenizer's caches
     assert seconds(4) < 6 * seconds(1)

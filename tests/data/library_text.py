@@ -1,4 +1,4 @@
-"""Real text that is on every machine: the sources of Python's standard library."""
+"""Real text that every machine with Python has: the sources of the standard library."""
 
 import os
 from pathlib import Path

@@ -51,12 +51,12 @@ TEST(Packing, BestFitNeverOverfillsAndWastesLittle) {
   EXPECT_LE(packed.num_bins, (total + 127) / 128 + 1) << "more than one bin beyond the bound";
 }
 
-TEST(Packing, NothingToPack) {
+TEST(Packing, AcceptsNoItems) {
   EXPECT_EQ(pack_best_fit({}, 10).num_bins, 0);
   EXPECT_EQ(pack_in_order({}, 10).num_bins, 0);
 }
 
-TEST(Packing, RefusesWhatCannotFit) {
+TEST(Packing, RefusesItemsLargerThanABin) {
   const std::vector<int64_t> too_large{11};
   const std::vector<int64_t> empty{0};
   EXPECT_THROW(pack_best_fit(too_large, 10), std::logic_error);
@@ -91,7 +91,7 @@ TEST(Shuffle, KeysGiveUnrelatedOrders) {
   EXPECT_LT(equal, 12);  // one expected
 }
 
-// Each of the 24 orders of four places must come up about equally often over many keys.
+// Each of the 24 orders of four items must occur about equally often over many keys.
 TEST(Shuffle, SmallOrdersAreAllReached) {
   std::map<std::vector<int64_t>, int> counts;
   constexpr int kKeys = 24'000;
@@ -103,7 +103,7 @@ TEST(Shuffle, SmallOrdersAreAllReached) {
   for (const auto& [order, count] : counts) EXPECT_NEAR(count, kKeys / 24, 250);
 }
 
-// The same values on every machine: a change would break the data order of saved runs.
+// Values must be the same on every machine and in every version: a change would break the data order of saved runs.
 TEST(Shuffle, ValuesAreFixed) {
   const Permutation permutation(10, mix_key({1, 2, 3}));
   std::vector<int64_t> order(10);

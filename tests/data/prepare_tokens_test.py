@@ -1,4 +1,4 @@
-"""data/prepare_tokens.py and data/make_tokenizer.py."""
+"""Tests data/prepare_tokens.py and data/make_tokenizer.py."""
 
 import contextlib
 import gzip
@@ -32,13 +32,13 @@ EOS = "<|endoftext|>"
 
 
 def run(program: str, *arguments) -> subprocess.CompletedProcess:
-    """In a process of its own, as a user does."""
+    """Runs the program in its own process, as a user does."""
     command = [sys.executable, REPOSITORY / "data" / f"{program}.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def call(program: str, *arguments) -> subprocess.CompletedProcess:
-    """In this process: saves the start."""
+    """Runs prepare_tokens in this process, which saves its start-up time."""
     errors, output = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
         patch.setattr(sys, "argv", [program, *map(str, arguments)])
@@ -62,7 +62,7 @@ def prepare(tokenizer_folder: Path, output: Path, *arguments) -> subprocess.Comp
 
 
 def documents_of(prefix: Path) -> list[list[int]]:
-    """Reads the pair by the format's description alone."""
+    """Reads the pair with an independent implementation of the format."""
     index = prefix.with_name(prefix.name + ".idx").read_bytes()
     assert index[:9] == b"MMIDIDX\0\0"
     version, dtype_code, num_sequences, num_entries = struct.unpack_from("<QBQQ", index, 9)
@@ -105,7 +105,7 @@ def test_text_files_in_the_given_order(tokenizer_folder, tmp_path):
     assert description["eos_id"] == 0 and len(description["tokenizer_sha256"]) == 64
 
 
-def test_line_ends_are_kept_and_the_mark_at_the_beginning_is_not(tokenizer_folder, tmp_path):
+def test_line_ends_are_kept_and_a_byte_order_mark_is_removed(tokenizer_folder, tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     check(tokenizer_folder, tmp_path / "out", ["one\r\ntwo\r\n"], tmp_path / "dos.txt")
 
@@ -157,7 +157,7 @@ def test_a_folder(tokenizer_folder, tmp_path):
     description = check(tokenizer_folder, tmp_path / "all", ["one", "two", "three"], folder)
     assert description["undecodable_files"] == 2 and description["empty_documents"] == 0
     check(tokenizer_folder, tmp_path / "some", ["one", "three"], folder, "--extensions", ".txt,.rst")
-    # Output inside the input folder: a second run does not read what the first wrote.
+    # If the output is inside the input folder, a second run must not read the files of the first.
     check(tokenizer_folder, folder / "out", ["one", "two", "three"], folder)
     check(tokenizer_folder, folder / "out", ["one", "two", "three"], folder)
 
@@ -235,7 +235,7 @@ def test_a_killed_worker_ends_the_run(tokenizer_folder, tmp_path):
     command = [sys.executable, REPOSITORY / "data" / "prepare_tokens.py", tmp_path / "long.txt", "--workers", "2"]
     command += ["--tokenizer", tokenizer_folder, "--output", tmp_path / "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and len(children_of(process.pid)) < 3:  # spawn starts a helper of its own
+    while process.poll() is None and len(children_of(process.pid)) < 3:  # spawn starts a helper process, too
         time.sleep(0.02)
     os.kill(children_of(process.pid)[-1], signal.SIGKILL)
     errors = errors_of(process)
@@ -243,7 +243,7 @@ def test_a_killed_worker_ends_the_run(tokenizer_folder, tmp_path):
     assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob(".*.partial"))
 
 
-def test_a_full_disk_is_one_sentence(tokenizer_folder, tmp_path):
+def test_a_full_disk_gives_one_sentence(tokenizer_folder, tmp_path):
     (tmp_path / "long.txt").write_text(library_text(1_000_000), encoding="utf-8")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -282,7 +282,7 @@ def mistakes(folder: Path) -> list[tuple[list, str]]:
     ]
 
 
-def test_mistakes_are_one_sentence_and_leave_nothing(tokenizer_folder, tmp_path):
+def test_mistakes_give_one_sentence_and_leave_no_files(tokenizer_folder, tmp_path):
     for arguments, sentence in mistakes(tmp_path):
         arguments = [tmp_path / one if (tmp_path / one.split("/")[0]).exists() else one for one in arguments]
         base = ["--tokenizer", tokenizer_folder, "--output", tmp_path / "out", "--workers", 1]

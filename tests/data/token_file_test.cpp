@@ -31,7 +31,7 @@ Documents read_all(const TokenFile& file) {
   return documents;
 }
 
-// The one sentence that opening the pair gives, or "" if it opens.
+// Opens the pair and returns the error message, or "" if it opens.
 std::string error_of_opening(const std::filesystem::path& prefix) {
   try {
     TokenFile file(prefix);
@@ -47,7 +47,7 @@ class TokenFileTest : public ::testing::Test {
   TemporaryFolder folder_;
   std::filesystem::path prefix_ = folder_ / "text.v1";
 
-  // Writes the pair with a spoilt index and returns the error.
+  // Writes the pair with a damaged index and returns the error message.
   template <typename Spoil>
   std::string error_with_index(Spoil spoil) {
     Index index = write_pair<uint16_t>(prefix_, documents_, 8);
@@ -95,7 +95,7 @@ TEST_F(TokenFileTest, DocumentsOfSeveralSequencesAndModes) {
   EXPECT_EQ(read_all(TokenFile(prefix_)), (Documents{{5, 6, 7}, {255, 1, 2, 3, 4, 5, 6, 7, 8}}));
 }
 
-TEST_F(TokenFileTest, NoDocumentsAtAll) {
+TEST_F(TokenFileTest, AcceptsAPairWithoutDocuments) {
   write_pair<uint16_t>(prefix_, {}, 8);
   EXPECT_EQ(TokenFile(prefix_).num_documents(), 0);
   EXPECT_EQ(TokenFile(prefix_).num_tokens(), 0);
@@ -108,7 +108,7 @@ TEST_F(TokenFileTest, MissingFilesAreNamed) {
   EXPECT_THAT(error_of_opening(prefix_), HasSubstr("cannot open " + prefix_.string() + ".bin"));
 }
 
-TEST_F(TokenFileTest, ForeignHeaders) {
+TEST_F(TokenFileTest, RefusesOtherFormats) {
   EXPECT_THAT(error_with_index([](Index& index) { index.magic = "PK\3\4 foreign"; }),
               AllOf(HasSubstr("text.v1.idx"), HasSubstr("not a Megatron index")));
   EXPECT_THAT(error_with_index([](Index& index) { index.version = 2; }),
@@ -118,7 +118,7 @@ TEST_F(TokenFileTest, ForeignHeaders) {
                 HasSubstr("dtype code " + std::to_string(code)));
 }
 
-TEST_F(TokenFileTest, SequencesThatDoNotFitTheTokens) {
+TEST_F(TokenFileTest, RefusesSequencesThatDoNotFitTheTokens) {
   EXPECT_THAT(error_with_index([](Index& index) { index.lengths[2] = -1; }), HasSubstr("sequence 2 a length of -1"));
   EXPECT_THAT(error_with_index([](Index& index) { index.pointers[3] = 1 << 20; }),
               HasSubstr("sequence 3 start at byte 1048576; expected 8"));
@@ -159,14 +159,14 @@ TEST_F(TokenFileTest, EveryTruncationIsAnError) {
   EXPECT_EQ(error_of_opening(prefix_), "");
 }
 
-TEST_F(TokenFileTest, EveryOtherByteOfTheIndexIsNoticed) {
+TEST_F(TokenFileTest, DetectsAChangeOfAnyByteOfTheIndex) {
   write_pair<uint16_t>(prefix_, documents_, 8);
   const std::string path = prefix_.string() + ".idx";
   const std::string whole = read_bytes(path);
   const unsigned seed = std::random_device{}();
   std::printf("seed %u\n", seed);
   std::mt19937 random(seed);
-  // Moving a document's begin within its bounds gives another valid index: the middle entries are left out.
+  // Changing a middle document's begin can give another valid index, so the middle entries are skipped.
   const size_t middle_entries = whole.size() - 8 * (documents_.size());
   for (size_t offset = 0; offset < middle_entries; ++offset) {
     std::string spoilt = whole;
@@ -193,7 +193,7 @@ TEST_F(TokenFileTest, RandomDamageNeverCrashes) {
   }
 }
 
-TEST_F(TokenFileTest, IdsThatAreNoTokensAreErrorsOnReading) {
+TEST_F(TokenFileTest, ReadingAnInvalidIdIsAnError) {
   write_pair<int32_t>(prefix_, {{1, 2}, {3, -4, 5}}, 4);
   const TokenFile negative(prefix_);
   EXPECT_EQ(read_document(negative, 0), (std::vector<int64_t>{1, 2}));

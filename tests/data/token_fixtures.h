@@ -1,4 +1,4 @@
-// Megatron pairs with given documents, in a folder that is removed at the end.
+// Writes Megatron pairs with given documents into a folder that is removed at the end.
 #pragma once
 
 #include <unistd.h>
@@ -49,7 +49,7 @@ void append(std::string& bytes, int64_t value) {
   bytes.append(reinterpret_cast<const char*>(&number), sizeof(number));
 }
 
-// The parts of an index, so that tests can spoil any of them.
+// The parts of an index, so that tests can damage any of them.
 struct Index {
   std::string magic = std::string("MMIDIDX\0\0", 9);
   int64_t version = 1;

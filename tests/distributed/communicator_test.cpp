@@ -1,5 +1,5 @@
-// The same tests for all ways between ranks: MPI with tensors of the CPU, MPI with tensors of a GPU (which ranks may
-// share), and NCCL, which needs a GPU for every rank.
+// Runs the same tests for all transports: MPI with CPU tensors, MPI with GPU tensors (ranks may share a GPU), and NCCL,
+// which needs a GPU for every rank.
 #include "distributed/communicator.h"
 
 #include <ATen/ATen.h>
@@ -23,17 +23,17 @@ namespace {
 
 constexpr uint64_t kSeed = 20240611;
 
-// Small, of several segments, and of a size that no number of ranks divides.
+// One element, several segments of a reduction, and a size that no number of ranks divides.
 const std::vector<int64_t> kSizes = {0, 1, 3, 1000, 70001};
 
-// The values of one rank, which every rank can make for itself to know what to expect.
+// Returns the values of any rank, so that each rank can compute the expected result.
 at::Tensor values_of_rank(int rank, int64_t count, at::ScalarType type) {
   const at::Generator generator = at::detail::createCPUGenerator(kSeed + rank);
   if (at::isFloatingType(type)) return at::randn({count}, generator, at::kDouble).to(type);
   return at::randint(0, 50, {count}, generator, at::kLong).to(type);
 }
 
-// Sums in rank order; bfloat16 in float32.
+// Sums in rank order, for bfloat16 in float32.
 at::Tensor sum_of_ranks(int num_ranks, int64_t count, at::ScalarType type) {
   const at::ScalarType wide = type == at::kBFloat16 ? at::kFloat : type;
   at::Tensor sum = values_of_rank(0, count, type).to(wide);
@@ -50,7 +50,7 @@ int num_gpus() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
-// A communicator of all ranks for each way: made once, and gone before MPI is.
+// Holds a communicator of all ranks for each transport, made once and destroyed before MPI is finalised.
 class Worlds : public testing::Environment {
  public:
   void TearDown() override { worlds_.clear(); }
@@ -69,7 +69,7 @@ class Worlds : public testing::Environment {
 };
 Worlds* const worlds = static_cast<Worlds*>(testing::AddGlobalTestEnvironment(new Worlds));
 
-// The tests of one way. Tensors are made on the CPU and moved.
+// Fixture for one transport. Tensors are made on the CPU and moved.
 class OnWay {
  public:
   explicit OnWay(Way way) : way_(way) {}
@@ -87,7 +87,7 @@ class OnWay {
   }
   Communicator& world() const { return worlds->of(way_); }
 
-  // NCCL adds floating-point numbers in another order.
+  // NCCL adds floating-point numbers in a different order.
   bool sums_agree(const at::Tensor& here, const at::Tensor& in_rank_order) const {
     const at::Tensor host = here.cpu();
     if (way_ != Way::kNccl || !at::isFloatingType(host.scalar_type())) return at::equal(host, in_rank_order);
@@ -153,7 +153,7 @@ TEST_P(CommunicatorTest, AllGatherIsInRankOrder) {
   }
 }
 
-TEST_P(CommunicatorTest, ReduceScatterIsTheOwnPieceOfTheSum) {
+TEST_P(CommunicatorTest, ReduceScatterGivesTheOwnShardOfTheSum) {
   for (const int64_t count : kSizes) {
     at::Tensor part = room({count}), whole = own(size_ * count);
     world_->reduce_scatter_sum(whole, part);
@@ -177,7 +177,7 @@ TEST_P(CommunicatorTest, AllToAllTransposesTheRanks) {
   }
 }
 
-TEST_P(CommunicatorTest, BroadcastComesFromEveryRoot) {
+TEST_P(CommunicatorTest, BroadcastWorksFromEveryRoot) {
   for (int root = 0; root < size_; ++root) {
     for (const int64_t count : kSizes) {
       at::Tensor values = own(count);
@@ -210,7 +210,7 @@ class Ways : public testing::TestWithParam<Way> {
 
 INSTANTIATE_TEST_SUITE_P(All, Ways, all_ways, [](const auto& test) { return name_of(test.param); });
 
-// Larger than one MPI message and than one segment of a reduction.
+// Larger than one MPI message and one segment of a reduction.
 TEST_P(Ways, LargeTensorsArriveWhole) {
   const int64_t count = int64_t{18} * 1000 * 1000 + 1, size = world_->size();  // 72 MB
   const at::Tensor numbers = at::arange(count, options(at::kInt));
@@ -221,7 +221,7 @@ TEST_P(Ways, LargeTensorsArriveWhole) {
   EXPECT_TRUE(at::equal(mine, numbers * size + size * (size - 1) / 2));
 }
 
-// <all_gather(x), y> = <x, reduce_scatter(y)>, summed over ranks: what a backward pass relies on.
+// A backward pass relies on <all_gather(x), y> = <x, reduce_scatter(y)>, summed over ranks.
 TEST_P(Ways, AllGatherAndReduceScatterAreTransposes) {
   const int64_t count = 12345;
   const at::Tensor x = values_of_rank(world_->rank(), count, at::kDouble).to(device_);
@@ -255,8 +255,8 @@ TEST_P(Ways, SplitGroupsByColorAndOrdersByKey) {
   group->barrier();
 }
 
-// Groups of groups, all in use at once.
-TEST_P(Ways, SubGroupsWorkBesideTheirParents) {
+// Several levels of groups, all in use at the same time.
+TEST_P(Ways, NestedGroupsWorkAtTheSameTime) {
   const int rank = world_->rank(), size = world_->size();
   const auto half = world_->split(rank < size / 2 ? 0 : 1, rank);
   const auto alone = half->split(half->rank(), 0);
@@ -272,7 +272,7 @@ TEST_P(Ways, SubGroupsWorkBesideTheirParents) {
   }
 }
 
-TEST_P(Ways, MistakesAreNamed) {
+TEST_P(Ways, ErrorsNameTheMistake) {
   at::Tensor part = at::zeros({3}, options(at::kFloat));
   at::Tensor other_type = at::zeros({3 * world_->size()}, options(at::kDouble));
   at::Tensor too_large = at::zeros({3 * world_->size() + 1}, options(at::kFloat));
@@ -285,8 +285,8 @@ TEST_P(Ways, MistakesAreNamed) {
   world_->barrier();
 }
 
-// Two communicators on two streams, and a third stream that computes: as in a step, in the same order on every rank.
-TEST(Nccl, CommunicatorsOnSeveralStreamsDoNotWaitForEachOther) {
+// Two communicators on two streams and computation on a third, in the same order on every rank, as in a training step.
+TEST(Nccl, CommunicatorsOnSeveralStreamsDoNotBlockEachOther) {
   const OnWay way(Way::kNccl);
   HIPTRAIN_SKIP_WITHOUT(way);
   const at::Device device = way.device();
@@ -311,8 +311,8 @@ TEST(Nccl, CommunicatorsOnSeveralStreamsDoNotWaitForEachOther) {
   EXPECT_EQ(b.sum().item<float>(), static_cast<float>(count));
 }
 
-TEST(Communicator, AMessageOfAnotherSizeIsAnError) {
-  // In pairs: the error would leave a third rank's messages open.
+TEST(Communicator, AMessageOfTheWrongSizeIsAnError) {
+  // In pairs, because the error would leave messages to a third rank open.
   const auto world = test_world();
   const auto pair = world->split(world->rank() / 2, world->rank());
   at::Tensor values = at::zeros({10 + pair->rank()});
@@ -322,7 +322,7 @@ TEST(Communicator, AMessageOfAnotherSizeIsAnError) {
     EXPECT_NO_THROW(pair->all_reduce_sum(values));
 }
 
-TEST(MpiRuntime, LocalRanksOfOneHostAreTheRanks) {
+TEST(MpiRuntime, LocalRankIsTheRankOnOneHost) {
   EXPECT_EQ(test_runtime().local_size(), test_runtime().size());
   EXPECT_EQ(test_runtime().local_rank(), test_runtime().rank());
 }

@@ -1,4 +1,4 @@
-// The last rank does not join a collective: the others' must end the run with exit code 6 (missing_rank_test.sh).
+// The last rank does not join a collective. The others must end the run with exit code 6 (see tests.cmake).
 #include <ATen/ATen.h>
 
 #include <chrono>

@@ -19,7 +19,7 @@ std::vector<int> world_ranks_of(Communicator& group, int own_world_rank) {
   return {ranks.data_ptr<int>(), ranks.data_ptr<int>() + group.size()};
 }
 
-TEST(ProcessGrid, RanksOfASequenceAreNeighbours) {
+TEST(ProcessGrid, RanksOfASequenceHaveAdjacentNumbers) {
   const int rank = test_runtime().rank(), size = test_runtime().size();
   for (int sequence_ranks = 1; sequence_ranks <= size; ++sequence_ranks) {
     if (size % sequence_ranks != 0) continue;
@@ -40,7 +40,7 @@ TEST(ProcessGrid, RanksOfASequenceAreNeighbours) {
   }
 }
 
-TEST(ProcessGrid, StepsBoundTheTimeoutOnceTheirLengthIsKnown) {
+TEST(ProcessGrid, TimeoutFollowsTheStepTimeOnceItIsKnown) {
   using namespace std::chrono_literals;
   const ProcessGrid grid(test_runtime().world(600s), 1);
   {

@@ -11,9 +11,9 @@
 namespace hiptrain {
 namespace {
 
-// Even, uneven, with empty last shards, and shorter than one alignment.
+// Even and uneven shards, empty last shards, and sequences shorter than the alignment.
 const std::vector<int64_t> kTokens = {1, 63, 64, 65, 256, 512, 1000};
-constexpr int64_t kAlignment = 64, kHeads = 12, kDim = 5;  // 12: every number of ranks here divides it
+constexpr int64_t kAlignment = 64, kHeads = 12, kDim = 5;  // 12 is divisible by every number of ranks here
 
 class SequenceRowsTest : public testing::TestWithParam<std::tuple<ExchangeKind, at::ScalarType>> {
  protected:
@@ -24,12 +24,12 @@ class SequenceRowsTest : public testing::TestWithParam<std::tuple<ExchangeKind, 
   SequenceRows rows(const SequenceShard& shard) const {
     return SequenceRows(kind(), kHeads, kDim, shard, *world_, at::TensorOptions(std::get<1>(GetParam())));
   }
-  // (heads, tokens, dim), the same on every rank.
+  // (heads, tokens, dim), equal on every rank.
   at::Tensor values(int64_t num_tokens, int seed) const {
     at::manual_seed(seed);
     return at::randint(-20, 20, {kHeads, num_tokens, kDim}, at::kLong).to(std::get<1>(GetParam()));
   }
-  // Those of all heads that this rank holds.
+  // Selects the heads that this rank holds.
   at::Tensor held(const at::Tensor& all) const {
     return kind() == ExchangeKind::kAllGather ? all : all.slice(0, world_->rank(), kHeads, world_->size());
   }
@@ -43,7 +43,7 @@ TEST_P(SequenceRowsTest, ExchangePutsTheShardsInOrder) {
     const at::Tensor all = values(num_tokens, 1);
     SequenceRows exchanged = rows(own);
     exchanged.own().copy_(all.narrow(1, own.begin(), own.size()));
-    // In parts, out of order.
+    // in several calls, out of order
     const int64_t first = exchanged.held_heads() / 2;
     exchanged.exchange({.begin = first, .count = exchanged.held_heads() - first});
     exchanged.exchange({.begin = 0, .count = first});
@@ -51,8 +51,8 @@ TEST_P(SequenceRowsTest, ExchangePutsTheShardsInOrder) {
   }
 }
 
-// An all-gather sends home sums over ranks; in an all-to-all every head has one rank that holds it.
-TEST_P(SequenceRowsTest, SendHomeIsTheTranspose) {
+// After an all-gather, gradients are summed over ranks; after an all-to-all, each head is held by one rank only.
+TEST_P(SequenceRowsTest, ReduceScatterIsTheTransposeOfTheExchange) {
   for (const int64_t num_tokens : kTokens) {
     const SequenceShard own = shard(num_tokens);
     SequenceRows sent = rows(own);
@@ -78,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, SequenceRowsTest,
                                   at::toString(std::get<1>(test.param));
                          });
 
-TEST(SequenceRows, AnAllGatherHoldsTheSequenceOnce) {
+TEST(SequenceRows, AnAllGatherNeedsOneBuffer) {
   const auto world = test_world();
   const SequenceShard shard(1000, kAlignment, world->rank(), world->size());
   const SequenceRows rows(ExchangeKind::kAllGather, 2, 4, shard, *world, at::kFloat);
@@ -110,7 +110,7 @@ TEST(GatherSequence, OneRankGetsItsInputBack) {
   EXPECT_TRUE(gather_sequence(rows, shard, *alone).is_same(rows));
 }
 
-TEST(GatherSequence, RowsOfAnotherLengthAreRefused) {
+TEST(GatherSequence, RefusesRowsOfTheWrongLength) {
   const auto world = test_world();
   const SequenceShard shard(1000, kAlignment, world->rank(), world->size());
   EXPECT_THROW(gather_sequence(at::zeros({2, shard.size() + 1, 4}), shard, *world), std::logic_error);

@@ -24,7 +24,7 @@ TEST(SequenceShard, ShardsCoverTheSequenceOnceInOrder) {
   }
 }
 
-TEST(SequenceShard, CapacityIsTheLeastThatHoldsTheSequence) {
+TEST(SequenceShard, CapacityIsTheSmallestThatFits) {
   EXPECT_EQ(SequenceShard(1000, 64, 0, 2).capacity(), 512);
   EXPECT_EQ(SequenceShard(1000, 64, 1, 2).size(), 488);
   EXPECT_EQ(SequenceShard(512, 64, 0, 4).capacity(), 128);

@@ -1,11 +1,11 @@
-"""Writes rope_frequencies.json: what transformers and mpmath say of rotary frequencies.
+"""Writes rope_frequencies.json: rotary frequencies as computed by transformers and mpmath.
 
-Run it with the Python of the project's environment, from any folder, when a case is added:
+Run it with the Python of the project's environment after adding a case:
     python tests/golden/make_rope_golden.py
-Every case has a config.json, sequence lengths, and for each length
-- inverse_frequencies: float32, by transformers' rotary embedding module after a forward pass over that many tokens;
-- attention_factor: by the same module;
-- angles: position * frequency modulo one turn in radians, of the last position, by mpmath with 60 digits.
+Every case has a config.json and sequence lengths. For each length it has
+- inverse_frequencies: float32, from transformers' rotary embedding module after a forward pass over that many tokens;
+- attention_factor: from the same module;
+- angles: position * frequency modulo one turn in radians, for the last position, from mpmath with 60 digits.
 """
 
 import json
@@ -66,7 +66,7 @@ SEQUENCE_TOKENS = [100, 512, 513, 1024, 1025, 4096, 4097, 6000, 20000, FAR_POSIT
 
 
 def transformers_rope(config_json, sequence_tokens):
-    """(inverse frequencies float32, attention factor) of a module that saw positions 0 .. sequence_tokens - 1."""
+    """Returns (inverse frequencies float32, attention factor) of a module that saw positions 0 .. sequence_tokens - 1."""
     config = AutoConfig.for_model(**json.loads(json.dumps(config_json)))
     rope = AutoModelForCausalLM.from_config(config).model.rotary_emb
     rope(torch.zeros(1), torch.tensor([[0, sequence_tokens - 1]]))
@@ -74,9 +74,10 @@ def transformers_rope(config_json, sequence_tokens):
 
 
 def exact_frequencies(config_json, sequence_tokens):
-    """The same rules as transformers', written once more, in 60 digits. Yarn's bounds are whole or double there too."""
+    """The rules of transformers again, in 60 digits. Yarn's bounds are integers or doubles here, too."""
     config = AutoConfig.for_model(**json.loads(json.dumps(config_json)))
-    config.standardize_rope_params()  # as modules do: original_max_position_embeddings moves in from outside
+    # as the modules do: moves original_max_position_embeddings into the rope parameters
+    config.standardize_rope_params()
     rope, max_positions = config.rope_parameters, config.max_position_embeddings
     dims = config.head_dim
     theta, factor = mpmath.mpf(rope["rope_theta"]), rope.get("factor")

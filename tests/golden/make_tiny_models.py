@@ -1,8 +1,8 @@
-"""Makes small Hugging Face model folders with random weights, one of every kind that hiptrain reads.
+"""Makes small Hugging Face model folders with random weights, one of each family that hiptrain reads.
 
     python tests/golden/make_tiny_models.py FOLDER [NAME ...]
 
-As a module: make_tiny_model(name, folder) for a name of TINY_MODELS. Weights are the same at every call.
+As a module: make_tiny_model(name, folder) for a name in TINY_MODELS. Weights are the same at every call.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class TinyModel:
     rope: dict = field(default_factory=lambda: {"rope_type": "default", "rope_theta": 10000.0})
     dtype: torch.dtype = torch.float32
     max_shard_size: str = "5GB"
-    spelling: str = "new"  # of the rotary fields in config.json: old has rope_theta and rope_scaling
+    spelling: str = "new"  # spelling of the rotary fields in config.json: "old" has rope_theta and rope_scaling
 
 
 TINY_MODELS = {
@@ -80,7 +80,7 @@ TINY_MODELS = {
 
 
 def randomize(model):
-    """Weights with which every part matters: activations stay near 1, norms and biases are not 1 and 0."""
+    """Weights for which every part matters: activations stay near 1, norm weights are not 1 and biases are not 0."""
     generator = torch.Generator().manual_seed(20240607)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):

@@ -1,4 +1,4 @@
-"""tests/bench/make_results.py: the page of results is what the recorded figures give."""
+"""Checks that tests/bench/make_results.py turns the recorded figures into the page of results."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_the_committed_page_is_up_to_date():
     assert result.returncode == 0, result.stderr
 
 
-def test_a_stale_page_is_found(tmp_path):
+def test_an_outdated_page_is_detected(tmp_path):
     page, places = page_of(tmp_path, "2xh200_a", TRAIN)
     assert make("--check", *places).returncode == 0
     (tmp_path / "page.md").write_text(page.replace("256", "257"))
@@ -44,19 +44,19 @@ def test_a_stale_page_is_found(tmp_path):
     assert result.returncode == 1 and "stale" in result.stderr
 
 
-def test_speed_is_that_of_one_gpu(tmp_path):
+def test_speed_is_per_gpu(tmp_path):
     page, _ = page_of(tmp_path, "2xh200_a", TRAIN)
     row = row_after(page, "Training steps", "2xh200_a")
     assert "| tiny | 1,024 | 2 | **256** | 50% | 7.0 |" in row and "| optimizer |" in row
 
 
-def test_what_a_file_does_not_record_is_said(tmp_path):
+def test_missing_information_is_shown_as_missing(tmp_path):
     page, _ = page_of(tmp_path, "two_of_4xh200_a", TRAIN)
     row = row_after(page, "How each file was measured", "two_of_4xh200_a")
     assert "| not recorded | not recorded | two H200 of a host with four | not recorded |" in row
 
 
-def test_what_a_file_records_comes_before_the_notes(tmp_path):
+def test_a_file_takes_precedence_over_the_notes(tmp_path):
     provenance = {"date": "2027-01-02T03:04:05Z", "version": "0.2.0", "commit": "0123456789abcdef", "gpu": "NVIDIA B200",
                   "command": "hiptrain bench train"}
     notes = {"committed": "2026-01-01", "command": "another"}
@@ -66,6 +66,6 @@ def test_what_a_file_records_comes_before_the_notes(tmp_path):
         assert "| 2027-01-02 | 0.2.0 (012345678) | NVIDIA B200 | `hiptrain bench train` |" in row
 
 
-def test_superseded_figures_stand_in_the_history(tmp_path):
+def test_superseded_figures_move_to_the_history(tmp_path):
     page, _ = page_of(tmp_path, "h200_a", TRAIN, {"superseded": True})
     assert "## Training steps" not in page and "| 1,024 |" in row_after(page, "History", "h200_a")

@@ -1,4 +1,4 @@
-"""launch/make_retrieval.py, on the sources of Python's standard library and a tokenizer made from them."""
+"""Tests launch/make_retrieval.py on the sources of Python's standard library and a tokenizer made from them."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def run(program, *arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tokenizer, `text` of several documents, and `made.safetensors` with SETTINGS."""
+    """A folder with a tokenizer, `text` of several documents, and `made.safetensors` with SETTINGS."""
     folder = tmp_path_factory.mktemp("retrieval")
     text = folder / "text.txt"
     text.write_text(library_text(200_000).replace("\nclass ", "\f\nclass "), encoding="utf-8")
@@ -53,7 +53,7 @@ def tokenizer(folder):
 
 
 def refusal(folder, *arguments, tokens="text", model=""):
-    """What make_retrieval.py says, in one sentence, when it makes nothing."""
+    """Runs make_retrieval.py, which must fail, and returns its one-sentence message."""
     result = run("launch/make_retrieval.py", folder / tokens, folder / model, folder / "none.safetensors", *arguments)
     assert result.returncode != 0 and not (folder / "none.safetensors").exists()
     assert result.stderr.startswith("make_retrieval: ") and result.stderr.count("\n") == 1
@@ -75,7 +75,7 @@ def test_a_value_has_the_same_tokens_both_times(made, tokenizer):
             assert re.fullmatch(r" \d{5}", tokenizer.decode(value.tolist()))
 
 
-def test_each_name_stands_twice_with_its_value(made, tokenizer):
+def test_each_fact_appears_twice(made, tokenizer):
     all_names = set()
     for tokens in made["tokens"]:
         lines = LINE.findall(tokenizer.decode(tokens.tolist(), skip_special_tokens=False))
@@ -85,7 +85,7 @@ def test_each_name_stands_twice_with_its_value(made, tokenizer):
     assert len(all_names) == SEQUENCES * FACTS
 
 
-def test_a_line_has_the_tokens_that_the_tokenizer_gives_it(made, tokenizer):
+def test_a_line_is_tokenized_as_by_the_tokenizer(made, tokenizer):
     tokens = made["tokens"][0]
     for first, _, size in made["facts"][0]:
         end = first + size + 1
@@ -94,7 +94,7 @@ def test_a_line_has_the_tokens_that_the_tokenizer_gives_it(made, tokenizer):
         assert tokens[end - len(ids):end].tolist() == ids
 
 
-def test_without_the_lines_it_is_the_text_cut_evenly(folder, made):
+def test_without_the_facts_the_sequences_are_the_text_in_equal_parts(folder, made):
     text = all_tokens(folder / "text")
     for i, (tokens, facts) in enumerate(zip(made["tokens"], made["facts"])):
         is_planted = numpy.zeros(LENGTH + 1, bool)
@@ -118,8 +118,8 @@ def test_distances_and_depths(made):
 
 
 @pytest.mark.parametrize("num_tokens", [100, 101, 1 << 20])
-def test_places_lie_in_the_text(num_tokens):
-    """At 100 there is one pair of places alone."""
+def test_positions_are_inside_the_text(num_tokens):
+    """With 100 tokens there is only one possible pair of positions."""
     first, second = draw_places(numpy.random.default_rng(0), 300, num_tokens, 100)
     assert first.min() >= 0 and (second - first).min() >= 100 and second.max() <= num_tokens
     if num_tokens > 101:
@@ -127,7 +127,7 @@ def test_places_lie_in_the_text(num_tokens):
         assert parts.tolist() == list(range(300))
 
 
-def test_the_seed_decides(folder, made):
+def test_the_result_depends_on_the_seed(folder, made):
     for seed, is_same in ((0, True), (1, False)):
         output = folder / f"seed{seed}.safetensors"
         result = run("launch/make_retrieval.py", folder / "text", folder, output, *SETTINGS, "--seed", seed)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# launch/mpirun.sh: what it gives to mpirun on one host and on several, and that mpirun does not outlive it.
+# Checks which arguments launch/mpirun.sh gives to mpirun on one host and on several, and that mpirun does not outlive
+# it.
 set -euo pipefail
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)
 # shellcheck source=tests/support/launch_test.sh
@@ -21,7 +22,7 @@ fake lscpu <<<'#!/usr/bin/env bash
 echo "# CPU,Core"
 for i in {0..95} {0..95}; do echo "$i,$((i / 48))"; done'
 
-# $1: what mpirun must be given, without -x and --allow-run-as-root; then the arguments of launch/mpirun.sh.
+# $1: the expected arguments of mpirun, without -x and --allow-run-as-root; then the arguments of launch/mpirun.sh.
 expect() {
   local expected=$1 given
   shift

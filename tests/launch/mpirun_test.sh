@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# launch/mpirun.sh: exit codes come through, and SIGTERM reaches the ranks as SIGUSR1 with time to save.
+# Checks that launch/mpirun.sh passes exit codes on, and that SIGTERM reaches the ranks as SIGUSR1 with time to save.
 set -euo pipefail
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)
 # shellcheck source=tests/support/launch_test.sh
@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../support/launch_test.sh"
 cat >"$folder/rank.sh" <<'RANK'
 rank=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-}}
 on_signal() {
-  sleep 2  # longer than mpirun's second
+  sleep 2  # longer than the second that mpirun waits
   echo saved >"$1/saved_$rank"
   while (($(find "$1" -name 'saved_*' | wc -l) < 2)); do sleep 0.1; done
   exit 130

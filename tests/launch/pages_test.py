@@ -1,4 +1,4 @@
-"""Every relative link of a Markdown page leads to a file, and to a heading of it where it names one."""
+"""Checks that every relative link of a Markdown page leads to a file and, if it names one, to a heading."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def anchors(page):
-    """As GitHub makes them: lower case, punctuation left out, spaces as hyphens."""
+    """Makes an anchor from a heading as GitHub does: lower case, without punctuation, hyphens for spaces."""
     headings = re.findall(r"^#+ +(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -32,7 +32,7 @@ def test_relative_links_resolve(page):
     assert list(dead_links(page)) == []
 
 
-def test_dead_links_are_found(tmp_path):
+def test_dead_links_are_detected(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A b\n[1](page.md) [2](#a-b) [3](https://example.com/x) [4](gone.md) [5](page.md#c)\n")
     assert list(dead_links(page)) == ["gone.md", "page.md#c"]

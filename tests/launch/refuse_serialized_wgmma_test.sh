@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A kernel whose accumulators are read before the matrix product is waited for does not compile, nor from a cache; the
-# same kernel with the wait does.
+# A kernel that reads its accumulators before it waits for the matrix product must not compile, not even from a cache.
+# The same kernel with the wait must compile.
 #   refuse_serialized_wgmma_test.sh NVCC
 set -euo pipefail
 nvcc=$1
@@ -9,7 +9,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 export CCACHE_DIR="$folder/cache"
 
-# $1: what follows the product, inside the loop.
+# $1: the code after the product, inside the loop.
 write_kernel() {
   cat <<CUDA
 #include <cstdint>
@@ -32,7 +32,7 @@ CUDA
 write_kernel 'd[0] += 1.0f;' >"$folder/serialized.cu"
 write_kernel 'asm volatile("wgmma.wait_group.sync.aligned 0;");' >"$folder/waiting.cu"
 
-# compile LAUNCHER... : of $kernel.cu; its messages are in $folder/messages.
+# compile LAUNCHER...: compiles $kernel.cu; messages go to $folder/messages.
 compile() {
   "$launcher" "$@" "$nvcc" -std=c++17 -gencode=arch=compute_90a,code=sm_90a \
     -c "$folder/$kernel.cu" -o "$folder/$kernel.o" 2>"$folder/messages"
@@ -59,6 +59,6 @@ if command -v ccache >/dev/null; then
   expect_compiled ccache
 fi
 
-# The compiler's own failures and arguments come through.
+# Arguments and failures of the compiler are passed on.
 "$launcher" bash -c 'exit 3' && status=0 || status=$?
 [[ $status == 3 ]] || { echo "exit code $status instead of 3" && exit 1; }

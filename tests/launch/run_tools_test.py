@@ -1,4 +1,4 @@
-"""The tools over metrics.jsonl, on a run that was killed, resumed, and had a loss that was not finite."""
+"""Tests the tools that read metrics.jsonl, on a run that was killed, resumed, and had a loss that was not finite."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def run(tmp_path):
         {**train_record(1, 8.0), "recall": RECALL},
         *[train_record(step, 9.0 - step) for step in (2, 3, 4)],
         {"event": "start", "step": 3, "time": 1e9, "resumed_from": "checkpoints/step_00000003"},
-        train_record(4, 4.5),  # step 4 is done again
+        train_record(4, 4.5),  # the resumed run repeats step 4
         train_record(5, None),
         *[train_record(step, 3.0) for step in (6, 7, 8, 9)],
         {"event": "eval", "step": 9, "time": 1e9, "loss": 5.5, "buckets": buckets},
@@ -112,7 +112,7 @@ def test_check_loss_fell(run):
 
 
 def test_check_loss_fell_below_the_frequencies(run, tmp_path):
-    """n tokens as often as each other: log n nats, 4.09 of 60. The last five losses have the mean 3.3."""
+    """60 equally frequent tokens have an entropy of log 60 = 4.09 nats. The mean of the last five losses is 3.3."""
     for prefix, num_tokens in (("two", 2), ("many", 60)):
         writer = MegatronWriter(tmp_path / prefix, "uint16")
         writer.write(numpy.arange(6000) % num_tokens)

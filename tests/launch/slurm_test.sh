@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# launch/slurm.sbatch: what Slurm is asked for, what srun is given, and that a run that has saved is queued again.
+# Checks what launch/slurm.sbatch asks of Slurm and gives to srun, and that a run that saved is queued again.
 set -euo pipefail
 script=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../launch" && pwd)/slurm.sbatch
 # shellcheck source=tests/support/launch_test.sh
@@ -17,7 +17,7 @@ echo "scontrol $*" >>"$RECORD"'
 export SLURM_JOB_ID=42 SLURM_CPUS_PER_TASK=12 NCCL_NVLS_ENABLE=0
 cd "$folder"
 
-# $1: exit code of srun; $2: what is called after it; $3: exit code of the script.
+# $1: exit code of srun; $2: the expected command after it; $3: expected exit code of the script.
 expect() {
   local status=0 started
   rm -f "$RECORD"

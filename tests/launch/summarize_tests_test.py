@@ -1,4 +1,4 @@
-"""The closing line of launch/test.sh."""
+"""Tests the last line that launch/test.sh prints."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ PYTEST = "....s   [100%]\n=== 4 passed, 1 skipped, 2 warnings in 3.05s ===\n"
 
 
 def summarize(tmp_path, *programs):
-    """programs: (name, ctest's status, output). Returns (exit code, last line, everything)."""
+    """programs: (name, ctest's status, output). Returns (exit code, last line, all output)."""
     cases = "".join(f'<testcase name="{name}" status="{status}"><system-out><![CDATA[{output}]]></system-out></testcase>'
                     for name, status, output in programs)
     path = tmp_path / "results.xml"

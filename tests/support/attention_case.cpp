@@ -85,7 +85,7 @@ void AttentionCase::pick(int64_t begin, std::mt19937_64& random) {
     }
 }
 
-// What the tokens of a tile pick: block to the first row that picks it.
+// Maps each block that the tokens of a tile pick to the first row that picks it.
 std::map<int64_t, int64_t> AttentionCase::tile_picks(int head, int64_t tile) const {
   std::map<int64_t, int64_t> first_rows;
   const kernels::TileRanges ranges = tile_ranges(geometry(), tile);

@@ -1,4 +1,4 @@
-// Random inputs of sparse attention, with lists as random picks of every token give them.
+// Random inputs of sparse attention, with lists made from random picks of every token.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct AttentionShape {
   int64_t block_size = 64;
   int64_t sink_tokens = 64;
   int64_t window = 100;
-  int num_picks = 2;        // a token; 0: no lists
-  int64_t key_padding = 0;  // tokens of NaN behind each KV head
+  int num_picks = 2;        // picks per token; 0: no lists
+  int64_t key_padding = 0;  // tokens of NaN after each KV head
   std::vector<int64_t> document_starts = {0};
   kernels::ElementType element = kernels::ElementType::kFloat32;
 
@@ -28,7 +28,7 @@ struct AttentionShape {
   int num_query_heads() const { return group_size * num_kv_heads; }
 };
 
-// A (count) tensor of float32 or bfloat16. Values that were rounded to bfloat16 are kept as such.
+// A flat tensor (count) of float32 or bfloat16. Values given in bfloat16 keep their bits.
 class Tensor {
  public:
   Tensor(int64_t count, kernels::ElementType element);
@@ -48,30 +48,30 @@ class Tensor {
 struct AttentionCase {
   AttentionCase(const AttentionShape& shape, uint64_t seed, Backend backend = Backend::kReference);
 
-  // Over all queries, or over [query_begin, query_begin + num_queries).
+  // Parameters for all queries, or for [query_begin, query_begin + num_queries).
   void forward() { forward(0, shape.num_tokens); }
   void forward(int64_t query_begin, int64_t num_queries) { forward(query_begin, num_queries, all_heads()); }
   void backward() { backward(0, shape.num_tokens); }
   void backward(int64_t query_begin, int64_t num_queries) { backward(query_begin, num_queries, all_heads()); }
-  // Over all queries, of some KV heads and their query heads.
+  // Parameters for all queries of some KV heads and their query heads.
   struct HeadRange {
     int begin, count;
   };
   void forward(HeadRange kv_heads) { forward(0, shape.num_tokens, kv_heads); }
   void backward(HeadRange kv_heads) { backward(0, shape.num_tokens, kv_heads); }
 
-  // What kernels write is NaN, what they add to is 0.
+  // Sets what kernels write to NaN and what they add to to 0.
   void poison();
 
-  // Other picks for the tokens from `begin` on, and the lists that follow.
+  // Draws new picks for the tokens from `begin` on, and updates the lists.
   void repick(int64_t begin, uint64_t seed);
-  // Inputs and picks of a longer case's tokens from `begin` on, the start of its last document.
+  // Copies inputs and picks of a longer case's last document, which starts at token `begin`.
   void take_tokens(const AttentionCase& longer, int64_t begin);
 
   kernels::AttentionGeometry geometry() const;
   float scale() const;
-  int64_t key_row(int kv_head, int64_t token) const;  // first element in key, value, d_key, d_value
-  int64_t query_row(int64_t token, int head) const;   // first element in query, output, ...
+  int64_t key_row(int kv_head, int64_t token) const;  // index of the first element in key, value, d_key, d_value
+  int64_t query_row(int64_t token, int head) const;   // index of the first element in query, output, ...
 
   AttentionShape shape;
   Tensor query, d_output;             // (tokens, query heads, head_dim)
@@ -79,7 +79,7 @@ struct AttentionCase {
   Tensor output, d_query;             // (tokens, query heads, head_dim)
   std::vector<float> lse;             // (tokens, query heads)
   std::vector<float> d_key, d_value;  // (kv heads, tokens + padding, head_dim)
-  std::vector<int64_t> picks;         // (kv heads, tokens, num_picks), blocks; -1 where none is searched
+  std::vector<int64_t> picks;         // (kv heads, tokens, num_picks), blocks; -1 where there are no blocks to search
   std::vector<int64_t> offsets;       // (kv heads, tiles + 1)
   std::vector<uint32_t> entries;
 

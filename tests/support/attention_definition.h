@@ -1,5 +1,5 @@
-// Attention and its gradient by definition: every pair of a token and a key is asked whether it is allowed, in double
-// precision, without tiles of scores. Slow on purpose.
+// Attention and its gradient by definition, in double precision: checks for every pair of token and key whether it is
+// allowed, and uses no tiles. Slow on purpose.
 #pragma once
 
 #include <vector>
@@ -8,22 +8,22 @@
 
 namespace hiptrain::testing {
 
-// The inputs as doubles, and what is computed from them. Layouts as in AttentionCase.
+// The inputs in double precision and the results. Layouts as in AttentionCase.
 struct AttentionDefinition {
-  // Rounding: probabilities and score gradients pass through bfloat16, and so do output, d_query, d_key and d_value:
-  // what a plain implementation in bfloat16 gives.
+  // Rounding: probabilities, score gradients, output, d_query, d_key and d_value are rounded to bfloat16, as in a plain
+  // bfloat16 implementation.
   explicit AttentionDefinition(const AttentionCase& input, bool rounding = false);
 
-  // Fills output and lse, and the gradients.
+  // Computes output, lse and the gradients.
   void compute();
 
-  // sum of the computed output * d_output, for finite differences
+  // Returns the sum of output * d_output, for finite differences.
   double loss() const;
 
-  // Whether the token's KV head sees the key, from the geometry's text and the lists.
+  // Returns whether the token's KV head attends to the key, from the geometry and the lists.
   bool allowed(int kv_head, int64_t token, int64_t key_position) const;
 
-  // sum over the allowed keys of exp(score - log_sum_exp)
+  // Returns the sum over allowed keys of exp(score - log_sum_exp).
   double probability_sum(int64_t token, int head, double log_sum_exp) const;
 
   const AttentionCase& input;

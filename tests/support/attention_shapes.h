@@ -1,4 +1,4 @@
-// Shapes that forward and backward attention are compared with their definition on.
+// Shapes on which forward and backward attention are compared with their definition.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +55,7 @@ inline std::vector<AttentionShape> attention_shapes() {
   };
 }
 
-// What the kernels for tensor cores take: bfloat16, head_dim 64 or 128, blocks of 64.
+// Shapes that the tensor-core kernels support: bfloat16, head_dim 64 or 128, blocks of 64.
 inline std::vector<AttentionShape> tensor_core_shapes() {
   constexpr int64_t kDense = int64_t{1} << 40;
   std::vector<AttentionShape> shapes = {

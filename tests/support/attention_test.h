@@ -1,4 +1,4 @@
-// What the tests of forward and backward attention have in common.
+// What the tests of forward and backward attention share.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Memory of the GPU for tests and benchmarks of kernels.
+// GPU memory for tests and benchmarks of kernels.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -18,12 +18,12 @@ inline void check_cuda(cudaError_t error, const char* what) {
 inline bool has_gpu() {
   int count = 0;
   const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-  if (!found) (void)cudaGetLastError();  // else the next check would report it
+  if (!found) (void)cudaGetLastError();  // clears the error, which the next check would report otherwise
   return found;
 }
 
-// `count` values between two guards, which a kernel must leave as they are. Fresh memory holds bytes of 0xff: NaN as a
-// floating point number, -1 as an integer.
+// `count` values between two guard areas that a kernel must not change. Fresh memory holds bytes of 0xff: NaN as a
+// floating-point number, -1 as an integer.
 template <typename T>
 class DeviceBuffer {
  public:

@@ -1,4 +1,4 @@
-// Large device buffers of random values, made without a kernel: a block of random values, repeated.
+// Large device buffers of random values, filled without a kernel by repeating one block of random values.
 #pragma once
 
 #include <algorithm>
@@ -22,10 +22,10 @@ void repeat_on_device(const std::vector<T>& block, DeviceBuffer<T>& buffer) {
   }
 }
 
-// T: float, or uint16_t for bfloat16. Normally distributed.
+// T: float, or uint16_t for bfloat16. Values are normally distributed.
 template <typename T>
 DeviceBuffer<T> random_on_device(int64_t count, uint32_t seed, float scale = 1.0f) {
-  constexpr int64_t kBlock = 3'000'017;  // prime: rows of equal length differ
+  constexpr int64_t kBlock = 3'000'017;  // prime, so that rows of equal length differ
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal(0.0f, scale);
   std::vector<T> block(std::min(count, kBlock));

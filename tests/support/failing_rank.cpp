@@ -1,4 +1,4 @@
-// Fails on rank 1 only; see failing_rank_test.sh.
+// A test that fails on rank 1 only (see tests/distributed/tests.cmake).
 #include <gtest/gtest.h>
 
 #include "tests/support/mpi_test.h"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A program of three ranks that must end within 30 s with an exit code and a message, and leave no process.
+# Runs a program on three ranks that must end within 30 s with an exit code and a message, and leave no process behind.
 # usage: failing_ranks_test.sh PROGRAM EXIT_CODE MESSAGE (an extended regular expression)
 set -euo pipefail
 program=$1 exit_code=$2 message=$3

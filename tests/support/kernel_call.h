@@ -1,10 +1,10 @@
-// The same test body for X_reference(params) and X_cuda(params, stream).
+// Runs the same test body for X_reference(params) and X_cuda(params, stream).
 //
 //   KernelCall call(backend);
 //   call.run(Params{.input = call.in(input), .output = call.in_out(output), ...}, x_reference, x_cuda);
 //
-// `input` and `output` are host memory. The reference works on them directly; for the GPU they are copied to guarded
-// device memory, and outputs are copied back when the kernel is done.
+// `input` and `output` are in host memory. The reference uses them directly. For the GPU they are copied to guarded
+// device memory, and outputs are copied back after the kernel.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ inline bool runs_here(Backend backend) { return backend == Backend::kReference |
 
 inline auto both_backends() { return ::testing::Values(Backend::kReference, Backend::kCuda); }
 
-// In SetUp or at the start of a test.
+// Call it in SetUp or at the start of a test.
 #define HIPTRAIN_SKIP_WITHOUT_GPU(backend) \
   if (!::hiptrain::testing::runs_here(backend)) GTEST_SKIP() << "no GPU here"
 
@@ -45,7 +45,7 @@ class KernelCall {
   T* in_out(std::vector<T>& values) {
     return static_cast<T*>(place_back(values.data(), values.size() * sizeof(T)));
   }
-  // A tensor of any type: it has data() and bytes().
+  // Takes a tensor of any type that has data() and bytes().
   template <typename Tensor>
   requires requires(Tensor tensor) { tensor.bytes(); }
   const void* in(Tensor& tensor) { return place(tensor.data(), tensor.bytes()); }
@@ -53,7 +53,7 @@ class KernelCall {
   requires requires(Tensor tensor) { tensor.bytes(); }
   void* in_out(Tensor& tensor) { return place_back(tensor.data(), tensor.bytes()); }
 
-  // Device memory that holds no sense; null for the reference.
+  // Uninitialised device memory; null for the reference.
   void* workspace(int64_t bytes) {
     return backend_ == Backend::kReference ? nullptr : buffers_.emplace_back(bytes).data();
   }
@@ -82,7 +82,7 @@ class KernelCall {
   }
 
   Backend backend_;
-  std::deque<DeviceBuffer<char>> buffers_;  // a deque: references to its elements stay valid
+  std::deque<DeviceBuffer<char>> buffers_;  // in a deque references to elements stay valid
   std::vector<std::function<void()>> copies_back_;
 };
 

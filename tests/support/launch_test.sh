@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For the tests of launch/: a folder of their own, how they fail, and stand-ins for programs.
+# For the tests of launch/: a temporary folder, a failure function, and fake programs.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -8,7 +8,7 @@ fail() {
   exit 1
 }
 
-# fake NAME: standard input becomes that program in $folder/bin.
+# fake NAME: writes standard input to $folder/bin/NAME as a program.
 fake() {
   mkdir -p "$folder/bin"
   cat >"$folder/bin/$1"

@@ -1,5 +1,5 @@
-// The main of a test program on several MPI ranks. Rank 0 prints as usual; failures of the other ranks are printed by
-// rank 0 at the end, with their rank. The program fails if a test failed on any rank.
+// The main function of a test program on several MPI ranks. Rank 0 prints as usual, and prints failures of other ranks
+// at the end. The program fails if a test failed on any rank.
 #include <gtest/gtest.h>
 #include <mpi.h>
 
@@ -21,7 +21,7 @@ class FailureNotes : public testing::EmptyTestEventListener {
   FailureNotes(int rank, std::string& notes) : rank_(rank), notes_(notes) {}
 
  private:
-  // GoogleTest reports a result while it holds its lock: the test's name must be known by then.
+  // GoogleTest reports results while it holds its lock, so the test's name must be known before.
   void OnTestStart(const testing::TestInfo& test) override {
     test_ = std::string(test.test_suite_name()) + '.' + test.name();
   }
@@ -39,7 +39,7 @@ class FailureNotes : public testing::EmptyTestEventListener {
   std::string& notes_;
 };
 
-// Rank 0 receives and prints the notes of the others.
+// Rank 0 receives and prints the failures of the others.
 void print_notes(const std::string& own_notes) {
   if (runtime->rank() != 0) {
     HIPTRAIN_MPI_CHECK(MPI_Send(own_notes.data(), static_cast<int>(own_notes.size()), MPI_CHAR, 0, 0, MPI_COMM_WORLD));

@@ -1,4 +1,4 @@
-// What a test that runs on several MPI ranks gets from its main (mpi_main.cpp).
+// What mpi_main.cpp offers to a test on several MPI ranks.
 #pragma once
 
 #include "distributed/mpi_runtime.h"
@@ -9,7 +9,7 @@ const MpiRuntime& test_runtime();
 
 constexpr std::chrono::seconds kTestTimeout{60};
 
-// A communicator of all ranks, for the test to keep; a hang ends the test program after a minute.
+// Makes a communicator of all ranks. A hanging collective ends the test program after a minute.
 inline std::unique_ptr<Communicator> test_world() { return test_runtime().world(kTestTimeout); }
 
 }  // namespace hiptrain

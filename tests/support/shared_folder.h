@@ -1,4 +1,4 @@
-// A folder of all ranks of a test, removed at the end. Collective.
+// A temporary folder shared by all ranks of a test. Collective.
 #pragma once
 
 #include <ATen/ops/zeros.h>
@@ -15,7 +15,7 @@ namespace hiptrain {
 
 class SharedFolder {
  public:
-  // world: of CPU tensors; outlives the folder.
+  // world: a communicator for CPU tensors that outlives the folder.
   explicit SharedFolder(Communicator& world) : world_(world) {
     at::Tensor name = at::zeros({64}, at::kByte);
     if (world_.rank() == 0) {

@@ -1,4 +1,4 @@
-// A folder for one test's files.
+// A temporary folder for one test's files.
 #pragma once
 
 #include <stdlib.h>
@@ -45,7 +45,7 @@ inline std::string read_file(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-// The message of the exception that `action` throws; "" if it throws none.
+// Returns the message of the exception that `action` throws, or "" if it throws none.
 template <typename Exception, typename Action>
 std::string message_of(Action action) {
   try {

@@ -1,4 +1,4 @@
-"""`hiptrain attention` against the definition in attention_definition.py, on one rank and on several.
+"""Compares `hiptrain attention` with the definition in attention_definition.py, on one rank and on several.
 
     .venv/bin/python -m pytest tests/trainer/commands/attention_command_test.py
 The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
@@ -60,7 +60,7 @@ SHAPES = {
 
 
 def make_input(shape, seed=0):
-    """Small integers: every score is exact, so picks must agree, ties included."""
+    """Inputs of small integers: scores are exact, so picks must agree even for ties."""
     generator = torch.Generator().manual_seed(seed)
 
     def integers(heads):
@@ -83,7 +83,7 @@ def run(folder, tensors, settings, ranks=1, expect=0, backend="reference", query
 
 
 def lists_of(out):
-    """As unite() gives them."""
+    """Returns the lists in the form of unite()."""
     flat = out["list_offsets"].tolist()
     lists = []
     for offsets in flat:
@@ -179,15 +179,15 @@ def test_ranks_give_the_result_of_one(settings, tmp_path):
         many = run(tmp_path, tensors, {**shape.settings(), **settings}, ranks)
         assert many.keys() == one.keys()
         for tensor in one:
-            if tensor in ("dk", "dv"):  # sums over ranks
+            if tensor in ("dk", "dv"):  # these are summed over ranks
                 assert torch.allclose(many[tensor], one[tensor], rtol=1e-4, atol=1e-5), (tensor, ranks)
             else:
                 assert torch.equal(many[tensor], one[tensor]), (tensor, ranks)
 
 
 @pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 1}], ids=["scan", "tree"])
-def test_tiles_and_ranks_pick_the_same(settings, tmp_path):
-    """Tiles shorter than what the tree hands on, ranks with fewer tokens than that, and a rank without any."""
+def test_picks_do_not_depend_on_tiles_and_ranks(settings, tmp_path):
+    """Covers tiles shorter than the tree's beam, ranks with fewer tokens than the beam, and a rank without tokens."""
     shape = Shape(tokens=1000, query_heads=6)
     generator = torch.Generator().manual_seed(5)
     tensors = {name: torch.randn(shape.tokens, heads, shape.dim, generator=generator)
@@ -219,7 +219,7 @@ def test_no_row_sees_the_future(settings, tmp_path):
 
 
 def test_own_tile_selection_sees_the_future(tmp_path):
-    """What the published selection does: the test above can fail."""
+    """The published selection sees the future, which shows that the test above can fail."""
     shape = Shape(tokens=640, query_heads=2, kv_heads=1, dim=8)
     generator = torch.Generator().manual_seed(2)
     tensors = {name: torch.randn(shape.tokens, heads, shape.dim, generator=generator)

@@ -1,4 +1,4 @@
-"""HiP attention by definition, in plain PyTorch and float64: slow, short, and written apart from the program."""
+"""HiP attention by definition, in PyTorch with float64: slow, short, and independent of the program."""
 
 import math
 
@@ -12,7 +12,7 @@ def document_of(position, starts):
 
 
 def tile_ranges(tile, num_tokens, starts, block, sinks, window):
-    """Blocks (first sink, end of sinks = first searched, first of the window, end) of a tile."""
+    """Returns the block numbers (first sink, end of sinks = first searched, first of the window, end) of a tile."""
     begin = tile * TILE
     end = min(num_tokens, begin + TILE)
     document = document_of(begin, starts)
@@ -23,15 +23,15 @@ def tile_ranges(tile, num_tokens, starts, block, sinks, window):
 
 
 def index_queries(query, group, head, dims, index_heads):
-    """(tokens, index heads, dims) of a KV head: the queries of its group's heads, or their sum for their mean."""
+    """Returns (tokens, index heads, dims) for a KV head: its group's queries, or their sum in place of their mean."""
     queries = query[:, head * group:(head + 1) * group, dims].float()
     return queries if index_heads == "each" else queries.sum(1, keepdim=True)
 
 
 def pick(query, key, starts, block, sinks, window, picks, dims, index_heads="each"):
-    """(KV heads, tokens, picks): block numbers, best first, -1 where there are fewer. query and key as in the program.
+    """Returns (KV heads, tokens, picks): block numbers, best first, -1 where there are fewer.
 
-    A block's score is the largest of any index query of the token with any key of the block.
+    The score of a block is the largest dot product of an index query of the token with a key of the block.
     """
     num_tokens, num_kv_heads = key.shape[:2]
     group = query.shape[1] // num_kv_heads
@@ -50,7 +50,7 @@ def pick(query, key, starts, block, sinks, window, picks, dims, index_heads="eac
 
 
 def unite(picks, num_tokens, starts):
-    """For every KV head and tile: {block: first row}."""
+    """Returns for every KV head and tile a dictionary {block: first row}."""
     lists = []
     for head in range(picks.shape[0]):
         for tile in range(math.ceil(num_tokens / TILE)):
@@ -66,7 +66,7 @@ def unite(picks, num_tokens, starts):
 
 
 def allowed_keys(lists, num_tokens, num_kv_heads, starts, block, sinks, window):
-    """(KV heads, tokens, tokens) bool."""
+    """Returns the attention mask: (KV heads, tokens, tokens) bool."""
     tiles = math.ceil(num_tokens / TILE)
     allowed = torch.zeros(num_kv_heads, num_tokens, num_tokens, dtype=torch.bool)
     for head in range(num_kv_heads):
@@ -81,7 +81,7 @@ def allowed_keys(lists, num_tokens, num_kv_heads, starts, block, sinks, window):
 
 
 def attend(query, key, value, allowed, scale):
-    """(output, log-sum-exp) in float64; gradients by autograd."""
+    """Returns (output, log-sum-exp) in float64; autograd gives the gradients."""
     group = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(group, 1) for x in (key, value))
     scores = scale * torch.einsum("ihd,jhd->hij", query, key)

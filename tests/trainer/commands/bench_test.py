@@ -1,4 +1,4 @@
-"""`hiptrain bench` and traces, on a model small enough for the CPU.
+"""Tests `hiptrain bench` and traces on a model small enough for the CPU.
 
     .venv/bin/python -m pytest tests/trainer/commands/bench_test.py
 The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
@@ -12,7 +12,7 @@ import torch
 from program import PROGRAM, ROOT, on_ranks
 
 MODELS = sorted((ROOT / "configs" / "models").glob("*.json"))
-# From the models' own pages.
+# Shapes from the models' own pages.
 PARAMETERS = {"llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400, "qwen2.5-7b": 7_615_616_512,
               "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360}
 
@@ -72,7 +72,7 @@ def test_communication(ranks, tmp_path):
 
 
 @pytest.mark.parametrize("exchange", ["allgather", "alltoall"])
-def test_waits_for_other_ranks_are_parts_of_the_step(exchange, small_model, tmp_path):
+def test_exposed_communication_is_part_of_the_step(exchange, small_model, tmp_path):
     result = subprocess.run(
         on_ranks([str(PROGRAM), "bench", "train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "1",
                   "--json", str(tmp_path / "figures.json"), "--set", "device=cpu", "--set", "attention.window=200",
@@ -95,10 +95,10 @@ def test_waits_for_other_ranks_are_parts_of_the_step(exchange, small_model, tmp_
     assert f"the ranks wait {1e3 * min(ranks):.1f} to {1e3 * max(ranks):.1f} ms" in result.stdout
     early, late = figures["rank_list_entries"]
     if exchange == "allgather":
-        assert early < late  # which have more to choose from
+        assert early < late  # later tokens have more blocks to choose from
 
 
-def test_shipped_shapes_are_the_models():
+def test_model_configs_have_the_shapes_of_the_models():
     assert {path.stem for path in MODELS} == PARAMETERS.keys()
     for path in MODELS:
         fields = json.loads(path.read_text())
@@ -130,7 +130,7 @@ def test_attention(tmp_path):
         assert all(entry["seconds"] > 0 for entry in length["measurements"])
 
 
-# Memory is linear in the tokens, with the planner's slope.
+# Memory grows linearly with the tokens, as the planner says.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_peak_memory_grows_with_tokens_as_planned(tmp_path):
     fields = json.loads((ROOT / "configs" / "models" / "llama-3.2-1b.json").read_text()) | {"num_hidden_layers": 4}
@@ -164,7 +164,7 @@ def test_kernels(tmp_path):
         "sum of squares", "index", "sliding union", "inversion of lists"}
     assert sum(entry["kernel"] == "AdamW" for entry in entries) == 4
     assert 0 < figures["loss"]["products_seconds"] and 0 < figures["loss"]["seconds"]
-    # 256 rows of 256: input and output, 2 bytes an element; and the lists' length, drawn as a trained model's.
+    # 256 rows of 256 elements, read and written, 2 bytes each. The list lengths are drawn as for a trained model.
     assert next(entry for entry in entries if entry["kernel"] == "RMSNorm")["bytes"] == 2 * 2 * 256 * 256
     length = next(entry for entry in entries if entry["kernel"] == "sliding union")["shape"].split()[-4]
     assert 10 < int(length) < 34

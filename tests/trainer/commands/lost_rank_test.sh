@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A rank that is lost in mid-run ends the whole run: a message that names it, an exit code that is not 0, no process left.
+# Checks that losing a rank in the middle of a run ends the whole run: a message names the rank, the exit code is not 0,
+# and no process is left.
 #   lost_rank_test.sh SIGNAL SECONDS PROGRAM MODEL_CONFIG [OPTION...]
-# SIGNAL is sent to the second of two ranks of `PROGRAM bench train --model-config MODEL_CONFIG OPTION...`; KILL: it is
-# gone, STOP: it hangs. The run must end within SECONDS of that.
+# Sends SIGNAL to the second of two ranks of `PROGRAM bench train --model-config MODEL_CONFIG OPTION...`. KILL removes
+# the rank, STOP makes it hang. The run must end within SECONDS.
 set -euo pipefail
 signal=$1 seconds=$2 program=$3 model=$4
 shift 4
@@ -10,7 +11,7 @@ mpirun=$(dirname "${BASH_SOURCE[0]}")/../../../launch/mpirun.sh
 log=$(mktemp)
 launcher='' ranks=()
 
-# Whatever happens, no process stays behind; a stopped one hears nothing but KILL.
+# Leaves no process behind in any case. A stopped process reacts to KILL only.
 # shellcheck disable=SC2317  # called by the trap
 clean_up() {
   if [[ -n $launcher ]]; then kill -KILL "$launcher" "${ranks[@]}" 2>/dev/null || true; fi
@@ -24,14 +25,14 @@ fail() {
   exit 1
 }
 
-# The processes of the program that stem from the launcher, with whatever is between. (A machine may have no pgrep.)
+# Lists the direct and indirect child processes of the launcher that run the program. (Some machines have no pgrep.)
 descendants() {
   awk -v ancestor="$launcher" -v name="($(basename "$program"))" '
     {parent[$1] = $4; if ($2 == name) candidates[$1]}
     END {for (i in candidates) {
       for (p = parent[i]; p > 1 && p != ancestor; p = parent[p]);
       if (p == ancestor) print i
-    }}' /proc/[0-9]*/stat 2>/dev/null || true  # processes come and go
+    }}' /proc/[0-9]*/stat 2>/dev/null || true  # processes may end while they are listed
 }
 
 bash "$mpirun" --oversubscribe -np 2 "$program" bench train --model-config "$model" --steps 1000000 "$@" >"$log" 2>&1 &
@@ -43,10 +44,10 @@ for ((i = 0; i < 600; ++i)); do
 done
 ((${#ranks[@]} == 2)) || fail "the ranks did not start"
 for ((i = 0; i < 600; ++i)); do
-  if [[ -s $log ]]; then break; fi  # the plan; model and steps come next
+  if [[ -s $log ]]; then break; fi  # the plan is printed; loading and steps follow
   sleep 0.1
 done
-sleep 5  # into the steps
+sleep 5  # wait until the steps run
 kill -0 "$launcher" 2>/dev/null || fail "the run ended by itself"
 
 begin=$SECONDS status=0

@@ -1,4 +1,4 @@
-"""hiptrain against transformers and PyTorch, on small random models of every family: logits, training, export.
+"""Compares hiptrain with transformers and PyTorch on small random models of every family: logits, training, export.
 
     .venv/bin/python -m pytest tests/trainer/commands/parity_test.py
 The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
@@ -25,7 +25,7 @@ from megatron_writer import MegatronWriter  # noqa: E402
 
 LOGIT_TOKENS = 2000
 NUM_STEPS = 20
-TRAIN_TOKENS = 256  # of a sequence
+TRAIN_TOKENS = 256  # tokens per sequence
 LEARNING_RATE, WEIGHT_DECAY, BETAS, EPSILON, MAX_GRAD_NORM = 2e-3, 0.1, (0.9, 0.95), 1e-8, 1.0
 EXACT = ("precision=float32", "attention.type=dense")
 TRAINED_MODELS = ["llama2", "llama3.2", "llama, biases", "mistral", "qwen2", "qwen2.5", "qwen3", "qwen3, biases"]
@@ -38,7 +38,7 @@ def few_threads():
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    """A function from a model's name to its folder; each is made once."""
+    """Returns a function from a model's name to its folder; each folder is made once."""
     root, made = tmp_path_factory.mktemp("models"), {}
 
     def folder_of(name):
@@ -50,7 +50,7 @@ def model_folder(tmp_path_factory):
 
 
 def hiptrain(*arguments, settings=()):
-    """The program's standard output."""
+    """Runs a command and returns its standard output."""
     command = [str(PROGRAM), *map(str, arguments)]
     for setting in (*EXACT, *settings):
         command += ["--set", setting]
@@ -64,7 +64,7 @@ def run(command, environment=None):
 
 
 def random_documents(lengths, seed):
-    """One array of token ids a length. Not uniform: training on them must be able to lower the loss."""
+    """Returns one array of token ids per length. They are not uniform, so that training can lower the loss."""
     generator = numpy.random.default_rng(seed)
     weights = 1 / numpy.arange(1, VOCABULARY_SIZE + 1)
     return [generator.choice(VOCABULARY_SIZE, size=length, p=weights / weights.sum()) for length in lengths]
@@ -89,7 +89,7 @@ def transformers_logits(model, tokens):
 
 
 def our_logits(folder, tokens, work, settings=()):
-    """(tokens, vocabulary) float32."""
+    """Returns transformers' logits: (tokens, vocabulary) float32."""
     prefix = write_tokens(work / "tokens", [tokens])
     out = work / "logits.safetensors"
     hiptrain("evaluate", "--model", folder, "--data", prefix, "--logits", out,
@@ -105,13 +105,13 @@ def test_logits_equal_transformers(name, model_folder, tmp_path):
     (tokens,) = random_documents([LOGIT_TOKENS], seed=1)
     theirs = transformers_logits(load_model(folder), tokens)
     ours = our_logits(folder, tokens, tmp_path)
-    assert theirs.std() > 0.3  # else any model would pass
+    assert theirs.std() > 0.3  # otherwise any model would pass
     difference = float((ours - theirs).abs().max())
     print(f"largest difference {difference:.2e}, largest logit {float(theirs.abs().max()):.1f}")
     assert difference <= 1e-4
 
 
-# A model; settings of a run; what they make of transformers' config.
+# A model, the settings of a run, and the equivalent transformers config.
 LONGROPE = {"rope_type": "longrope", "short_factor": [1 + pair / 5 for pair in range(8)],
             "long_factor": [1.0 + pair for pair in range(8)], "original_max_position_embeddings": 1024}
 SETTINGS = {
@@ -139,7 +139,7 @@ SETTINGS = {
 
 
 def with_settings(name, model_folder):
-    """(the model's folder, the settings as words, the model in transformers as they make it)."""
+    """Returns (model folder, settings as arguments, the equivalent model in transformers)."""
     model_name, fields, rope, positions = SETTINGS[name]
     folder = model_folder(model_name)
     config = AutoConfig.from_pretrained(folder)
@@ -156,7 +156,7 @@ def test_logits_with_settings_equal_transformers(name, model_folder, tmp_path):
     theirs = transformers_logits(model, tokens)
     assert float((our_logits(folder, tokens, tmp_path, settings) - theirs).abs().max()) <= 1e-4
     as_it_was = transformers_logits(load_model(folder), tokens)
-    assert float((as_it_was - theirs).abs().max()) > 1e-2  # else the settings would not matter
+    assert float((as_it_was - theirs).abs().max()) > 1e-2  # otherwise the settings would have no effect
 
 
 def torch_optimizer(model):
@@ -166,7 +166,7 @@ def torch_optimizer(model):
 
 
 def train_in_torch(model, steps):
-    """Losses of one step for each list of documents of `steps`: the mean over all their targets."""
+    """Returns the loss of each step, the mean over all targets. steps: for each step a list of documents."""
     model.train()
     optimizer = torch_optimizer(model)
     losses = []
@@ -199,7 +199,7 @@ def train_settings(folder, prefix, output, steps):
 
 
 def train(settings, work, ranks=1, more=()):
-    """(losses, the last checkpoint's folder)."""
+    """Trains and returns (losses, folder of the last checkpoint)."""
     config = work / "run.yaml"
     config.write_text("seed: 5\n")
     command = [str(PROGRAM), "train", str(config)]
@@ -207,7 +207,7 @@ def train(settings, work, ranks=1, more=()):
         command += ["--set", f"{key}={value}"]
     for setting in (*EXACT, *more):
         command += ["--set", setting]
-    run(on_ranks(command, ranks), {"OMP_NUM_THREADS": "1"})  # steps this small only wait for each other's threads
+    run(on_ranks(command, ranks), {"OMP_NUM_THREADS": "1"})  # in such small steps threads only wait
     output = Path(settings["output_dir"])
     events = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     losses = [event["loss"] for event in events if event["event"] == "train"]
@@ -218,7 +218,7 @@ def assert_losses_follow(ours, theirs):
     assert len(ours) == len(theirs) == NUM_STEPS
     worst = max(abs(our - their) / their for our, their in zip(ours, theirs))
     print(f"loss {theirs[0]:.4f} to {theirs[-1]:.4f}, largest relative difference {worst:.1e}")
-    assert theirs[-1] < theirs[0] - 0.1  # the model learns: the losses depend on the steps before
+    assert theirs[-1] < theirs[0] - 0.1  # the model learns, so that losses depend on earlier steps
     assert worst <= 1e-4
 
 
@@ -285,7 +285,7 @@ def test_training_with_settings_follows_pytorch_and_exports_them(name, model_fol
     (tokens,) = random_documents([LOGIT_TOKENS], seed=3)
     reloaded = transformers_logits(load_model(exported), tokens)
     assert float((transformers_logits(model, tokens) - reloaded).abs().max()) <= 2e-2
-    for again in ((), settings):  # what the folder says already changes nothing
+    for again in ((), settings):  # settings that the exported folder already has change nothing
         assert float((our_logits(exported, tokens, tmp_path, again) - reloaded).abs().max()) <= 1e-4
 
 
@@ -326,7 +326,7 @@ def test_export_refuses_a_folder_in_use(model_folder, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_window_that_would_act_is_refused(model_folder, tmp_path):
+def test_a_sliding_window_shorter_than_the_sequence_is_refused(model_folder, tmp_path):
     source = model_folder("mistral, long window")
     folder = tmp_path / "model"
     folder.mkdir()

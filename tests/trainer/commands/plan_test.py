@@ -1,4 +1,4 @@
-"""`hiptrain plan` and `hiptrain bench rates`, without a GPU and without weights.
+"""Tests `hiptrain plan` and `hiptrain bench rates`, without a GPU and without weights.
 
     .venv/bin/python -m pytest tests/trainer/commands/plan_test.py
 The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
@@ -36,12 +36,12 @@ def test_table_and_json_agree(tmp_path):
     assert "tokens/s, by the rates of NVIDIA H200" in out
 
 
-def test_auto_moves_and_repeats_what_does_not_fit(tmp_path):
+def test_auto_offloads_and_recomputes_what_does_not_fit(tmp_path):
     figures = plan(tmp_path, "--model-config", LLAMA_8B, "--tokens", 1048576)[1]
     assert figures["fits"] and figures["offload_optimizer"] and figures["recompute_interval"] > 1
     assert figures["gpu_bytes"] <= figures["gpu_budget_bytes"] and figures["host_bytes"] <= figures["host_budget_bytes"]
     traffic = {entry["name"]: entry["bytes"] for entry in figures["traffic"]}
-    assert traffic["to host"] > 12 * 8.03e9  # the optimizer's states
+    assert traffic["to host"] > 12 * 8.03e9  # the optimizer state
     assert plan(tmp_path, "--model-config", LLAMA_1B, "--tokens", 65536)[1]["recompute_interval"] == 1
 
 
@@ -52,10 +52,11 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path):
     assert "memory: 4194304 tokens need" in out and "there are 139.7 GiB" in out and "sequence_length of at most" in out
     out, figures = plan(tmp_path, *options, "--set", "memory.gpu=80GB", "--host-memory", "64GB", expect=2)
     assert (figures["gpu_budget_bytes"], figures["host_budget_bytes"]) == (80e9, 64e9)
-    assert "sequence_length" not in out.split("What would fit")[1]  # the states alone are more
+    # the weights and optimizer state alone exceed the memory
+    assert "sequence_length" not in out.split("What would fit")[1]
 
 
-def test_a_run_beyond_its_memory_is_refused_before_it_starts():
+def test_a_run_that_exceeds_its_memory_limit_is_refused_before_it_starts():
     out = run("bench", "train", "--model-config", LLAMA_8B, "--tokens", 4096, "--set", "device=cpu", "--set",
               "memory.host=1GB", expect=2)
     assert "4096 tokens need" in out and "of host memory a rank, and there are 0.9 GiB" in out

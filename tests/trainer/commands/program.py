@@ -1,4 +1,4 @@
-"""The program that these tests run: $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain."""
+"""Finds the program under test: $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ PROGRAM = Path(os.environ.get("HIPTRAIN_BUILD", ROOT / "build")) / "hiptrain"
 
 
 def on_ranks(words, ranks):
-    """The command that runs these words on one rank or more."""
+    """Returns the command that runs these words on one or more ranks."""
     if ranks == 1:
         return list(words)
     return ["bash", str(ROOT / "launch" / "mpirun.sh"), "--oversubscribe", "-np", str(ranks), *words]

@@ -1,7 +1,7 @@
-"""What the selection costs a trained model, on the model and the retrieval file beside the repository.
+"""Measures the quality of the selection on a trained model, with the model and retrieval file beside the repository.
 
     .venv/bin/python -m pytest tests/trainer/commands/quality_test.py
-The model is too large for the repository: it lies in ../shared, and without it ctest leaves this out.
+The model is too large for the repository. It lies in ../shared; ctest skips this test without it.
 """
 
 import re
@@ -18,7 +18,7 @@ SEQUENCES = 2
 
 
 def evaluate(*settings, sequences=SEQUENCES):
-    """(loss, retrieval) of float32 with window 512."""
+    """Returns (loss, retrieval) in float32 with window 512."""
     command = [str(PROGRAM), "evaluate", "--model", str(MODEL), "--data", str(FACTS), "--sequences", str(sequences)]
     for setting in ("precision=float32", "attention.window=512", *settings):
         command += ["--set", setting]
@@ -51,7 +51,7 @@ def test_defaults(dense):
 
 
 def test_mean_query(dense):
-    """What one head looks for is in the mean of its group's queries too, but fainter."""
+    """The mean of a group's queries has what one head looks for, but more weakly."""
     loss, retrieval = evaluate("attention.index_heads=mean")
     assert loss < dense[0] * 1.005
     assert retrieval >= dense[1] - 0.03
@@ -64,14 +64,14 @@ def test_float8_keys(dense):
 
 
 def test_tree_at_every_length(dense):
-    """With a beam of half the nodes that 8,192 tokens have: with all of them the tree is the scan."""
+    """Uses a beam of half the nodes of 8,192 tokens: with all nodes the tree would equal the scan."""
     loss, retrieval = evaluate("attention.scan_tokens=0", "attention.beam=4", "attention.top_nodes=4")
     assert loss < dense[0] * 1.005
     assert retrieval >= dense[1] - 0.03
 
 
 def test_lists_of_whole_tiles_lose_the_facts(dense):
-    """Why the selection is by token; and that the measure can fail."""
+    """One list per tile loses facts, which is why every token selects; it also shows that this measure can fail."""
     loss, retrieval = evaluate("device=cpu", "attention.selection=published", "attention.blocks=16")
     assert loss > dense[0] * 1.03
     assert retrieval < 0.5

@@ -1,4 +1,4 @@
-"""How well a selection does, from `hiptrain train` and `hiptrain evaluate` to the tools that draw and compare.
+"""Tests how `hiptrain train` and `hiptrain evaluate` measure the selection, and the tools that plot and compare it.
 
     .venv/bin/python -m pytest tests/trainer/commands/selection_test.py
 The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
@@ -63,7 +63,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(inputs, tmp_path_factory):
-    """(output_dir, what was printed) by number of ranks, made once."""
+    """Returns (output_dir, printed output) for a number of ranks; each run is made once."""
     made = {}
 
     def run_of(ranks):
@@ -84,7 +84,7 @@ def numbers_of(recall):
     return [number for layer in recall["layers"] for field in ("kv_head_recall", "kv_head_missed") for number in layer[field]]
 
 
-def test_a_run_measures_its_first_step_and_every_so_many(trained):
+def test_a_run_measures_the_first_and_every_nth_step(trained):
     folder, output = trained(1)
     steps = steps_of(folder)
     assert [("recall" in step) for step in steps] == [True, False, False, True]
@@ -98,8 +98,8 @@ def test_a_run_measures_its_first_step_and_every_so_many(trained):
         True, False, False, True]
 
 
-def test_a_low_layer_is_named_once(inputs, tmp_path):
-    """Lists of one block cover next to nothing of an untrained model's even attention."""
+def test_a_layer_with_low_recall_is_reported_once(inputs, tmp_path):
+    """Lists of one block cover almost nothing of the flat attention of an untrained model."""
     output = run(PROGRAM, "train", inputs / "run.yaml", "--set", f"output_dir={tmp_path}/run", "--set",
                  "attention.max_blocks=1", "--set", "attention.layers=[]", "--set", "metrics.recall_every=1")
     warnings = [line for line in output.splitlines() if line.startswith("warning: layer")]
@@ -107,14 +107,14 @@ def test_a_low_layer_is_named_once(inputs, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_every_number_of_ranks_finds_the_same(trained, ranks):
+def test_recall_does_not_depend_on_the_number_of_ranks(trained, ranks):
     for one, several in zip(steps_of(trained(1)[0]), steps_of(trained(ranks)[0])):
         if "recall" in one:
             assert numbers_of(several["recall"]) == pytest.approx(numbers_of(one["recall"]), abs=2e-3)
             assert several["recall"]["layers"][0]["list_entries"] == pytest.approx(one["recall"]["layers"][0]["list_entries"])
 
 
-def test_none_is_measured_where_none_is_asked_for(inputs, tmp_path):
+def test_recall_is_not_measured_unless_asked_for(inputs, tmp_path):
     output = run(PROGRAM, "train", inputs / "run.yaml", "--set", f"output_dir={tmp_path}/run", "--set",
                  "metrics.recall_every=0", "--set", "train.max_steps=1")
     assert "recall" not in output and "recall" not in steps_of(tmp_path / "run")[0]
@@ -162,7 +162,7 @@ def test_evaluate_writes_the_same_on_two_ranks(inputs, selection, tmp_path):
         assert numpy.allclose(tensor, two[name], atol=1e-3, equal_nan=True), name
 
 
-def test_evaluate_of_nothing_searched(inputs, tmp_path):
+def test_evaluate_without_a_searched_layer(inputs, tmp_path):
     command = [PROGRAM, "evaluate", inputs / "run.yaml", "--data", inputs / "tokens", "--set", "attention.layers=[]"]
     dense = [*command, "--set", "attention.type=dense"]
     assert "recall" not in run(*dense)
@@ -176,7 +176,7 @@ def tool(name, *arguments):
     return run(sys.executable, ROOT / "launch" / name, *arguments)
 
 
-def test_pictures(selection, trained, tmp_path):
+def test_plots(selection, trained, tmp_path):
     for source in (selection[0], trained(1)[0]):
         output = tmp_path / "picture.png"
         tool("plot_selection.py", source, "--output", output)
@@ -185,7 +185,7 @@ def test_pictures(selection, trained, tmp_path):
         output.unlink()
 
 
-def test_a_table_for_ones_own_model(trained, inputs, tmp_path):
+def test_the_table_of_settings(trained, inputs, tmp_path):
     run(PROGRAM, "export", trained(1)[0] / "checkpoints" / "step_00000004", tmp_path / "model")
     settings = [word for setting in ATTENTION for word in ("--set", setting)]
     output = tool("selection_table.py", tmp_path / "model", inputs / "tokens", "--program", PROGRAM, "--only", "pick",
@@ -197,5 +197,5 @@ def test_a_table_for_ones_own_model(trained, inputs, tmp_path):
     assert len(names) == 5 and all(re.fullmatch(r"\| [134] picks?", name) for name in names[2:]), "the default once"
     cells = lines[3].split(" | ")
     assert cells[2].endswith("%") and float(cells[3]) > 1 and "worst" in cells[4]
-    assert "Recall of the defaults by layer:" in lines and lines[-1].startswith("take: ")
+    assert "Recall of the defaults by layer:" in lines and lines[-1].startswith("take ")
     assert "0.3% more loss than dense" in lines[-1]

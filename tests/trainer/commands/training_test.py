@@ -1,4 +1,4 @@
-"""`hiptrain train` end to end: ranks, resume, signals, kills, divergence, wrong configs.
+"""Tests `hiptrain train` end to end: ranks, resume, signals, kills, divergence, wrong configs.
 
     .venv/bin/python -m pytest tests/trainer/commands/training_test.py
 The program is $HIPTRAIN_BUILD/hiptrain; without that variable, build/hiptrain.
@@ -78,7 +78,7 @@ def train(*arguments, expect=0, **options):
 
 
 def losses(run):
-    """The last one of every step."""
+    """Returns the last recorded loss of every step."""
     found = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -104,7 +104,7 @@ def weights(run, step=STEPS):
 
 @pytest.fixture(scope="module")
 def straight(inputs, tmp_path_factory):
-    """An uninterrupted run for each precision and number of ranks, made once."""
+    """Returns an uninterrupted run for a precision and a number of ranks; each run is made once."""
     made = {}
 
     def run_of(ranks, precision="float32"):
@@ -125,7 +125,7 @@ def test_the_loss_falls_and_every_rank_count_agrees(straight):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_waits_for_other_ranks_are_named_and_add_up(straight, ranks):
+def test_exposed_communication_is_named_and_adds_up(straight, ranks):
     steps = [json.loads(line) for line in (straight(ranks) / "metrics.jsonl").read_text().splitlines()]
     names = ["weights", "gradients", "index and picks", "keys and values", "queries and outputs", "gradients of keys"]
     for step in steps:
@@ -139,7 +139,7 @@ def test_waits_for_other_ranks_are_named_and_add_up(straight, ranks):
 
 
 @pytest.mark.parametrize("ranks, sequence_ranks", [(2, 1), (4, 2)])
-def test_data_ranks_see_other_sequences_of_the_same_stream(inputs, straight, ranks, sequence_ranks, tmp_path):
+def test_data_ranks_share_the_sequences_of_one_stream(inputs, straight, ranks, sequence_ranks, tmp_path):
     """Two data ranks with one accumulation step take the sequences of one rank with two."""
     train(inputs, tmp_path / "run", ranks=ranks,
           settings=[f"parallel.sequence={sequence_ranks}", "train.gradient_accumulation_steps=1"])
@@ -185,8 +185,8 @@ def test_a_signal_saves_and_stops(inputs, straight, number, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_signal_gives_a_long_step_up(inputs, ranks, tmp_path):
-    """The step takes many times as long as a layer; it is not waited for, and the run goes on as if nothing was."""
+def test_a_signal_abandons_a_long_step(inputs, ranks, tmp_path):
+    """The step takes many times as long as a layer. It is not finished, and the resumed run gives the same result."""
     settings = ["train.max_steps=2", "train.gradient_accumulation_steps=30", "checkpoint.every=0",
                 "train.on_signal=abandon_step", "recompute.interval=2"]
     train(inputs, tmp_path / "straight", ranks=ranks, settings=settings)
@@ -219,7 +219,7 @@ def test_kills_at_random_moments_never_leave_a_broken_run(inputs, straight, tmp_
     assert losses(run) == losses(straight(1))
 
 
-def test_old_checkpoints_are_kept_as_asked(inputs, tmp_path):
+def test_old_checkpoints_are_removed_as_configured(inputs, tmp_path):
     train(inputs, tmp_path / "run", settings=["checkpoint.every=1", "checkpoint.keep=2"])
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step_00000007", "step_00000008"]
@@ -236,12 +236,12 @@ def test_steps_that_are_not_finite_are_skipped_and_three_end_the_run(inputs, tmp
     assert skipped[0]["loss"] is None and "loss" in skipped[0]["nonfinite"]
 
 
-def test_an_old_run_in_the_way_is_not_overwritten(inputs, straight, tmp_path):
+def test_an_earlier_run_is_not_overwritten(inputs, straight, tmp_path):
     shutil.copytree(straight(1), tmp_path / "run")
     assert "from an earlier run" in train(inputs, tmp_path / "run", settings=["checkpoint.resume=none"], expect=2)
 
 
-def test_a_run_goes_on_with_the_rotary_settings_of_its_checkpoint(inputs, straight, tmp_path):
+def test_a_resumed_run_needs_the_rotary_settings_of_its_checkpoint(inputs, straight, tmp_path):
     theta, positions = settings = ["model.rope_theta=1000000", "model.max_position_embeddings=32768"]
     output = train(inputs, tmp_path / "straight", settings=settings)
     values = "model.rope_theta: 1.0e+06, model.max_position_embeddings: 32768"
@@ -254,13 +254,13 @@ def test_a_run_goes_on_with_the_rotary_settings_of_its_checkpoint(inputs, straig
     for others in ([], [theta], [positions, "model.rope_theta=10000"],
                    [*settings, "model.rope_scaling={rope_type: linear, factor: 2}"]):
         assert f"was trained with {values}, but this run has" in train(inputs, run, settings=others, expect=2)
-    # However they are written: values count.
+    # values are compared, not their spelling
     same = [theta.replace("1000000", "1e6"), positions, "model.rope_scaling={rope_type: default}"]
     assert "at step 4" in train(inputs, run, settings=same)
     assert losses(run) == losses(tmp_path / "straight") and weights(run) == weights(tmp_path / "straight")
 
 
-def test_damaged_inputs_are_named(inputs, straight, tmp_path):
+def test_errors_name_damaged_inputs(inputs, straight, tmp_path):
     for suffix in (".bin", ".idx"):
         for other in (".bin", ".idx"):
             shutil.copy(inputs / f"tokens{other}", tmp_path / f"cut{other}")
@@ -272,7 +272,7 @@ def test_damaged_inputs_are_named(inputs, straight, tmp_path):
     assert "none of its" in train(inputs, tmp_path / "damaged", expect=3)
 
 
-def test_a_wrong_config_is_refused_as_a_whole(inputs, tmp_path):
+def test_all_mistakes_of_a_config_are_reported(inputs, tmp_path):
     (tmp_path / "wrong.yaml").write_text("model: {path: nowhere}\ndata: {path: x, sequence_lenght: 5}\nprecision: half\n")
     result = subprocess.run([str(PROGRAM), "train", str(tmp_path / "wrong.yaml")], capture_output=True, text=True)
     assert result.returncode == 2
