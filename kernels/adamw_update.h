@@ -1,12 +1,12 @@
-// The arithmetic of one AdamW update (AdamWParams in kernels/pointwise.h), shared by CPU and GPU. Both compile it
+// The arithmetic of one AdamW update (AdamWParams in kernels/adamw.h), shared by CPU and GPU. Both compile it
 // without contracting products and sums into fused ones, so that they give the same bits.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/adamw.h"
 #include "kernels/element.h"
-#include "kernels/pointwise.h"
 
 namespace hiptrain::kernels {
 

@@ -4,6 +4,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "kernels/list_entry.h"
 #include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {

@@ -25,7 +25,7 @@ struct SparseAttentionParams {
   float* log_sum_exp;            // (num_queries, num_query_heads), out; natural logarithm
   const int64_t* list_offsets;   // (num_kv_heads, tiles + 1), into list_entries; null: no lists, sinks and window only
   int64_t list_offsets_stride;   // from one KV head to the next; at least tiles + 1
-  const uint32_t* list_entries;  // see make_list_entry in kernels/hip_selection.h
+  const uint32_t* list_entries;  // see make_list_entry in kernels/list_entry.h
   AttentionGeometry geometry;
   int64_t query_begin;  // position of the first query, a multiple of kQueryTile
   int64_t num_queries;  // tiles = num_tiles(num_queries)
@@ -56,23 +56,5 @@ struct SparseAttentionBackwardParams {
 void sparse_attention_backward_reference(const SparseAttentionBackwardParams& params);
 void sparse_attention_backward_cuda(const SparseAttentionBackwardParams& params, Stream stream);
 int64_t sparse_attention_backward_workspace_bytes(const SparseAttentionBackwardParams& params);
-
-// Which tiles list a key block: for every KV head and block the tiles (counted from the call's first) ascending, each
-// with the first row that sees the block, as make_list_entry(tile, first_row). Deterministic; linear memory.
-struct InvertedListsParams {
-  const int64_t* list_offsets;    // as in SparseAttentionParams
-  int64_t list_offsets_stride;    // from one KV head to the next
-  const uint32_t* list_entries;   // see make_list_entry in kernels/hip_selection.h
-  int64_t num_entries;            // of all KV heads, or more where their number is not known; what is beyond stays
-                                  // without meaning
-  int64_t* inverted_offsets;      // (num_kv_heads, num_blocks + 1), out, into inverted_entries
-  uint32_t* inverted_entries;     // (num_entries), out
-  int64_t num_tiles, num_blocks;  // num_blocks: of the whole sequence
-  int num_kv_heads;
-  void* workspace = nullptr;  // (invert_lists_workspace_bytes(params)); GPU only
-};
-void invert_lists_reference(const InvertedListsParams& params);
-void invert_lists_cuda(const InvertedListsParams& params, Stream stream);
-int64_t invert_lists_workspace_bytes(const InvertedListsParams& params);
 
 }  // namespace hiptrain::kernels

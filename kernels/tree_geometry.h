@@ -2,7 +2,7 @@
 // from its first searched block on; a node of level l is 16 of level l - 1, its children.
 #pragma once
 
-#include "kernels/hip_selection.h"
+#include "kernels/search.h"
 
 namespace hiptrain::kernels {
 

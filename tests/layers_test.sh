@@ -6,7 +6,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # What each folder may include besides itself: groups of system headers (defined below) and folders. A folder must have
 # its own line before it is named in another.
 table='
-kernels:              std cuda
+kernels/reference:      std simd interfaces
+kernels/cuda/hopper:    std cuda interfaces
+kernels/cuda/search:    std cuda interfaces kernels/cuda/hopper
+kernels/cuda/attention: std cuda interfaces kernels/cuda/hopper
+kernels/cuda/pointwise: std cuda interfaces kernels/cuda/hopper
+kernels:              std cuda simd
 data:                 std fmt posix
 distributed:          std fmt posix torch runtime mpi nccl
 trainer/formats:      std fmt posix torch json
@@ -25,10 +30,12 @@ trainer/commands:     std fmt posix torch json runtime mpi nccl cudnn cli kernel
 trainer/main.cpp:     std distributed trainer/commands
 '
 declare -A groups=(
+  [interfaces]='"kernels/[a-z_0-9]+\.h"'  # the headers of kernels/ itself
   [std]='<[a-z_0-9]+>'  # <vector>, <cstdint>
   [fmt]='<fmt/(format|ranges)\.h>'  # stands in for <format>, which g++ 12 does not have
   [posix]='<(fcntl|unistd|signal|pthread|sched)\.h>|<sys/[a-z]+\.h>'
-  [cuda]='<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups|immintrin)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
+  [simd]='<immintrin\.h>'
+  [cuda]='<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
   [runtime]='<cuda_runtime(_api)?\.h>'
   [torch]='<(ATen|c10)/|<torch/version\.h>'
   [json]='<nlohmann/json\.hpp>'
@@ -89,11 +96,22 @@ done <<<"$table"
 
 while IFS= read -r path; do
   if [[ -z ${seen[$path]:-} ]]; then complain "$path has no line in the table of tests/layers_test.sh"; fi
-done < <(find trainer -mindepth 1 -maxdepth 1 \( -type d -o -name '*.h' -o -name '*.cpp' \))
+done < <(find trainer -mindepth 1 -maxdepth 1 \( -type d -o -name '*.h' -o -name '*.cpp' \) &&
+  find kernels kernels/cuda -mindepth 1 -maxdepth 1 -type d ! -path kernels/cuda)
 
 while IFS= read -r source; do
   if [[ ! -e ${source%.cpp}.h ]]; then complain "$source has no header of the same name"; fi
 done < <(find data distributed trainer -name '*.cpp' ! -path trainer/main.cpp)
+
+# The name of a kernel's source begins with its header's: cuda/pointwise/rms_norm_backward.cu belongs to rms_norm.h.
+while IFS= read -r source; do
+  stem=$(basename "${source%.*}")
+  folder=$(dirname "$source")
+  while [[ -n $stem && ! -e kernels/$stem.h && ! -e $folder/$stem.h && ! -e $folder/$stem.cuh ]]; do
+    stem=$(grep -oE '^.*_' <<<"$stem" | sed 's/_$//' || true)
+  done
+  if [[ -z $stem ]]; then complain "$source has no header whose name begins its own"; fi
+done < <(find kernels -name '*.cpp' -o -name '*.cu')
 
 forbid() {
   local why=$1 pattern=$2 found
@@ -106,6 +124,8 @@ forbid "torch/torch.h takes half a minute to compile; include ATen headers" '#in
   kernels data distributed trainer tests --include='*.h' --include='*.cpp' --include='*.cu'
 forbid "CUDA sources see no torch header" '#include <(torch|ATen|c10)/' kernels data distributed trainer tests \
   --include='*.cu' --include='*.cuh'
+forbid "the headers of kernels/ include neither form" '#include "kernels/[a-z_]+/' kernels/*.h
+forbid "the GPU kernels are called through the headers of kernels/" '#include "kernels/cuda/' data distributed trainer
 forbid "a source file is not included" '#include ".*\.(cpp|cu)"' kernels data distributed trainer
 forbid 'a comment begins with its subject, not with "Of"' '// Of |^ *# Of ' kernels data distributed trainer tests launch \
   --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' --include='*.py' --include='*.sh' \

@@ -1,7 +1,7 @@
 #include <stdexcept>
 
+#include "kernels/adamw.h"
 #include "kernels/adamw_update.h"
-#include "kernels/pointwise.h"
 #include "kernels/reference/element_rows.h"
 #include "kernels/stochastic_rounding.h"
 

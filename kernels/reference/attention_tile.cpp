@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 #include "kernels/sparse_attention_checks.h"
 
 namespace hiptrain::kernels {

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/pointwise.h"
+#include "kernels/cross_entropy.h"
 #include "kernels/reference/element_rows.h"
 #include "kernels/reference/exponential.h"
 

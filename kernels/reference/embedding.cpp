@@ -2,7 +2,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/pointwise.h"
+#include "kernels/embedding.h"
 #include "kernels/reference/element_rows.h"
 
 namespace hiptrain::kernels {

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "kernels/hip_selection.h"
+#include "kernels/index.h"
 #include "kernels/reference/element_rows.h"
 #include "kernels/reference/parallel_for.h"
 

@@ -1,6 +1,8 @@
 #include <vector>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/invert_lists.h"
+#include "kernels/list_entry.h"
 #include "kernels/sparse_attention.h"
 
 namespace hiptrain::kernels {

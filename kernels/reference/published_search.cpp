@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
+#include "kernels/published_search.h"
 #include "kernels/reference/block_scores.h"
 #include "kernels/reference/parallel_for.h"
 #include "kernels/reference/score_key.h"

@@ -1,8 +1,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/pointwise.h"
 #include "kernels/reference/element_rows.h"
+#include "kernels/rms_norm.h"
 
 namespace hiptrain::kernels {
 namespace {

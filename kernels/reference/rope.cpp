@@ -2,8 +2,8 @@
 #include <numbers>
 #include <vector>
 
-#include "kernels/pointwise.h"
 #include "kernels/reference/element_rows.h"
+#include "kernels/rope.h"
 
 namespace hiptrain::kernels {
 namespace {

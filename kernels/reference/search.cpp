@@ -5,14 +5,15 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/attention_geometry.h"
 #include "kernels/float8_score.h"
-#include "kernels/hip_selection.h"
 #include "kernels/reference/block_scores.h"
 #include "kernels/reference/element_rows.h"
 #include "kernels/reference/parallel_for.h"
 #include "kernels/reference/score_key.h"
 #include "kernels/reference/search_scan.h"
 #include "kernels/reference/search_tree.h"
+#include "kernels/search.h"
 #include "kernels/search_checks.h"
 
 namespace hiptrain::kernels {

@@ -3,8 +3,9 @@
 
 #include <cstdint>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
 #include "kernels/reference/score_key.h"
+#include "kernels/search.h"
 
 namespace hiptrain::kernels {
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/list_entry.h"
 #include "kernels/reference/block_scores.h"
 #include "kernels/reference/parallel_for.h"
 #include "kernels/reference/tile_list.h"

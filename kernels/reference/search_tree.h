@@ -9,8 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
 #include "kernels/reference/score_key.h"
+#include "kernels/search.h"
 #include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {

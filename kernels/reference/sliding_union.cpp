@@ -2,9 +2,11 @@
 #include <atomic>
 #include <utility>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 #include "kernels/reference/parallel_for.h"
 #include "kernels/reference/tile_list.h"
+#include "kernels/sliding_union.h"
 
 namespace hiptrain::kernels {
 

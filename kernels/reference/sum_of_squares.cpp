@@ -1,7 +1,7 @@
 #include <vector>
 
-#include "kernels/pointwise.h"
 #include "kernels/reference/element_rows.h"
+#include "kernels/sum_of_squares.h"
 
 namespace hiptrain::kernels {
 namespace {

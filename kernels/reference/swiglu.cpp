@@ -1,4 +1,4 @@
-#include "kernels/pointwise.h"
+#include "kernels/swiglu.h"
 #include "kernels/reference/element_rows.h"
 #include "kernels/reference/exponential.h"
 

@@ -14,8 +14,9 @@
 #include <random>
 #include <vector>
 
-#include "kernels/cuda/sparse_attention.h"
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/cuda/attention/sparse_attention.h"
+#include "kernels/list_entry.h"
 #include "kernels/sparse_attention.h"
 #include "tests/support/device_buffer.h"
 

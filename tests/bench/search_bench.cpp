@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "kernels/hip_selection.h"
 #include "kernels/reference/parallel_for.h"
+#include "kernels/search.h"
 
 namespace {
 

@@ -17,11 +17,15 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/launch_check.h"
-#include "kernels/cuda/node_boxes.cuh"
-#include "kernels/cuda/row_best.cuh"
-#include "kernels/cuda/search_scan.cuh"
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/cuda/hopper/launch_check.h"
+#include "kernels/cuda/search/node_boxes.cuh"
+#include "kernels/cuda/search/row_best.cuh"
+#include "kernels/cuda/search/search_scan.cuh"
+#include "kernels/index.h"
+#include "kernels/invert_lists.h"
+#include "kernels/search.h"
+#include "kernels/sliding_union.h"
 #include "kernels/sparse_attention.h"
 
 namespace {

@@ -8,7 +8,8 @@
 #include <ctime>
 #include <functional>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 #include "kernels/reference/parallel_for.h"
 #include "tests/support/attention_case.h"
 

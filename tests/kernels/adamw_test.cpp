@@ -3,7 +3,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "kernels/pointwise.h"
+#include "kernels/adamw.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {
@@ -60,7 +60,7 @@ void step_once(Backend backend, State& state, const std::vector<float>& gradient
            adamw_reference, adamw_cuda);
 }
 
-// The formula of kernels/pointwise.h for one weight, in double.
+// The formula of kernels/adamw.h for one weight, in double.
 class DoubleAdamW {
  public:
   explicit DoubleAdamW(double weight) : weight_(weight) {}

@@ -5,7 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "kernels/pointwise.h"
+#include "kernels/cross_entropy.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {

@@ -3,7 +3,7 @@
 #include <random>
 #include <stdexcept>
 
-#include "kernels/pointwise.h"
+#include "kernels/embedding.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {

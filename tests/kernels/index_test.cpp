@@ -6,7 +6,7 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/hip_selection.h"
+#include "kernels/index.h"
 #include "tests/support/kernel_call.h"
 
 namespace hiptrain::kernels {

@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include "kernels/invert_lists.h"
 #include "kernels/sparse_attention.h"
 #include "tests/kernels/selection_fixtures.h"
 

@@ -2,7 +2,13 @@
 // gives them.
 #include <gtest/gtest.h>
 
-#include "kernels/pointwise.h"
+#include "kernels/adamw.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sum_of_squares.h"
+#include "kernels/swiglu.h"
 #include "tests/support/device_random.h"
 #include "tests/support/kernel_call.h"
 

@@ -4,6 +4,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "kernels/published_search.h"
 #include "tests/kernels/selection_fixtures.h"
 
 namespace hiptrain::kernels {

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/pointwise.h"
+#include "kernels/rms_norm.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {

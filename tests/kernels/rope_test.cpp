@@ -4,7 +4,7 @@
 #include <limits>
 #include <numbers>
 
-#include "kernels/pointwise.h"
+#include "kernels/rope.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {

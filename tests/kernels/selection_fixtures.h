@@ -12,7 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/search.h"
+#include "kernels/sliding_union.h"
 #include "tests/support/kernel_call.h"
 
 namespace hiptrain::kernels {

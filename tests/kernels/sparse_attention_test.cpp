@@ -6,7 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "kernels/hip_selection.h"
+#include "kernels/list_entry.h"
 #include "kernels/reference/parallel_for.h"
 #include "tests/support/attention_case.h"
 #include "tests/support/attention_definition.h"

@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "kernels/pointwise.h"
+#include "kernels/sum_of_squares.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/pointwise.h"
 #include "kernels/reference/exponential.h"
+#include "kernels/swiglu.h"
 #include "tests/kernels/pointwise_fixtures.h"
 
 namespace hiptrain::kernels {

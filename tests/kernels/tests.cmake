@@ -3,7 +3,7 @@ add_library(attention_case STATIC support/attention_case.cpp support/attention_d
 target_link_libraries(attention_case PRIVATE hiptrain_warnings PUBLIC hiptrain_kernels GTest::gtest)
 hiptrain_add_test(sparse_attention_test SOURCES kernels/sparse_attention_test.cpp LIBS attention_case)
 hiptrain_add_test(sparse_attention_gradient_test SOURCES kernels/sparse_attention_gradient_test.cpp LIBS attention_case)
-hiptrain_add_test(matrix_tile_test SOURCES kernels/matrix_tile_test.cpp LIBS hiptrain_kernels)
+hiptrain_add_test(matrix_tile_test SOURCES kernels/reference/matrix_tile_test.cpp LIBS hiptrain_kernels)
 add_executable(sparse_attention_bench EXCLUDE_FROM_ALL bench/sparse_attention_bench.cpp)
 target_link_libraries(sparse_attention_bench PRIVATE hiptrain_warnings attention_case)
 hiptrain_add_test(attention_geometry_test SOURCES kernels/attention_geometry_test.cpp LIBS hiptrain_kernels)

@@ -4,7 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 
 namespace hiptrain::testing {
 namespace {

@@ -16,7 +16,8 @@
 #include <ranges>
 #include <utility>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 
 namespace hiptrain {
 namespace {

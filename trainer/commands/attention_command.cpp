@@ -12,7 +12,8 @@
 #include <string>
 
 #include "distributed/sequence_rows.h"
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 #include "trainer/attention/hip_attention.h"
 #include "trainer/config/config_checks.h"
 #include "trainer/config/config_reader.h"

@@ -13,7 +13,8 @@
 #include <random>
 #include <set>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 #include "trainer/attention/hip_attention.h"
 #include "trainer/commands/attention_inputs.h"
 #include "trainer/commands/bench_report.h"

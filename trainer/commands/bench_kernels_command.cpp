@@ -22,9 +22,14 @@
 #include <optional>
 #include <stdexcept>
 
-#include "kernels/hip_selection.h"
-#include "kernels/pointwise.h"
+#include "kernels/adamw.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/invert_lists.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
 #include "kernels/sparse_attention.h"
+#include "kernels/sum_of_squares.h"
+#include "kernels/swiglu.h"
 #include "trainer/attention/hip_attention.h"
 #include "trainer/commands/bench_report.h"
 #include "trainer/config/config_checks.h"

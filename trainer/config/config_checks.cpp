@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "kernels/list_entry.h"
 #include "kernels/tree_geometry.h"
 
 namespace hiptrain {

@@ -1,5 +1,6 @@
 #include "trainer/ops/attention_ops.h"
 
+#include "kernels/invert_lists.h"
 #include "kernels/sparse_attention.h"
 #include "trainer/ops/kernel_call.h"
 

@@ -5,7 +5,7 @@
 
 namespace hiptrain {
 
-// Lists of the local query tiles (kernels/hip_selection.h).
+// Lists of the local query tiles (kernels/sliding_union.h).
 struct BlockLists {
   at::Tensor offsets;               // (kv heads, tiles + 1) int64, into entries
   at::Tensor entries;               // (offsets' last) int32: the bits of make_list_entry

@@ -3,7 +3,13 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
-#include "kernels/pointwise.h"
+#include "kernels/adamw.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sum_of_squares.h"
+#include "kernels/swiglu.h"
 #include "trainer/device/profiler.h"
 #include "trainer/ops/kernel_call.h"
 

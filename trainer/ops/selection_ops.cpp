@@ -4,7 +4,11 @@
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/index.h"
+#include "kernels/published_search.h"
+#include "kernels/search.h"
+#include "kernels/sliding_union.h"
 #include "trainer/ops/kernel_call.h"
 
 namespace hiptrain {

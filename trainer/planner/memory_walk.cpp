@@ -366,7 +366,7 @@ class StepWalk {
                                  search_settings(attention, indexes_in_float8(attention)));
   }
 
-  // Boxes of the tree's levels, of all heads (kernels/cuda/node_boxes.cu).
+  // Boxes of the tree's levels, of all heads (kernels/cuda/search/node_boxes.cu).
   int64_t tree_bytes(const AttentionConfig& attention) const {
     if (!inputs_.on_gpu || inputs_.tokens <= attention.scanned_tokens(indexes_in_float8(attention))) return 0;
     const int64_t blocks = ceil_div(inputs_.tokens, attention.block_size);
@@ -467,7 +467,7 @@ class StepWalk {
     const Held inverted_entries = device_.hold(Item::kSearch, entries * 4);
     device_.touch(Item::kSearch, 3 * entries * 4 + sort_bytes(entries));
     const int64_t rows = query_tile() * model_.num_query_heads * 8;
-    const int64_t items = blocks + entries / 128;  // kernels/cuda/sparse_attention_backward_key.cu
+    const int64_t items = blocks + entries / 128;  // kernels/cuda/attention/sparse_attention_backward_key.cu
     device_.touch(Item::kSearch, rows + 3 * blocks * 4 + items * 8);
   }
 
@@ -482,7 +482,8 @@ class StepWalk {
     device_.touch(Item::kTokenTile, 4 * token_tile_bytes() + 2 * token_tile() * key_ * compute_);
   }
 
-  // Partial sums of the weight's gradient, of at most two blocks a multiprocessor (kernels/cuda/rms_norm_backward.cu).
+  // Partial sums of the weight's gradient, of at most two blocks a multiprocessor
+  // (kernels/cuda/pointwise/rms_norm_backward.cu).
   int64_t rms_norm_backward_bytes(int64_t columns) const {
     constexpr int64_t kMostBlocks = 2 * 132;
     return inputs_.on_gpu ? kMostBlocks * columns * 4 : 0;

@@ -8,7 +8,8 @@
 
 #include <cmath>
 
-#include "kernels/hip_selection.h"
+#include "kernels/attention_geometry.h"
+#include "kernels/list_entry.h"
 #include "tests/support/mpi_test.h"
 
 namespace hiptrain {

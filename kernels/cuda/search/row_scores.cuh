@@ -1,0 +1,201 @@
+// Scores of a tile's rows with blocks of keys in float32, bit for bit those of the reference: a dot product is one
+// chain of fused multiply-adds from +0 over ascending dims.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/attention_geometry.h"
+#include "kernels/cuda/search/element_access.cuh"
+#include "kernels/float8_score.h"
+#include "kernels/search.h"
+
+namespace hiptrain::kernels {
+
+constexpr int kScoreThreads = 256;
+constexpr int64_t kMostSharedBytes = 227 * 1024;  // of a thread block
+
+// The heads whose queries fit beside base_bytes of shared memory where a head's take head_bytes: all, or fewer, at
+// least one.
+inline int held_heads_beside(int64_t base_bytes, int64_t head_bytes, int num_heads) {
+  const int64_t fitting = (kMostSharedBytes - base_bytes) / head_bytes;
+  return static_cast<int>(fitting < 1 ? 1 : fitting < num_heads ? fitting : num_heads);
+}
+
+// The index queries of a tile's rows in device memory.
+struct RowQueries {
+  const void* elements;
+  ElementType element;
+  int64_t first;  // element of the first row's first head: (rows, num_heads, num_dims) from there on
+  int num_rows, num_heads, num_dims;
+
+  __device__ RowQueries(const SearchParams& params, int head, int64_t tile, int rows)
+      : elements(params.index_query),
+        element(params.query_element),
+        first(head * params.index_query_head_stride +
+              (tile * kQueryTile - params.index_query_begin) * params.num_index_heads * params.num_index_dims),
+        num_rows(rows),
+        num_heads(params.num_index_heads),
+        num_dims(params.num_index_dims) {}
+
+  // 0 where there is no such row.
+  __device__ float operator()(int row, int head, int dim) const {
+    if (row >= num_rows) return 0;
+    return load_element(elements, element, first + (int64_t{row} * num_heads + head) * num_dims + dim);
+  }
+};
+
+// What the queries are multiplied as.
+enum class QueryForm {
+  kPlain,
+  kFloat8,  // rounded to float8 (kernels/float8_score.h)
+  // The keys are boxes, (maximum, minimum) by dim: the score is then the upper bound sum of
+  // max(q * minimum, q * maximum) as a product, since one of q+ and q- is zero. Values are clamped to finite ones.
+  kBounds
+};
+
+// Used by all kScoreThreads threads of a thread block. A thread multiplies 4 rows with every 16th key. The queries of
+// some heads at a time lie in shared memory: where these are not all heads, they are loaded anew for every block of
+// keys.
+class RowScores {
+ public:
+  // num_dims: of the keys, twice those of the queries for boxes.
+  static int64_t bytes(int num_dims, int num_keys, int held_heads) {
+    const int64_t floats =
+        kQueryTile * (int64_t{held_heads} * num_dims + 1) + int64_t{num_keys} * (num_dims + 1) + kKeyLanes * kQueryTile;
+    return floats * static_cast<int64_t>(sizeof(float));
+  }
+
+  // memory: bytes(num_dims, num_keys, held_heads) of shared memory, 16-byte aligned. queries must outlive this.
+  // num_keys: 8, 16, 32, or a multiple of 64.
+  __device__ RowScores(float* memory, const RowQueries& queries, QueryForm form, int num_keys, int held_heads)
+      : queries_(queries),
+        form_(form),
+        num_dims_(form == QueryForm::kBounds ? 2 * queries.num_dims : queries.num_dims),
+        num_keys_(num_keys),
+        held_heads_(held_heads),
+        scales_(memory),
+        columns_(scales_ + kQueryTile),
+        lane_best_(columns_ + kQueryTile * held_heads * num_dims_),
+        keys_(lane_best_ + kKeyLanes * kQueryTile) {
+    if (form == QueryForm::kFloat8) set_scales();
+    if (holds_all()) load_columns(0);
+  }
+
+  // keys (num_keys, num_dims) from an offset on.
+  __device__ void set_keys(const void* keys, ElementType element, int64_t offset) {
+    __syncthreads();  // nobody reads the keys before
+    for (int i = threadIdx.x; i < num_keys_ * num_dims_; i += kScoreThreads) {
+      keys_[i + i / num_dims_] = load_element(keys, element, offset + i);
+    }
+    __syncthreads();
+  }
+
+  // Thread r < kQueryTile gets the best head's best score of row r, a NaN being -infinity. NaNs of rows
+  // [first_row, end_row) are counted.
+  __device__ float best(int first_row, int end_row) {
+    float best[kRows] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    for (int first_head = 0; first_head < queries_.num_heads; first_head += held_heads_) {
+      if (!holds_all()) load_columns(first_head);
+      for (int i = 0; i < held_heads_ && first_head + i < queries_.num_heads; ++i)
+        score_head(columns_ + i * num_dims_ * kQueryTile, first_row, end_row, best);
+    }
+    for (int i = 0; i < kRows; ++i) lane_best_[threadIdx.x / kRowLanes * kQueryTile + first_own_row() + i] = best[i];
+    __syncthreads();
+    float row_best = -INFINITY;
+    const int row = threadIdx.x % kQueryTile;
+    for (int lane = 0; lane < kKeyLanes; ++lane) row_best = fmaxf(row_best, lane_best_[lane * kQueryTile + row]);
+    return row_best;
+  }
+
+  __device__ void count_nan(int64_t* counter) {
+    if (num_nan_ != 0) atomicAdd(reinterpret_cast<unsigned long long*>(counter), num_nan_);
+  }
+
+ private:
+  static constexpr int kRows = 4, kRowLanes = static_cast<int>(kQueryTile) / kRows;
+  static constexpr int kKeyLanes = kScoreThreads / kRowLanes;
+
+  __device__ static int first_own_row() { return threadIdx.x % kRowLanes * kRows; }
+
+  __device__ bool holds_all() const { return held_heads_ >= queries_.num_heads; }
+
+  // Finds what the queries of each row are multiplied with before they are rounded to float8.
+  __device__ void set_scales() {
+    const int row = threadIdx.x;
+    if (row < kQueryTile) {
+      float largest = 0;
+      for (int i = 0; i < queries_.num_heads * queries_.num_dims; ++i)
+        largest = fmaxf(largest, fabsf(as_finite(queries_(row, 0, i))));  // a NaN leaves it
+      scales_[row] = float8_query_scale(largest, queries_.num_dims);
+    }
+    __syncthreads();
+  }
+
+  // Loads the queries of held_heads_ heads from one on.
+  __device__ void load_columns(int first_head) {
+    __syncthreads();  // nobody reads those before
+    const int heads = min(held_heads_, queries_.num_heads - first_head);
+    for (int i = threadIdx.x; i < kQueryTile * heads * queries_.num_dims; i += kScoreThreads) {
+      const int row = i % kQueryTile, column = i / kQueryTile, dim = column % queries_.num_dims;
+      const float value = queries_(row, first_head + column / queries_.num_dims, dim);
+      if (form_ == QueryForm::kBounds) {
+        const float finite = queries_.element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
+        const float clamped = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
+        columns_[2 * column * kQueryTile + row] = clamped > 0 ? clamped : 0.0f;
+        columns_[(2 * column + 1) * kQueryTile + row] = clamped < 0 ? clamped : 0.0f;
+      } else {
+        const bool float8 = form_ == QueryForm::kFloat8;
+        columns_[column * kQueryTile + row] =
+            float8 ? static_cast<float>(__nv_fp8_e4m3(as_finite(value) * scales_[row])) : value;
+      }
+    }
+    __syncthreads();
+  }
+
+  // Adds the scores of one head to best.
+  __device__ void score_head(const float* columns, int first_row, int end_row, float (&best)[kRows]) {
+    if (num_keys_ <= kKeyLanes) {
+      if (threadIdx.x / kRowLanes < num_keys_) score_keys<1>(columns, 0, first_row, end_row, best);
+    } else if (num_keys_ == 2 * kKeyLanes) {
+      score_keys<2>(columns, 0, first_row, end_row, best);
+    } else {
+      for (int key = 0; key < num_keys_; key += 4 * kKeyLanes) score_keys<4>(columns, key, first_row, end_row, best);
+    }
+  }
+
+  // The keys first_key + lane, + kKeyLanes, ..., kKeys of them.
+  template <int kKeys>
+  __device__ void score_keys(const float* columns, int first_key, int first_row, int end_row, float (&best)[kRows]) {
+    const float* const keys = keys_ + (first_key + threadIdx.x / kRowLanes) * (num_dims_ + 1);
+    float sums[kKeys][kRows] = {};
+    for (int dim = 0; dim < num_dims_; ++dim) {
+      const float4 rows = *reinterpret_cast<const float4*>(columns + dim * kQueryTile + first_own_row());
+#pragma unroll
+      for (int i = 0; i < kKeys; ++i) {
+        const float key = keys[i * kKeyLanes * (num_dims_ + 1) + dim];
+        sums[i][0] = fmaf(rows.x, key, sums[i][0]);
+        sums[i][1] = fmaf(rows.y, key, sums[i][1]);
+        sums[i][2] = fmaf(rows.z, key, sums[i][2]);
+        sums[i][3] = fmaf(rows.w, key, sums[i][3]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kKeys * kRows; ++i) {
+      const float score = sums[i / kRows][i % kRows];
+      const int row = first_own_row() + i % kRows;
+      if (isnan(score)) num_nan_ += row >= first_row && row < end_row;
+      best[i % kRows] = fmaxf(best[i % kRows], score);  // of a number and a NaN the number
+    }
+  }
+
+  const RowQueries& queries_;  // no copy: nvcc 13.0 compiles one into reads of other members of the kernel's params
+  QueryForm form_;
+  int num_dims_, num_keys_, held_heads_;
+  float* scales_;     // (kQueryTile): of float8
+  float* columns_;    // (held heads, num_dims, kQueryTile)
+  float* lane_best_;  // (kKeyLanes, kQueryTile)
+  float* keys_;       // (num_keys, num_dims + 1): the odd row length spreads the banks
+  unsigned long long num_nan_ = 0;
+};
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,391 @@
+// The search through the tree: a thread block takes a run of neighbouring tiles of one KV head one after the other,
+// since a tile's candidates come from its own and from the previous tile's kept nodes. Before the run it repeats the
+// levels of the tiles before that the run still hears of. Lists live in shared memory; what scores the candidates is a
+// Scorer.
+#pragma once
+
+#include <cub/block/block_scan.cuh>
+
+#include "kernels/cuda/search/node_boxes.cuh"
+#include "kernels/cuda/search/tile_best.cuh"
+#include "kernels/list_entry.h"
+
+namespace hiptrain::kernels {
+
+// Tiles of a run: as many as leave every multiprocessor several runs, so that long and short ones even out. Before each
+// run the levels of a few tiles are repeated.
+inline int64_t tiles_per_run(const SearchParams& params) {
+  constexpr int64_t kRuns = 1024, kFewest = 8, kMost = 32;
+  const int64_t tiles = num_tiles(params.num_queries) * params.num_kv_heads / kRuns;
+  return tiles < kFewest ? kFewest : tiles > kMost ? kMost : tiles;
+}
+
+constexpr int kNodeClasses = kMaxGpuBeam;  // num_node_classes of every such beam
+constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
+static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
+
+// How many of the entries, which ascend by block, are below one.
+__device__ inline int entries_below(const uint32_t* entries, int count, int64_t block) {
+  int first = 0, last = count;
+  while (first < last) {
+    const int middle = (first + last) / 2;
+    if (entry_block(entries[middle]) < block)
+      first = middle + 1;
+    else
+      last = middle;
+  }
+  return first;
+}
+
+// Nodes of one level that a tile scores, ascending: the children of some nodes, of the last one maybe only the first,
+// or some nodes themselves.
+struct TreeCandidates {
+  const uint32_t* parents;  // list entries of node and first row; null: nodes 0, 1, ..., which every row sees
+  int num_parents;
+  int fanout_shift;   // log2 of the children of a parent; 0: the parents are the candidates
+  int last_children;  // of the last parent
+
+  __device__ int count() const { return num_parents == 0 ? 0 : (num_parents - 1 << fanout_shift) + last_children; }
+  __device__ uint32_t parent(int i) const {
+    if (parents == nullptr) return make_list_entry(i, 0);
+    __builtin_assume(__isShared(parents));
+    return parents[i];
+  }
+  __device__ int children(int i) const { return i + 1 < num_parents ? 1 << fanout_shift : last_children; }
+  __device__ uint32_t operator[](int i) const {
+    const int in_parent = i >> fanout_shift;
+    const uint32_t entry = parent(in_parent);
+    return make_list_entry((entry_block(entry) << fanout_shift) + i - (in_parent << fanout_shift),
+                           entry_first_row(entry));
+  }
+  // How many parents are below a node of their level.
+  __device__ int parents_below(int64_t node) const {
+    return parents == nullptr ? static_cast<int>(min(node, int64_t{num_parents}))
+                              : entries_below(parents, num_parents, node);
+  }
+  __device__ bool has_parent(int place, int64_t node) const {
+    return place < num_parents && entry_block(parent(place)) == node;
+  }
+};
+
+// One tile of one KV head, as the scorers see it.
+struct TreeTile {
+  int head, num_rows;
+  int64_t tile;
+  int64_t first_block;  // of the document's nodes
+};
+
+// The best candidate of each row and class. A key is score_key of the bound and the candidate's place among the
+// candidates.
+struct ClassBest {
+  uint64_t* keys;  // (kQueryTile, num_classes); 0: none; shared memory
+  int num_classes;
+};
+
+// Sizes of the lists in shared memory, host and device.
+struct TreeLists {
+  int beam, num_picks, num_levels;
+
+  static TreeLists of(const SearchParams& params) {
+    const int64_t blocks = num_sequence_blocks(params);
+    return {static_cast<int>(effective_beam(params)), params.num_picks, tree_top_level(blocks, params.top_nodes) + 1};
+  }
+
+  // What the tokens of a tile keep, at most.
+  HIPTRAIN_HOST_DEVICE int kept_nodes() const { return kTileRows * beam; }
+  HIPTRAIN_HOST_DEVICE static int kept_blocks() { return kTileRows * kBlockClasses; }
+  HIPTRAIN_HOST_DEVICE int kept(int level) const { return level == 0 ? kept_blocks() : kept_nodes(); }
+  HIPTRAIN_HOST_DEVICE int kept_before(int level) const {  // entries of the levels below
+    return level == 0 ? 0 : kept_blocks() + (level - 1) * kept_nodes();
+  }
+  // What is handed on, from two tiles, and a last parent.
+  HIPTRAIN_HOST_DEVICE int handed_nodes() const { return 2 * kept_nodes() + 1; }
+  HIPTRAIN_HOST_DEVICE static int handed_blocks() { return 2 * kept_blocks(); }
+
+  HIPTRAIN_HOST_DEVICE int64_t bytes() const {
+    const int entries = 2 * handed_nodes() + handed_blocks() + kept_before(num_levels);
+    return TileBest::bytes(num_picks) + entries * static_cast<int64_t>(sizeof(uint32_t));
+  }
+  // Needed between the scoring of two levels.
+  HIPTRAIN_HOST_DEVICE static int64_t scratch_bytes(int num_threads) {
+    return TileBest::bytes(kBlockClasses) +
+           (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
+  }
+};
+static_assert(kMaxGpuBeam <= kBlockClasses, "scratch memory must hold what any level keeps");
+
+// kThreads: of the thread block, all of which call all functions. Scorer: score_nodes writes the best candidates of
+// each row, score_blocks adds every candidate to the best of each row that sees it. Both return when all threads are
+// done.
+template <int kThreads, class Scorer>
+class TileTreeSearch {
+ public:
+  struct Storage {
+    typename cub::BlockScan<int, kThreads>::TempStorage scan;
+    int num_kept[kMaxTreeLevels];  // that the next tile hears of
+    int before[kThreads];          // entries handed on before each parent's children
+  };
+
+  // memory: lists.bytes() of shared memory, scratch: lists.scratch_bytes(kThreads) that the scorers may use too; both
+  // 8-byte aligned.
+  __device__ TileTreeSearch(const SearchParams& params, const TreeLists& lists, Scorer& scorer, unsigned char* memory,
+                            unsigned char* scratch, Storage& storage)
+      : params_(params), lists_(lists), scorer_(scorer), storage_(storage) {
+    picks_ = reinterpret_cast<uint64_t*>(memory);
+    handed_blocks_ = reinterpret_cast<uint32_t*>(picks_ + kTileRows * lists.num_picks);
+    handed_nodes_ = handed_blocks_ + lists.handed_blocks();
+    kept_ = handed_nodes_ + 2 * lists.handed_nodes();
+    class_keys_ = reinterpret_cast<uint64_t*>(scratch);
+    places_ = reinterpret_cast<uint32_t*>(scratch);
+    strays_ = places_ + lists.kept_blocks();
+    first_rows_ = strays_ + lists.kept_blocks();
+    own_ = first_rows_ + kThreads * kFanout;
+    forget_kept();
+  }
+
+  __device__ void search_run(int head, int64_t begin, int64_t end) {
+    const int64_t halo = num_halo_tiles(params_, lists_.num_levels - 1);
+    for (int64_t tile = begin > halo ? begin - halo : 0; tile < end; ++tile) {
+      const TileRanges ranges = tile_ranges(params_.geometry, tile);
+      const bool with_tree = uses_tree(params_, ranges.num_searched());
+      if (ranges.first_of_document() || !with_tree) forget_kept();
+      const bool given = tile * kQueryTile >= params_.index_query_begin;
+      if (with_tree && given) search_tile(head, tile, ranges, static_cast<int>(begin > tile ? begin - tile : 0));
+    }
+  }
+
+ private:
+  static constexpr uint32_t kNoRow = 0xffffffffu;
+  static constexpr uint32_t kNotLeading = 0x80000000u;  // in a kept node's place: it is handed on only if it is common
+
+  __device__ void forget_kept() {
+    __syncthreads();
+    if (threadIdx.x < kMaxTreeLevels) storage_.num_kept[threadIdx.x] = 0;
+    __syncthreads();
+  }
+
+  // tiles_before: the tile's distance from the first that picks; above 0 only the levels that later tiles still hear
+  // of are searched.
+  __device__ void search_tile(int head, int64_t tile, const TileRanges& ranges, int tiles_before) {
+    const TreeTile at{head, num_picking_rows(params_, tile), tile, ranges.sink_end};
+    const int64_t num_blocks = ranges.num_searched();
+    const int top = tree_top_level(num_blocks, params_.top_nodes);
+    const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
+    TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
+    scorer_.set_tile(at);
+    for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {
+      const ClassBest best{class_keys_, level == 0 ? kBlockClasses : kNodeClasses};
+      scorer_.score_nodes(at, level, candidates, best);
+      if (level > 0) keep_beam(best, static_cast<int>(leading_nodes(params_, level)));
+      candidates = candidates_below(candidates, best, num_blocks, level);
+    }
+    if (tiles_before > 0) return;
+    const TileBest best{picks_, params_.num_picks};
+    best.clear(threadIdx.x, kThreads);
+    __syncthreads();
+    scorer_.score_blocks(at, candidates, best);
+    write_picks(params_, head, tile, best, 0, at.num_rows, threadIdx.x, kThreads, at.first_block);
+    __syncthreads();
+  }
+
+  // Those of num_parents whole parents and of one more, which has what is left of num_nodes.
+  __device__ static TreeCandidates children_of(const uint32_t* parents, int num_parents, int64_t num_nodes) {
+    const int last = static_cast<int>(num_nodes % kFanout);
+    const int whole = num_parents + static_cast<int>(parents == nullptr ? num_nodes / kFanout : 0);
+    return {parents, whole + (last > 0), kFanoutShift, last > 0 ? last : kFanout};
+  }
+
+  // The `beam` best of a row's nodes stay, and those after the `leading` best are marked.
+  __device__ void keep_beam(const ClassBest& best, int leading) const {
+    if (threadIdx.x < kTileRows) {
+      uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;
+      uint64_t keys[kNodeClasses];
+#pragma unroll
+      for (int i = 0; i < kNodeClasses; ++i) keys[i] = row[i];
+#pragma unroll
+      for (int i = 0; i < kNodeClasses; ++i) {
+        int better = 0;
+#pragma unroll
+        for (const uint64_t other : keys) better += other > keys[i];
+        if (better >= lists_.beam)
+          row[i] = 0;
+        else if (better >= leading && keys[i] != 0)
+          row[i] = keys[i] ^ kNotLeading;
+      }
+    }
+    __syncthreads();
+  }
+
+  // What is handed on of a level's candidates: with their children come the whole nodes of the level below that lie in
+  // no whole node of the level.
+  __device__ TreeCandidates candidates_below(const TreeCandidates& candidates, const ClassBest& best,
+                                             int64_t num_blocks, int level) {
+    uint32_t* const handed_on = level == 0 ? handed_blocks_ : handed_nodes_ + level % 2 * lists_.handed_nodes();
+    const int num_handed_on = hand_on(candidates, best, level, handed_on);
+    if (level == 0) return {handed_on, num_handed_on, 0, 1};
+    if (threadIdx.x == 0) handed_on[num_handed_on] = make_list_entry(num_whole_nodes(num_blocks, level), 0);
+    __syncthreads();
+    return children_of(handed_on, num_handed_on, num_whole_nodes(num_blocks, level - 1));
+  }
+
+  // The sliding union, ascending: the rows' leading nodes and what this tile hears of from the previous one, whose
+  // place is taken by what the next one hears of: the leading nodes and the common ones. A table holds the first rows
+  // of the children of kThreads parents at a time.
+  __device__ int hand_on(const TreeCandidates& candidates, const ClassBest& best, int level, uint32_t* handed_on) {
+    const uint32_t* const previous = kept_ + lists_.kept_before(level);
+    const int num_previous = storage_.num_kept[level], num_kept_keys = kTileRows * best.num_classes;
+    keys_to_places(num_kept_keys);
+    const int num_strays = find_strays(candidates, previous, num_previous);
+    const bool all_lead = leading_nodes(params_, level) == lists_.beam;
+    int num_handed_on = 0, num_own = 0;
+    for (int first = 0; first < candidates.num_parents; first += kThreads) {
+      const uint32_t common = all_lead ? 0 : find_common(num_kept_keys, first);
+      for (int child = 0; child < kFanout; ++child) row_of(child) = kNoRow;
+      __syncthreads();
+      for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) enter(places_[i], first, i / best.num_classes);
+      __syncthreads();
+      const uint32_t own = entered() | common;
+      __syncthreads();
+      enter_previous(candidates, previous, num_previous, first);
+      __syncthreads();
+      write_chunk(candidates, first, own, num_strays, handed_on, num_handed_on, num_own);
+    }
+    for (int i = threadIdx.x; i < num_strays; i += kThreads) {
+      if (candidates.parents_below(entry_block(strays_[i]) / kFanout) == candidates.num_parents)
+        handed_on[num_handed_on + i] = strays_[i];
+    }
+    uint32_t* const kept = kept_ + lists_.kept_before(level);
+    for (int i = threadIdx.x; i < num_own; i += kThreads) kept[i] = own_[i];
+    if (threadIdx.x == 0) storage_.num_kept[level] = num_own;
+    __syncthreads();
+    return num_handed_on + num_strays;
+  }
+
+  // The places take half of the keys' room, the strays the other half.
+  __device__ void keys_to_places(int count) const {
+    constexpr int kMost = kTileRows * kBlockClasses / kThreads;
+    uint32_t places[kMost];
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      const int at = i * kThreads + threadIdx.x;
+      const uint64_t key = at < count ? class_keys_[at] : 0;
+      places[i] = key == 0 ? kNoRow : static_cast<uint32_t>(key_block(key));
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) places_[i * kThreads + threadIdx.x] = places[i];
+    __syncthreads();
+  }
+
+  // The nodes that the previous tile handed on and that are no candidates now.
+  __device__ int find_strays(const TreeCandidates& candidates, const uint32_t* previous, int num_previous) {
+    int count = 0;
+    for (int first = 0; first < num_previous; first += kThreads) {
+      const int i = first + threadIdx.x;
+      bool stray = false;
+      if (i < num_previous) {
+        const int64_t parent = entry_block(previous[i]) / kFanout;
+        stray = !candidates.has_parent(candidates.parents_below(parent), parent);
+      }
+      int place, total;
+      cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(static_cast<int>(stray), place, total);
+      if (stray) strays_[count + place] = previous[i];
+      count += total;
+      __syncthreads();
+    }
+    return count;
+  }
+
+  // The table's place of a child of the thread's parent.
+  __device__ uint32_t& row_of(int child) const { return first_rows_[child * kThreads + threadIdx.x]; }
+
+  // Not a loop over all children that asks for bits: ptxas 13.0 takes those of `children` for those of `own` in one.
+  template <class Body>
+  __device__ static void for_each_bit(uint32_t bits, const Body& body) {
+    for (; bits != 0; bits &= bits - 1) body(__ffs(bits) - 1);
+  }
+
+  // Which of the children of the thread's parent are in the table, a bit each.
+  __device__ uint32_t entered() const {
+    uint32_t children = 0;
+    for (int child = 0; child < kFanout; ++child) children |= static_cast<uint32_t>(row_of(child) != kNoRow) << child;
+    return children;
+  }
+
+  // The table's place of a child. place: among the candidates; with kNotLeading, or kNoRow: it has none. first: the
+  // table's first parent.
+  __device__ uint32_t* find_row(uint32_t place, int first) const {
+    const uint32_t parent = place / kFanout - static_cast<uint32_t>(first);
+    return parent < kThreads ? &first_rows_[place % kFanout * kThreads + parent] : nullptr;
+  }
+
+  __device__ void enter(uint32_t place, int first, int row) const {
+    uint32_t* const first_row = find_row(place, first);
+    if (first_row != nullptr) atomicMin(first_row, static_cast<uint32_t>(row));
+  }
+
+  // Which of the children of the thread's parent kCommonTokens rows keep. The table counts them.
+  __device__ uint32_t find_common(int num_kept_keys, int first) const {
+    for (int child = 0; child < kFanout; ++child) row_of(child) = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) {
+      uint32_t* const rows = find_row(places_[i] & ~kNotLeading, first);
+      if (rows != nullptr) atomicAdd(rows, 1u);
+    }
+    __syncthreads();
+    uint32_t common = 0;
+    for (int child = 0; child < kFanout; ++child)
+      common |= static_cast<uint32_t>(row_of(child) >= kCommonTokens) << child;
+    return common;
+  }
+
+  __device__ void enter_previous(const TreeCandidates& candidates, const uint32_t* previous, int num_previous,
+                                 int first) const {
+    for (int i = threadIdx.x; i < num_previous; i += kThreads) {
+      const int64_t node = entry_block(previous[i]), parent = node / kFanout;
+      const int place = candidates.parents_below(parent);
+      if (candidates.has_parent(place, parent)) enter(place * kFanout + static_cast<int>(node % kFanout), first, 0);
+    }
+  }
+
+  // Writes the table's nodes, and the strays that belong before them. own: bits of the thread's parent's children.
+  __device__ void write_chunk(const TreeCandidates& candidates, int first, uint32_t own, int num_strays,
+                              uint32_t* handed_on, int& num_handed_on, int& num_own) {
+    const uint32_t children = entered();
+    int before, total;  // handed on in the lower half, own in the upper
+    cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(__popc(children) | __popc(own) << 16, before, total);
+    storage_.before[threadIdx.x] = num_handed_on + (before & 0xffff);
+    if (children != 0) {
+      const int64_t node = entry_block(candidates.parent(first + threadIdx.x)) * kFanout;
+      uint32_t* next = handed_on + num_handed_on + (before & 0xffff) + entries_below(strays_, num_strays, node);
+      for_each_bit(children, [&](int child) { *next++ = make_list_entry(node + child, row_of(child)); });
+      uint32_t* next_own = own_ + num_own + (before >> 16);
+      for_each_bit(own, [&](int child) { *next_own++ = make_list_entry(node + child, 0); });
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < num_strays; i += kThreads) {
+      const int place = candidates.parents_below(entry_block(strays_[i]) / kFanout);
+      if (place >= first && place < min(first + kThreads, candidates.num_parents))
+        handed_on[storage_.before[place - first] + i] = strays_[i];
+    }
+    num_handed_on += total & 0xffff;
+    num_own += total >> 16;
+    __syncthreads();
+  }
+
+  const SearchParams& params_;
+  const TreeLists& lists_;
+  Scorer& scorer_;
+  Storage& storage_;
+  uint64_t* picks_;          // (kQueryTile, num_picks)
+  uint32_t* handed_blocks_;  // (handed_blocks)
+  uint32_t* handed_nodes_;   // (2, handed_nodes): of odd and even levels
+  uint32_t* kept_;           // (kept_before(num_levels)): what the next tile hears of, by level, first rows 0
+  uint64_t* class_keys_;     // of a ClassBest
+  uint32_t* places_;         // (kQueryTile, num_classes): in the keys' room, the places of a ClassBest
+  uint32_t* strays_;         // (kept_blocks)
+  uint32_t* first_rows_;     // (kFanout, kThreads): of the children of kThreads parents
+  uint32_t* own_;            // (kept_blocks): what the next tile will hear of, of one level
+};
+
+}  // namespace hiptrain::kernels

@@ -1,0 +1,424 @@
+// The tree on Hopper's tensor cores, bfloat16 index: a warpgroup a run of tiles. Candidates are gathered 128 rows a
+// step by the copy engine, boxes of some nodes or keys of some blocks, while the rows before are multiplied with the
+// index queries of one head after the other, which lie in shared memory; the best head's scores count. Several thread
+// blocks on a multiprocessor hide each other's waits. Where the queries of all heads are too many, the candidates of a
+// level stream past once for some heads after the others.
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <utility>
+
+#include "kernels/cuda/hopper/launch_check.h"
+#include "kernels/cuda/hopper/ring.cuh"
+#include "kernels/cuda/hopper/tensor_map.h"
+#include "kernels/cuda/search/block_candidates.cuh"
+#include "kernels/cuda/search/index_product.cuh"
+#include "kernels/cuda/search/node_best.cuh"
+#include "kernels/cuda/search/row_best.cuh"
+#include "kernels/cuda/search/search.h"
+#include "kernels/cuda/search/search_tree.cuh"
+
+namespace hiptrain::kernels {
+namespace {
+
+constexpr int kStepRows = 128, kBoxBuffers = 2, kKeyBuffers = 2 * kBoxBuffers;
+
+template <int kDims>
+using BoxProduct = IndexProduct<bfloat16_t, 2 * kDims, kStepRows, kBoxBuffers>;
+template <int kDims>
+using KeyProduct = IndexProduct<bfloat16_t, kDims, kStepRows, kKeyBuffers>;
+
+struct TreeMaps {
+  CUtensorMap keys;                   // index keys
+  CUtensorMap level[kMaxTreeLevels];  // boxes
+};
+
+template <int kDims>
+struct TreeStorage {
+  alignas(1024) bfloat16_t rows[kBoxBuffers * kStepRows * 2 * kDims];  // of boxes or of keys
+  Barrier boxes_full[kBoxBuffers], keys_full[kKeyBuffers];
+  typename TileTreeSearch<kWarpgroupThreads, int>::Storage search;
+  // Followed by the queries of some heads, the lists of a TileTreeSearch, and its scratch memory where the rows are too
+  // few.
+  __device__ bfloat16_t* queries() { return reinterpret_cast<bfloat16_t*>(this + 1); }  // (64, 2 * kDims, heads)
+  __device__ unsigned char* lists(int held_heads) {
+    return reinterpret_cast<unsigned char*>(this + 1) + held_heads * kHeadBytes;
+  }
+
+  static constexpr int64_t kHeadBytes = kQueryTile * 2 * kDims * 2;
+};
+
+// The rows of a step double as scratch memory between levels, if they are large enough, and if a level's candidates
+// stream past once: the next pass's rows would overwrite what the pass before has found.
+template <int kDims>
+HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists, bool one_pass) {
+  const int64_t bytes = lists.scratch_bytes(kWarpgroupThreads);
+  return one_pass && bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
+}
+
+// The entries of a step's units, from the candidates of which the step has some, the first on.
+struct CandidateEntries {
+  const TreeCandidates& candidates;
+  int first, count, block_shift;
+
+  __device__ uint32_t operator[](int unit) const { return candidates[first + (unit >> block_shift)]; }
+};
+
+// The same, read at once: where a selection asks for them at most steps.
+template <int kUnits>
+struct LoadedEntries {
+  uint32_t entries[kUnits];
+
+  __device__ explicit LoadedEntries(const CandidateEntries& of) {
+    CUTE_UNROLL
+    for (int unit = 0; unit < kUnits; ++unit) entries[unit] = of[min(unit, (of.count << of.block_shift) - 1)];
+  }
+  // A choice, for an array that is asked by a variable lies in memory.
+  __device__ uint32_t operator[](int unit) const {
+    uint32_t entry = entries[0];
+    CUTE_UNROLL
+    for (int i = 1; i < kUnits; ++i) entry = unit == i ? entries[i] : entry;
+    return entry;
+  }
+};
+
+// The blocks of a step, as a selection asks for them.
+template <class Entries>
+struct StepBlocks {
+  Entries entries;  // of units
+  int count, block_shift;
+
+  __device__ explicit StepBlocks(const CandidateEntries& of)
+      : entries(of), count(of.count), block_shift(of.block_shift) {}
+  __device__ bool holds(int unit) const { return unit >> block_shift < count; }
+  __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
+  __device__ int64_t block(int unit) const { return entry_block(entries[unit]); }
+  __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entries[unit])); }
+};
+
+// A ring of kBuffers steps: all threads take step after step, some of them ask for rows kBuffers - 1 steps ahead.
+template <int kBuffers>
+struct StepRing {
+  Barrier* full;
+  uint32_t step = 0;  // counted from the first ever
+
+  __device__ int buffer(int ahead = 0) const { return (step + ahead) % kBuffers; }
+  __device__ void wait() const { full[buffer()].wait(step / kBuffers % 2); }
+};
+
+template <int kDims>
+class TensorScorer {
+ public:
+  // held_heads: of whose queries there is room in shared memory.
+  __device__ TensorScorer(const SearchParams& params, const TreeMaps& maps, TreeStorage<kDims>& shared, int held_heads)
+      : params_(params),
+        maps_(maps),
+        shared_(shared),
+        held_heads_(held_heads),
+        box_ring_{shared.boxes_full},
+        key_ring_{shared.keys_full} {
+    if (threadIdx.x == 0) {
+      for (auto& full : shared.boxes_full) full.init(1);
+      for (auto& full : shared.keys_full) full.init(1);
+      cutlass::arch::fence_barrier_init();
+    }
+    __syncthreads();
+  }
+
+  __device__ void set_tile(const TreeTile& at) {
+    queries_ = static_cast<const bfloat16_t*>(params_.index_query) + at.head * params_.index_query_head_stride +
+               (at.tile * kQueryTile - params_.index_query_begin) * params_.num_index_heads * params_.num_index_dims;
+  }
+
+  __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
+    constexpr int kBlockBoxes = static_cast<int>(boxes_per_node(0)), kNodeBoxes = static_cast<int>(boxes_per_node(1));
+    if (level == 0)
+      score_boxes<NodeBest<kBlockBoxes, kBlockClasses>>(at, level, candidates, best);
+    else
+      score_boxes<NodeBest<kNodeBoxes, kNodeClasses>>(at, level, candidates, best);
+  }
+
+  __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
+    if (params_.geometry.block_size >= 64 && params_.num_picks <= kRegisterPicks)
+      score_keys<64, LoadedEntries<kStepRows / 64>, RowBest<float, kStepRows, 64>>(at, candidates, best);
+    else
+      score_keys<16, CandidateEntries, BlockCandidates<float, kStepRows, 16>>(at, candidates, best);
+  }
+
+ private:
+  template <int kUnitKeys, class Entries, class Selection>
+  __device__ void score_keys(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
+    using Product = KeyProduct<kDims>;
+    using Blocks = StepBlocks<Entries>;
+    const int block_keys = static_cast<int>(params_.geometry.block_size), step_blocks = kStepRows / block_keys;
+    const int steps = (candidates.count() + step_blocks - 1) / step_blocks,
+              block_shift = __ffs(block_keys / kUnitKeys) - 1;
+    const auto blocks_of = [&](int step) { return min(step_blocks, candidates.count() - step * step_blocks); };
+    for_held_heads([&](int first_head, int num_heads) {
+      write_key_queries(at, first_head, num_heads);
+      Selection selection(best, at.num_rows, params_.num_nan_scores, true);
+      if (first_head > 0) selection.begin_again();
+      score<Product>(
+          key_ring_, steps, num_heads, selection,
+          [&](int step, int buffer) {
+            load_blocks<Product>(at, candidates, step * step_blocks, blocks_of(step), buffer);
+          },
+          [&](int step) {
+            return Blocks(CandidateEntries{candidates, step * step_blocks, blocks_of(step), block_shift});
+          },
+          [&](auto& best_head, auto& scores, const Blocks& blocks) {
+            selection.take(best_head, scores, [&]() -> const Blocks& { return blocks; });
+          },
+          [&](auto& best_head, int, const Blocks& blocks) {
+            selection.end_step(best_head, [&]() -> const Blocks& { return blocks; });
+          });
+      selection.finish();
+      __syncthreads();
+    });
+  }
+
+  template <class Selection>
+  __device__ void score_boxes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
+    using Product = BoxProduct<kDims>;
+    constexpr int kParts = kFanout / Selection::kNodes;  // steps of a parent
+    const int last_parts = (candidates.last_children + Selection::kNodes - 1) / Selection::kNodes;
+    const int steps = candidates.num_parents == 0 ? 0 : (candidates.num_parents - 1) * kParts + last_parts;
+    const int64_t first_node = at.first_block >> (4 * level);
+    const auto load = [&](int step, int buffer) {
+      if (threadIdx.x != 0) return;
+      const int64_t child = entry_block(candidates.parent(step / kParts)) * kFanout + step % kParts * Selection::kNodes;
+      load_boxes<Product>(at, level, static_cast<int32_t>(first_node + child), buffer);
+    };
+    for_held_heads([&](int first_head, int num_heads) {
+      write_bound_queries(at, first_head, num_heads);
+      Selection selection(at.num_rows);
+      score<Product>(
+          box_ring_, steps, num_heads, selection, load, [&](int step) { return candidates.parent(step / kParts); },
+          [&](auto& best_head, const auto& scores, uint32_t) { selection.take(best_head, scores); },
+          [&](const auto& best_head, int step, uint32_t entry) {
+            const int parent = step / kParts, part = step % kParts;
+            selection.end_step(best_head, step, static_cast<int>(entry_block(entry)) * kParts + part,
+                               static_cast<int>(entry_first_row(entry)),
+                               candidates.children(parent) - part * Selection::kNodes);
+          });
+      selection.write(best.keys, first_head > 0);
+      __syncthreads();
+    });
+  }
+
+  // body(first head, number of heads) for all index heads, as many at a time as shared memory has room for.
+  template <class Body>
+  __device__ void for_held_heads(const Body& body) const {
+    for (int first = 0; first < params_.num_index_heads; first += held_heads_)
+      body(first, min(held_heads_, params_.num_index_heads - first));
+  }
+
+  // Calls body(row, place of the head among these, first of 8 dims, their values) for the queries of some heads, zeros
+  // where there are none. One thread each; body writes the left operand.
+  template <class Body>
+  __device__ void for_each_query_vector(const TreeTile& at, int first_head, int num_heads, const Body& body) const {
+    constexpr int kWidth = 8, kVectors = kDims / kWidth;
+    for (int i = threadIdx.x; i < kTileRows * num_heads * kVectors; i += kWarpgroupThreads) {
+      const int dim = i % kVectors * kWidth, head = i / kVectors % num_heads, row = i / kVectors / num_heads;
+      alignas(16) bfloat16_t values[kWidth] = {};
+      if (row < at.num_rows && dim < params_.num_index_dims) {
+        const int64_t query = int64_t{row} * params_.num_index_heads + first_head + head;
+        *reinterpret_cast<uint4*>(values) =
+            *reinterpret_cast<const uint4*>(queries_ + query * params_.num_index_dims + dim);
+      }
+      body(row, head, dim, values);
+    }
+  }
+
+  __device__ void write_key_queries(const TreeTile& at, int first_head, int num_heads) const {
+    const auto queries = KeyProduct<kDims>::shared_queries(shared_.queries());
+    for_each_query_vector(at, first_head, num_heads, [&](int row, int head, int dim, const bfloat16_t* values) {
+      *reinterpret_cast<uint4*>(&queries(row, dim, head)) = *reinterpret_cast<const uint4*>(values);
+    });
+  }
+
+  // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
+  __device__ void write_bound_queries(const TreeTile& at, int first_head, int num_heads) const {
+    const float finite = largest_finite(ElementType::kBfloat16);
+    const auto queries = BoxProduct<kDims>::shared_queries(shared_.queries());
+    for_each_query_vector(at, first_head, num_heads, [&](int row, int head, int dim, const bfloat16_t* values) {
+      alignas(16) bfloat16_t parts[16];
+      CUTE_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        float value = static_cast<float>(values[i]);
+        value = value > finite ? finite : value < -finite ? -finite : value;
+        parts[2 * i] = static_cast<bfloat16_t>(value > 0 ? value : 0.0f);  // a NaN is in neither
+        parts[2 * i + 1] = static_cast<bfloat16_t>(value < 0 ? value : 0.0f);
+      }
+      *reinterpret_cast<uint4*>(&queries(row, 2 * dim, head)) = *reinterpret_cast<const uint4*>(parts);
+      *reinterpret_cast<uint4*>(&queries(row, 2 * dim + 8, head)) = *reinterpret_cast<const uint4*>(parts + 8);
+    });
+  }
+
+  // One thread. Nodes beyond the level's last arrive as zeros, those of others as what they are: no row is asked about
+  // them.
+  template <class Product>
+  __device__ void load_boxes(const TreeTile& at, int level, int32_t first_node, int buffer) {
+    Barrier& full = shared_.boxes_full[buffer];
+    full.arrive_and_expect_tx(kStepRows * 2 * kDims * 2);
+    for (int dim = 0; dim < 2 * kDims; dim += Product::kPanelDims) {
+      cute::SM90_TMA_LOAD_5D::copy(&maps_.level[level], reinterpret_cast<uint64_t*>(&full),
+                                   static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
+                                   shared_.rows + (buffer * 2 * kDims + dim) * kStepRows, dim, 0, first_node, 0,
+                                   at.head);
+    }
+  }
+
+  // One thread a warp, for a copy holds its warp up; of the copies it may be that some arrive before the first thread
+  // has said how many bytes come: nobody is let through till then. Rows of a last step's missing blocks keep what was
+  // there. Inlined, for products are under way across no call.
+  template <class Product>
+  __device__ __forceinline__ void load_blocks(const TreeTile& at, const TreeCandidates& candidates, int first,
+                                              int count, int buffer) {
+    if (threadIdx.x % 32 != 0) return;
+    const int block_keys = static_cast<int>(params_.geometry.block_size);
+    Barrier& full = shared_.keys_full[buffer];
+    if (threadIdx.x == 0) full.arrive_and_expect_tx(count * block_keys * kDims * 2);
+#pragma unroll 1  // for the sake of the instruction cache
+    for (int i = static_cast<int>(threadIdx.x) / 32; i < count; i += kWarpgroupThreads / 32) {
+      const auto row = static_cast<int32_t>((at.first_block + entry_block(candidates[first + i])) * block_keys);
+      for (int dim = 0; dim < kDims; dim += Product::kPanelDims) {
+        cute::SM90_TMA_LOAD_3D::copy(
+            &maps_.keys, reinterpret_cast<uint64_t*>(&full),
+            static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
+            shared_.rows + (buffer * kDims + dim) * kStepRows + i * block_keys * Product::kPanelDims, dim, row,
+            at.head);
+      }
+    }
+  }
+
+  // load(step, buffer); take(best head's, a head's scores, found), end(best head's, step, found): found is what
+  // look_up(step) found while the first head's scores were made.
+  template <class Product, int kBuffers, class Selection, class Load, class LookUp, class Take, class End>
+  __device__ void score(StepRing<kBuffers>& ring, int steps, int num_heads, const Selection& selection,
+                        const Load& load, const LookUp& look_up, const Take& take, const End& end) {
+    cutlass::arch::fence_view_async_shared();  // the rows were scratch memory, and the queries have just been written
+    __syncthreads();
+    for (int step = 0; step < min(steps, kBuffers - 1); ++step) load(step, ring.buffer(step));
+    const auto queries = Product::shared_left_operand(threadIdx.x, shared_.queries());
+    const auto rows = Product::right_operand(threadIdx.x, shared_.rows);
+    auto scores = Product::make_scores();
+    for (int step = 0; step < steps; ++step, ++ring.step) {
+      __syncthreads();  // the products of the step before have been made
+      ring.wait();
+      Product::begin_shared(queries, 0, rows, ring.buffer(), scores);
+      if (step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
+      const auto found = look_up(step);
+      auto best_head = selection.begin_step();
+      Product::finish(scores);
+      take(best_head, scores, found);
+      for (int head = 1; head < num_heads; ++head) {
+        Product::begin_shared(queries, head, rows, ring.buffer(), scores);
+        Product::finish(scores);
+        take(best_head, scores, found);
+      }
+      end(best_head, step, found);
+    }
+    __syncthreads();
+  }
+
+  const SearchParams& params_;
+  const TreeMaps& maps_;
+  TreeStorage<kDims>& shared_;
+  int held_heads_;
+  StepRing<kBoxBuffers> box_ring_;
+  StepRing<kKeyBuffers> key_ring_;
+  const bfloat16_t* queries_ = nullptr;  // (kQueryTile, num_index_heads, num_index_dims): of the tile
+};
+
+// Grid: (runs of tiles * KV heads), the last runs first.
+template <int kDims>
+__global__ void __launch_bounds__(kWarpgroupThreads, 2)
+    tree_kernel(const SearchParams params, const __grid_constant__ TreeMaps maps, const TreeLists lists, int held_heads,
+                int64_t runs, int64_t run_tiles) {
+  using Scorer = TensorScorer<kDims>;
+  extern __shared__ __align__(1024) unsigned char memory[];
+  auto& shared = *reinterpret_cast<TreeStorage<kDims>*>(memory);
+  const int head = static_cast<int>(blockIdx.x / runs);
+  const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
+  const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * run_tiles;
+  unsigned char* const list_memory = shared.lists(held_heads);
+  const bool one_pass = held_heads == params.num_index_heads;
+  unsigned char* const scratch =
+      extra_scratch_bytes<kDims>(lists, one_pass) == 0 ? memory : list_memory + lists.bytes();
+  Scorer scorer(params, maps, shared, held_heads);
+  TileTreeSearch<kWarpgroupThreads, Scorer> search(
+      params, lists, scorer, list_memory, scratch,
+      reinterpret_cast<typename TileTreeSearch<kWarpgroupThreads, Scorer>::Storage&>(shared.search));
+  search.search_run(head, begin, begin + run_tiles < end_tile ? begin + run_tiles : end_tile);
+}
+
+template <int kDims>
+TreeMaps tree_maps(const SearchParams& params, const NodeBoxes& boxes) {
+  const int64_t dims = params.num_index_dims;
+  TreeMaps maps{};
+  maps.keys = tensor_map(params.index_key, dims, params.geometry.num_tokens, params.num_kv_heads, dims,
+                         params.index_key_head_stride,
+                         {static_cast<int>(params.geometry.block_size), KeyProduct<kDims>::kPanelDims});
+  for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
+    if (boxes.num_nodes[level] == 0) continue;  // the top may be empty: nothing is read
+    const auto node_boxes = static_cast<int>(boxes_per_node(level));
+    maps.level[level] = node_map(boxes.boxes[level], 2 * dims, node_boxes, boxes.num_nodes[level], params.num_kv_heads,
+                                 {kStepRows / node_boxes, BoxProduct<kDims>::kPanelDims});
+  }
+  return maps;
+}
+
+template <int kDims>
+int64_t shared_bytes_of(const TreeLists& lists, int held_heads, bool one_pass) {
+  return static_cast<int64_t>(sizeof(TreeStorage<kDims>)) + held_heads * TreeStorage<kDims>::kHeadBytes +
+         lists.bytes() + extra_scratch_bytes<kDims>(lists, one_pass);
+}
+
+constexpr int64_t kMultiprocessorBytes = 228 * 1024, kBlockReserve = 1024;  // of shared memory
+
+// How many heads' queries a thread block holds: as many as let two blocks share a multiprocessor, else as many as one
+// block has room for; as evenly as these divide all heads. 0: not one.
+template <int kDims>
+int held_heads_of(const SearchParams& params, const TreeLists& lists) {
+  const int heads = params.num_index_heads;
+  for (const int64_t blocks : {2, 1}) {
+    const int64_t memory = kMultiprocessorBytes / blocks - kBlockReserve;
+    if (shared_bytes_of<kDims>(lists, heads, true) <= memory) return heads;
+    const int64_t fitting = (memory - shared_bytes_of<kDims>(lists, 0, false)) / TreeStorage<kDims>::kHeadBytes;
+    if (fitting < 1) continue;
+    const int64_t passes = (heads + fitting - 1) / fitting;
+    return static_cast<int>((heads + passes - 1) / passes);
+  }
+  return 0;
+}
+
+template <int kDims>
+void launch_tree(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
+  const int64_t run_tiles = tiles_per_run(params);
+  const int64_t runs = (num_tiles(params.num_queries) + run_tiles - 1) / run_tiles;
+  const int held_heads = held_heads_of<kDims>(params, lists);
+  const auto shared_bytes =
+      static_cast<int>(shared_bytes_of<kDims>(lists, held_heads, held_heads == params.num_index_heads));
+  check_cuda(cudaFuncSetAttribute(tree_kernel<kDims>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+             "search: shared memory of the tree");
+  tree_kernel<kDims><<<static_cast<unsigned>(runs * params.num_kv_heads), kWarpgroupThreads, shared_bytes, stream>>>(
+      params, tree_maps<kDims>(params, boxes), lists, held_heads, runs, run_tiles);
+  check_launch("search");
+}
+
+}  // namespace
+
+bool tree_fits_tensor_cores(const SearchParams& params, const TreeLists& lists) {
+  const bool whole_vectors = reinterpret_cast<uintptr_t>(params.index_query) % 16 == 0 &&
+                             (params.num_kv_heads == 1 || params.index_query_head_stride % 8 == 0);
+  if (!fits_tensor_cores(params) || !whole_vectors || params.num_index_dims > 64) return false;
+  return (params.num_index_dims > 32 ? held_heads_of<64>(params, lists) : held_heads_of<32>(params, lists)) > 0;
+}
+
+void search_tree_on_tensor_cores(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists,
+                                 Stream stream) {
+  if (params.num_index_dims <= 16) return launch_tree<16>(params, boxes, lists, stream);
+  if (params.num_index_dims <= 32) return launch_tree<32>(params, boxes, lists, stream);
+  launch_tree<64>(params, boxes, lists, stream);
+}
+
+}  // namespace hiptrain::kernels
