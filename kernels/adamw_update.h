@@ -1,5 +1,5 @@
-// The arithmetic of one AdamW update (AdamWParams in kernels/adamw.h), shared by CPU and GPU. Both compile it
-// without contracting products and sums into fused ones, so that they give the same bits.
+// The arithmetic of one AdamW update (AdamWParams in kernels/adamw.h), shared by CPU and GPU. Both compile it without
+// fusing a product and a sum into one instruction, so that they give the same bits.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace hiptrain::kernels {
 
-// The factors of one step, made in double precision where 1 - beta is small.
+// The factors of one step. They are computed in double precision because 1 - beta is small.
 struct AdamWFactors {
   float keep, beta1, new_first, beta2, new_second, step_size, second_scale, epsilon, gradient_scale;
 };

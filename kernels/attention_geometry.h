@@ -1,14 +1,14 @@
-// Where a tile of queries looks: three disjoint ranges of key blocks.
+// Which keys a tile of queries looks at: three disjoint ranges of key blocks.
 //
-// A query tile is kQueryTile consecutive tokens, all of one document. With p0 and p1 the tile's first and last
-// position, z the first block of its document, S sink tokens and W window tokens:
+// A query tile is kQueryTile consecutive tokens, all of one document. Let p0 and p1 be the tile's first and last
+// position, z the first block of its document, S the number of sink tokens and W the number of window tokens:
 //
 //   local end   h = p1 / block_size + 1
 //   sinks       [z, s)          s = min(z + S / block_size, h)
 //   window      [w, h)          w = max(s, max(z * block_size, p0 - W + 1) / block_size)
 //   searched    [s, w)          every block of it ends at or before p0 - W
 //
-// Sinks and window are always attended (causally); from the searched range every token picks blocks.
+// Sinks and window are always attended to (causally). Every token picks blocks from the searched range.
 #pragma once
 
 #include <cstdint>
@@ -41,9 +41,9 @@ struct TileRanges {
   HIPTRAIN_HOST_DEVICE bool first_of_document() const { return begin == document_begin; }
 };
 
-// The document that holds `position`.
+// Returns the document that holds `position`.
 HIPTRAIN_HOST_DEVICE inline int64_t document_at(const AttentionGeometry& geometry, int64_t position) {
-  int64_t first = 0, last = geometry.num_documents;  // the one sought is in [first, last)
+  int64_t first = 0, last = geometry.num_documents;  // the document is in [first, last)
   while (last - first > 1) {
     const int64_t middle = first + (last - first) / 2;
     if (geometry.document_starts[middle] <= position)
@@ -54,7 +54,7 @@ HIPTRAIN_HOST_DEVICE inline int64_t document_at(const AttentionGeometry& geometr
   return first;
 }
 
-// Position after the document's last token.
+// Returns the position after the document's last token.
 HIPTRAIN_HOST_DEVICE inline int64_t document_end(const AttentionGeometry& geometry, int64_t document) {
   return document + 1 < geometry.num_documents ? geometry.document_starts[document + 1] : geometry.num_tokens;
 }
@@ -78,15 +78,16 @@ HIPTRAIN_HOST_DEVICE inline TileRanges tile_ranges(const AttentionGeometry& geom
 
 HIPTRAIN_HOST_DEVICE inline int64_t num_tiles(int64_t num_tokens) { return (num_tokens + kQueryTile - 1) / kQueryTile; }
 
-// The tiles that see a key block whatever their lists say, as sink or in their window: [begin, end), tiles counted from
-// the sequence's start. Where the block is no sink these are the tiles of its window only.
+// The tiles [begin, end) that see a key block as a sink or in their window, without its being listed. Tiles are counted
+// from the sequence's start. If the block is not a sink, these are only the tiles whose window contains it.
 struct TileSpan {
   int64_t begin, end;
 };
 HIPTRAIN_HOST_DEVICE inline TileSpan structured_tiles(const AttentionGeometry& geometry, int64_t block) {
   const int64_t first_key = block * geometry.block_size, document = document_at(geometry, first_key);
   const int64_t sink_end = geometry.document_starts[document] + geometry.sink_tokens;
-  // The last tile m whose window begins in the block or before it: 64 m - window + 1 < first key of the next block.
+  // The end is one past the last tile m whose window begins at or before the block: 64 m - window + 1 is less than the
+  // first key of the next block.
   const int64_t window_end = (first_key + geometry.block_size + geometry.window - 2) / kQueryTile + 1;
   const int64_t end = num_tiles(document_end(geometry, document));
   return {first_key / kQueryTile, first_key < sink_end || window_end > end ? end : window_end};

@@ -7,8 +7,8 @@
 
 namespace hiptrain::kernels {
 
-// Cross entropy of a chunk of logits, in nats; a target < 0 carries no loss and no gradient. A target that is not below
-// the vocabulary is refused on the CPU; on the GPU its loss and gradient are NaN.
+// Cross entropy of a chunk of logits, in nats. A target < 0 has no loss and no gradient. For a target that is not below
+// the vocabulary the CPU form throws, and the GPU form writes NaN as its loss and gradient.
 struct CrossEntropyParams {
   void* logits;            // (num_tokens, vocabulary); overwritten by d_logits if with_gradient
   const int32_t* targets;  // (num_tokens)

@@ -1,16 +1,20 @@
-// Element types of tensors, narrow numbers on the host, CUDA streams.
+// Element types of tensors, conversions of narrow numbers on the host, and the CUDA stream type.
 //
-// Every kernel has two forms: X_reference(params) on the CPU, and X_cuda(params, stream) with the same meaning on the
-// GPU. Every pointer of the latter is one of device memory, and the call returns before the work is done.
+// Every kernel has two forms: X_reference(params) runs on the CPU, and X_cuda(params, stream) does the same on the GPU.
+// All pointers of the GPU form are device memory, including geometry.document_starts and counters. The call returns
+// before the work is done, allocates nothing and never waits for the GPU.
+//
+// A workspace is scratch memory of a GPU kernel: X_workspace_bytes(params) bytes, aligned to 256. That function reads
+// no pointer of params. The contents mean nothing before or after the call.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-// A CUDA stream, named so that these headers need no CUDA header.
+// A CUDA stream, declared here so that these headers need no CUDA header.
 struct CUstream_st;
 
-// Before functions that CPU and GPU share.
+// Marks functions that CPU and GPU share.
 #ifdef __CUDACC__
 #define HIPTRAIN_HOST_DEVICE __host__ __device__
 #else
@@ -21,7 +25,7 @@ namespace hiptrain::kernels {
 
 using Stream = CUstream_st*;
 
-enum class ElementType { kFloat32, kBfloat16, kFloat8E4m3 /* of an index only */ };
+enum class ElementType { kFloat32, kBfloat16, kFloat8E4m3 /* index only */ };
 
 HIPTRAIN_HOST_DEVICE inline int64_t element_bytes(ElementType element) {
   return element == ElementType::kFloat32 ? 4 : element == ElementType::kBfloat16 ? 2 : 1;
@@ -42,7 +46,8 @@ inline uint16_t float_to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// float8 e4m3: a sign, 4 bits of exponent, 3 of mantissa; 2^-9 to 448, one NaN of each sign, no infinity.
+// float8 e4m3 has one sign bit, 4 bits of exponent and 3 bits of mantissa. Its magnitudes are 2^-9 to 448. It has one
+// NaN of each sign and no infinity.
 constexpr float kLargestFloat8 = 448;
 
 inline float float8_to_float(uint8_t bits) {
@@ -63,7 +68,7 @@ inline float float8_to_float(uint8_t bits) {
   return value;
 }
 
-// Rounds to nearest, ties to even; what is larger becomes +-448, a NaN stays a NaN.
+// Rounds to nearest, ties to even. Magnitudes above 448 become 448. A NaN stays a NaN.
 inline uint8_t float_to_float8(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
@@ -72,7 +77,7 @@ inline uint8_t float_to_float8(float value) {
   if (magnitude > 0x7f800000u) return 0x7f;
   if (magnitude >= kLargestBits) return static_cast<uint8_t>(sign | 0x7eu);
   if (magnitude < kSmallestNormalBits) {
-    // The numbers from 2^14 on are 2^-9 apart, as the smallest float8 are.
+    // Float32 numbers from 2^14 on are 2^-9 apart, as the smallest float8 numbers are, so the addition rounds.
     const float rounded = 0x1p14f + (sign != 0 ? -value : value);
     std::memcpy(&bits, &rounded, sizeof(bits));
     return static_cast<uint8_t>(sign | (bits & 0xfu));

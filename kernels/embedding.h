@@ -7,7 +7,8 @@
 
 namespace hiptrain::kernels {
 
-// output[i] = table[tokens[i]]. A token outside [0, vocabulary) is refused on the CPU; on the GPU its row is NaN.
+// output[i] = table[tokens[i]]. For a token outside [0, vocabulary) the CPU form throws, and the GPU form writes a row
+// of NaN.
 struct EmbeddingParams {
   const void* table;      // (vocabulary, hidden)
   const int32_t* tokens;  // (num_tokens)
@@ -18,8 +19,8 @@ struct EmbeddingParams {
 void embedding_forward_reference(const EmbeddingParams& params);
 void embedding_forward_cuda(const EmbeddingParams& params, Stream stream);
 
-// d_table[tokens[i]] += d_output[i], in the order of i (on the GPU the rows of a frequent token are summed in pieces,
-// in a fixed order). A token outside [0, vocabulary) is refused on the CPU and passed over on the GPU.
+// d_table[tokens[i]] += d_output[i], in the order of i. On the GPU the rows of a frequent token are summed in chunks,
+// in a fixed order. For a token outside [0, vocabulary) the CPU form throws, and the GPU form skips it.
 struct EmbeddingBackwardParams {
   const void* d_output;   // (num_tokens, hidden)
   const int32_t* tokens;  // (num_tokens)

@@ -7,9 +7,10 @@
 
 namespace hiptrain::kernels {
 
-// Index queries: the rotated queries of a KV head's G query heads, each for itself (num_index_heads = G), or their sum
-// (num_index_heads = 1; G times the mean: the order of scores is the same, and small integers stay exact). Index key:
-// the rotated key. All cut to the dims in index_dims.
+// Computes index queries and index keys, cut to the dims in index_dims. An index key is the rotated key. An index query
+// is the rotated query: one for each of the G query heads of a KV head (num_index_heads = G), or their sum
+// (num_index_heads = 1). The sum is G times the mean, which leaves the order of scores as it is and keeps small
+// integers exact.
 struct IndexParams {
   const void* query;        // (num_tokens, num_query_heads, head_dim), rotated; null: no index query wanted
   const void* key;          // (num_kv_heads, num_tokens, head_dim), rotated; null: no index key wanted

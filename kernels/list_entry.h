@@ -1,4 +1,4 @@
-// One entry of a tile's list of blocks.
+// One entry of a tile's list: a block, and the first row of the tile that may attend to it, in 32 bits.
 #pragma once
 
 #include <cstdint>

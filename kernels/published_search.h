@@ -9,14 +9,14 @@
 
 namespace hiptrain::kernels {
 
-// The selection of the paper, for comparison: one list for a tile, all first rows 0. The searched blocks of a tile are
-// numbered x = 0..N-1. If N <= num_blocks, all of them. Otherwise an aligned binary tree: L is the smallest level, at
-// least 1, with ceil(N / 2^L) <= max(beam, num_blocks); from L down each kept node is cut at its aligned midpoint,
-// every child scored by the centre key of its centre block (block a + (b - a) / 2, key block_size / 2) and the best
-// max(beam, num_blocks) kept (num_blocks on the last level), in the order of SearchParams. The score is the maximum
-// over the KV head's query heads and over the selecting queries of the fp32 dot product over the whole head:
-// trailing: positions p0, p0 - query_stride, ... > p0 - kQueryTile, of the same document (causal);
-// own tile: positions p0, p0 + query_stride, ... of the tile itself (sees the future; for evaluation only).
+// Makes one list for each tile, with all first rows 0. The searched blocks of a tile are numbered x = 0..N-1. If N <=
+// num_blocks, all of them are listed. Otherwise an aligned binary tree is searched: L is the smallest level, at least
+// 1, with ceil(N / 2^L) <= max(beam, num_blocks). From L down each kept node is cut at its aligned midpoint. Every
+// child is scored by the centre key of its centre block (block a + (b - a) / 2, key block_size / 2), and the best
+// max(beam, num_blocks) are kept (num_blocks on the last level), in the order of SearchParams. The score is the largest
+// float32 dot product over the whole head, over the query heads of the KV head and over the selecting queries:
+//   trailing: positions p0, p0 - query_stride, ... > p0 - kQueryTile, of the same document (causal)
+//   own tile: positions p0, p0 + query_stride, ... of the tile itself (sees the future; for evaluation only)
 struct PublishedSearchParams {
   const void* query;      // (tokens from queries_begin on, num_query_heads, head_dim), rotated
   int64_t queries_begin;  // position of query's first token: at or before query_begin - kQueryTile + 1, or 0

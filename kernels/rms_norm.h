@@ -7,8 +7,8 @@
 
 namespace hiptrain::kernels {
 
-// y = x / sqrt(mean(x^2) + epsilon) * weight, over rows of num_columns (arXiv 1910.07467).
-// With a residual, x = input + residual, rounded to the element type.
+// y = x / sqrt(mean(x^2) + epsilon) * weight, over rows of num_columns (arXiv 1910.07467). With a residual, x = input +
+// residual, rounded to the element type. Sums are float32; the results are deterministic.
 struct RmsNormParams {
   const void* input;    // (num_rows, num_columns), rows row_stride elements apart
   const void* weight;   // (num_columns)

@@ -7,9 +7,9 @@
 
 namespace hiptrain::kernels {
 
-// Rotary embedding in the half-split layout of Hugging Face models: the pair (i, i + rotary_dims / 2) of every head
-// turns by position * turns_per_token[i] turns. The frequency is a fixed-point fraction of a turn (2^64 = one turn), so
-// that the reduction is exact at any int64 position: phase = position * frequency mod 2^64.
+// Rotary embedding in the half-split layout of Hugging Face models: the pair (i, i + rotary_dims / 2) of every head is
+// rotated by position * turns_per_token[i] turns. The frequency is a fixed-point fraction of a turn (2^64 = one turn),
+// so that the range reduction is exact at any int64 position: phase = position * frequency mod 2^64.
 //   inverse = false: y = attention_factor * R(position) x;   true: the transpose, for gradients.
 // Dims beyond rotary_dims are copied.
 struct RopeParams {

@@ -10,34 +10,39 @@ namespace hiptrain::kernels {
 
 constexpr int kMaxPicks = 64;
 
-// score(token, block) = the largest fp32 dot product of one of the token's index queries with an index key of the
-// block: that of the best head. A NaN counts as -infinity and is counted, for each head and key. Every token picks the
-// min(num_picks, N) best of the N blocks its tile searches (tile_ranges), in the order (score descending, block
-// ascending): one 64-bit key made of the score's bits in an order preserving form (-0 as +0) and the inverted block
-// number.
+// Score. score(token, block) is the largest float32 dot product of one of the token's index queries with an index key
+// of the block, so the best query head decides. A NaN counts as -infinity, and every NaN is counted, for each head and
+// key. Every token picks the min(num_picks, N) best of the N blocks that its tile searches (tile_ranges), in the order
+// (score descending, block ascending). This order is that of one 64-bit key: the score's bits in an order-preserving
+// form (-0 counts as +0), then the inverted block number.
 //
-// Tiles that search at most scan_tokens tokens score every key. Beyond, a tree. Its nodes of level l are runs of 16^l
-// blocks, counted from the first searched block of the document; a node is represented by boxes (minimum and maximum of
-// each index dim), 8 of a block, which leave out an eighth of their width on either side, and 32 of a node above, and
-// scores as the largest upper bound of a box, of the best head.
-// The top level is the lowest with at most top_nodes whole nodes in the tile's searched range; all of them are scored.
-// A node's class is its number modulo the number of classes: 32 of blocks, 16 of other nodes, or the power of two that
-// is not below `beam`. At each level a token keeps the best of each class of the candidates that it sees, of
-// level 1 and above only the `beam` best of these. A tile's candidates on the level below are the children of the
-// sliding union of kept nodes (with first rows: a token sees what the previous tile's tokens, and its own tile's tokens
-// up to itself, kept; of level 2 and above only what is among a token's beam / 4 best, or was kept by 8 tokens of the
-// previous tile, see tree_geometry.h), and, seen by every token, the whole nodes of that level that lie in no whole
-// node of the level above. Of the sliding union of kept blocks the keys are scored. Where the top level is that of
-// blocks, with more than 16 picks, and with a beam that holds all nodes of level 1, blocks are not chosen by their
-// boxes: all candidates' keys are scored. So with beam >= all nodes the tree equals the scan.
+// Scan. Tiles that search at most scan_tokens tokens score every key.
 //
-// Keys in float8 (kernels/float8_score.h): a token's index queries are multiplied by a power of two that they share,
-// which does not change the order of blocks, and rounded to float8; the score is rounded to half precision. Such keys
-// are only scanned.
+// Tree. All other tiles descend through a tree. Its nodes of level l are runs of 16^l blocks, counted from the first
+// searched block of the document. A node is represented by boxes, which are the minimum and maximum of each index dim:
+// 8 boxes for a block, narrowed by an eighth of their width on either side, and 32 for a node above. A node's score is
+// the largest upper bound that a box gives, for the best head.
 //
-// The GPU takes block sizes of 16 to 128, at most 128 index dims, and a beam of at most 16 (or all nodes of level 1).
-// Its tensor cores, for bfloat16 keys of a multiple of 8 dims and float8 keys of a multiple of 16, add a dot product in
-// an order of their own; all else gives the reference's bits.
+// The descent starts at the lowest level with at most top_nodes whole nodes in the tile's searched range, and scores
+// all of these. A node's class is its number modulo the number of classes, which is 32 for blocks and 16 for other
+// nodes (or the smallest power of two that is at least `beam`). At each level a token keeps the best node of each class
+// among the candidates that it sees; at level 1 and above it keeps only the `beam` best of these. The candidates of a
+// tile on the level below are
+//   * the children of the sliding union of kept nodes. A token sees what the tokens of the previous tile kept, and what
+//     the tokens of its own tile up to itself kept. At level 2 and above only a part of the kept nodes enters the
+//     union: a token's beam / 4 best, and what 8 tokens of the previous tile kept (tree_geometry.h);
+//   * the whole nodes of that level that lie in no whole node of the level above. Every token sees them.
+// At the end the keys of the sliding union of kept blocks are scored. In three cases blocks are not chosen by their
+// boxes, and the keys of all candidates are scored: the top level is that of blocks, num_picks is more than 16, or the
+// beam holds all nodes of level 1. With beam >= all nodes the tree therefore equals the scan.
+//
+// Float8 keys (kernels/float8_score.h). The index queries of a token are multiplied by a common power of two, which
+// does not change the order of blocks, and are rounded to float8. The score is rounded to half precision. Such keys are
+// only scanned.
+//
+// Limits of the GPU form: block sizes of 16 to 128, at most 128 index dims, and a beam of at most 16 (or all nodes of
+// level 1). The tensor cores compute with bfloat16 keys of a multiple of 8 dims and with float8 keys of a multiple of
+// 16, and sum a dot product in an order of their own. All other cases give the same bits as the CPU form.
 struct SearchParams {
   const void* index_query;  // (num_kv_heads, tokens from index_query_begin on, num_index_heads, num_index_dims)
   const void* index_key;    // (num_kv_heads, geometry.num_tokens, num_index_dims)
@@ -55,17 +60,18 @@ struct SearchParams {
   int64_t num_queries;
   int num_kv_heads, num_index_heads, num_index_dims, num_picks;
   int64_t scan_tokens;        // 0: the tree at every length
-  int beam;                   // nodes that a token keeps at each level
-  int top_nodes;              // bound of the top level
+  int beam;                   // number of nodes that a token keeps at each level
+  int top_nodes;              // largest number of nodes at the top level
   void* workspace = nullptr;  // (search_workspace_bytes(params)); GPU only
-  bool has_boxes = false;     // an earlier call with the same keys and geometry left the nodes' boxes in the workspace
+  bool has_boxes = false;     // whether an earlier call with the same keys and geometry left the boxes in workspace
 };
 void search_reference(const SearchParams& params);
 void search_cuda(const SearchParams& params, Stream stream);
 int64_t search_workspace_bytes(const SearchParams& params);
 
-// Tokens before query_begin whose index queries the search needs (a multiple of kQueryTile): the levels of the tree
-// hand nodes on from tile to tile. 0 for a scan. Runs on the host and reads geometry.document_starts there.
+// Returns the number of tokens before query_begin whose index queries the search needs, a multiple of kQueryTile: each
+// level of the tree passes nodes on from tile to tile. It is 0 for a scan. Runs on the host and reads
+// geometry.document_starts there.
 int64_t search_halo(const SearchParams& params);
 
 }  // namespace hiptrain::kernels

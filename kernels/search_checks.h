@@ -1,4 +1,4 @@
-// What every search refuses, on CPU and GPU alike.
+// Checks of SearchParams that the CPU form and the GPU form share.
 #pragma once
 
 #include <sstream>
@@ -23,7 +23,7 @@ inline void check_search(const SearchParams& params) {
   check_search(params.num_picks >= 1 && params.num_picks <= kMaxPicks, "num_picks must be 1 to 64", params.num_picks);
   check_search(params.num_index_heads >= 1, "num_index_heads must be at least 1", params.num_index_heads);
   check_search(params.top_nodes >= 1, "top_nodes must be at least 1", params.top_nodes);
-  // A kept node stands for 16 candidates: with fewer, a token could end with less than num_picks.
+  // A kept node has 16 children as candidates. With a smaller beam a token could end with fewer than num_picks blocks.
   check_search(params.beam >= 1 && params.beam >= (params.num_picks + kTreeFanout - 1) / kTreeFanout,
                "beam must be at least 1 and a sixteenth of num_picks", params.beam);
   check_search(params.index_query_begin % kQueryTile == 0 && params.index_query_begin <= params.query_begin,

@@ -1,12 +1,11 @@
-// Attention of tiles of queries over sinks, listed blocks and window (kernels/attention_geometry.h), forward and
-// backward.
+// Attention of query tiles over sinks, listed blocks and window (kernels/attention_geometry.h), forward and backward.
 //
 //   A_i  = keys t <= i of the tile's sink and window blocks, and of listed blocks whose first row is <= i's row
 //   s_it = scale q_i . k_t,  L_i = log sum_{t in A_i} exp s_it,  P_it = exp(s_it - L_i),  o_i = sum_t P_it v_t
 //   D_i  = dO_i . o_i,  dS_it = P_it (dO_i . v_t - D_i)
 //   dq_i = scale sum_t dS_it k_t,  dk_t += scale sum_i dS_it q_i,  dv_t += sum_i P_it dO_i
 //
-// The gradient is exact for the chosen blocks. A row with an empty set has output 0, L = -infinity and gradient 0.
+// The gradient is exact for the chosen blocks. A row without any keys has output 0, L = -infinity and gradient 0.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +30,8 @@ struct SparseAttentionParams {
   int64_t num_queries;  // tiles = num_tiles(num_queries)
   ElementType element;  // of query, key, value, output, d_output and d_query
   int num_query_heads, num_kv_heads, head_dim;
-  int token_heads;  // query heads between a token and the next in memory, num_query_heads or more: the rows of query,
-                    // output, log_sum_exp, d_output and d_query may be some heads of wider tensors
+  int token_heads;  // query heads from one token to the next in memory, at least num_query_heads: query, output,
+                    // log_sum_exp, d_output and d_query may be some of the heads of wider tensors
   float scale;
   void* workspace = nullptr;  // (sparse_attention_forward_workspace_bytes(params)); forward, GPU only
 };
@@ -46,13 +45,13 @@ struct SparseAttentionBackwardParams {
   void* d_query;                  // (num_queries, num_query_heads, head_dim), out
   float* d_key;                   // (num_kv_heads, geometry.num_tokens, head_dim), added to
   float* d_value;                 // (num_kv_heads, geometry.num_tokens, head_dim), added to
-  // The lists the other way round (InvertedListsParams); read on the GPU only, null where there are no lists.
+  // The inverted lists (kernels/invert_lists.h). Only the GPU form reads them; they are null if there are no lists.
   const int64_t* inverted_offsets = nullptr;
   const uint32_t* inverted_entries = nullptr;
   int64_t num_entries = 0;    // of the inverted lists, of all KV heads
   void* workspace = nullptr;  // (sparse_attention_backward_workspace_bytes(params)); GPU only
 };
-// Deterministic: the same inputs give the same bits, whatever the number of threads.
+// Deterministic: the same inputs give the same bits for any number of threads.
 void sparse_attention_backward_reference(const SparseAttentionBackwardParams& params);
 void sparse_attention_backward_cuda(const SparseAttentionBackwardParams& params, Stream stream);
 int64_t sparse_attention_backward_workspace_bytes(const SparseAttentionBackwardParams& params);

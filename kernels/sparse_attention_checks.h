@@ -1,4 +1,4 @@
-// What both twins of sparse attention refuse.
+// Checks of SparseAttentionParams that the CPU form and the GPU form share.
 #pragma once
 
 #include <sstream>
@@ -17,7 +17,7 @@ void require_sparse_attention(bool condition, const Parts&... parts) {
   throw std::logic_error(message.str());
 }
 
-// Throws std::logic_error where sizes contradict each other.
+// Throws std::logic_error if sizes contradict each other.
 inline void check_sparse_attention_sizes(const SparseAttentionParams& params) {
   const AttentionGeometry& geometry = params.geometry;
   require_sparse_attention(params.head_dim > 0 && params.head_dim % 8 == 0, "head_dim ", params.head_dim,

@@ -7,7 +7,8 @@
 
 namespace hiptrain::kernels {
 
-// sum += the sum of squares of values, in double precision; independent of the number of threads.
+// Adds the sum of squares of the values to *sum, in double precision. The result does not depend on the number of
+// threads.
 struct SumOfSquaresParams {
   const float* values;  // (count)
   double* sum;          // (1), added to

@@ -1,5 +1,5 @@
-// The nodes of the search's tree, counted the same way on CPU and GPU. Nodes of level 0 are the blocks of a document
-// from its first searched block on; a node of level l is 16 of level l - 1, its children.
+// The nodes of the search tree, counted in the same way on CPU and GPU. Nodes of level 0 are the blocks of a document
+// from its first searched block on. A node of level l has 16 children, which are nodes of level l - 1.
 #pragma once
 
 #include "kernels/search.h"
@@ -8,37 +8,37 @@ namespace hiptrain::kernels {
 
 constexpr int64_t kTreeFanout = 16;
 
-// The most nodes of a level that a token keeps on a GPU.
+// The largest number of nodes of one level that a token can keep on a GPU.
 constexpr int kMaxGpuBeam = 16;
 
-// Boxes of an eighth of a block, of half a block, of 8 blocks, of 128, ...
+// A box covers an eighth of a block, half a block, 8 blocks, 128 blocks, ... at levels 0, 1, 2, 3, ...
 HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
 
-// A block's boxes leave out an eighth of their width on either side. A box that holds every key promises more than any
-// of them has, the more the longer a query is; blocks are chosen better by what is likely (kernels/TUNING.md). Exact in
-// any order of rounding: the factor is a power of two.
+// Narrows a box of a block by an eighth of its width on either side. A box that holds every key promises a higher score
+// than any of its keys has, and the more so the longer the query is. Blocks are chosen better by what is likely
+// (kernels/TUNING.md). The result is exact in any order of rounding because the factor is a power of two.
 HIPTRAIN_HOST_DEVICE inline void narrow_box(float* largest, float* smallest) {
   const float cut = *largest * 0.125f - *smallest * 0.125f;
-  if (!(cut > 0)) return;  // a box of one value, or of none
+  if (!(cut > 0)) return;  // the box holds one value or none
   *largest -= cut;
   *smallest += cut;
 }
 
-// A token keeps the best block of each class, a block's class being its number modulo their number.
+// A token keeps the best block of each class. A block's class is its number modulo kBlockClasses.
 constexpr int kBlockClasses = 32;
 
-// Whole blocks of the sequence.
+// Returns the number of whole blocks of the sequence.
 HIPTRAIN_HOST_DEVICE inline int64_t num_sequence_blocks(const SearchParams& params) {
   return params.geometry.num_tokens / params.geometry.block_size;
 }
 
-// Whether a token keeps all nodes of the sequence's num_blocks: such a tree is the scan.
+// Whether a token keeps all nodes of a sequence of num_blocks blocks. Such a tree is equal to the scan.
 HIPTRAIN_HOST_DEVICE inline bool keeps_all_nodes(int64_t num_blocks, int64_t beam) {
   return beam >= num_blocks / kTreeFanout;
 }
 
-// Whether blocks are chosen by their boxes before their keys are scored. Not where that could leave too few to pick,
-// since the 16 blocks of one kept node may be all.
+// Whether blocks are chosen by their boxes before their keys are scored. They are not where that could leave too few
+// blocks to pick from, since the 16 blocks of one kept node may be all there are.
 HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks, int top_level) {
   return top_level > 0 && num_picks <= kTreeFanout && !keeps_all_nodes(num_blocks, beam);
 }
@@ -46,24 +46,24 @@ HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int to
   return boxes_blocks(num_sequence_blocks(params), params.beam, params.num_picks, top_level);
 }
 
-// The nodes that a token keeps at a level: never more than level 1 has.
+// Returns the number of nodes that a token keeps at a level, which is never more than level 1 has.
 HIPTRAIN_HOST_DEVICE inline int64_t effective_beam(const SearchParams& params) {
   const int64_t nodes = num_sequence_blocks(params) / kTreeFanout;
   return params.beam < nodes ? params.beam : nodes > 1 ? nodes : 1;
 }
 
-// Boxes above level 1 are wide: beside the very best, what a token keeps there is mostly noise, other nodes for every
-// token. For its own sake are handed on only so many of the nodes that it keeps, the best.
+// Returns how many of the nodes that a token keeps it passes on for its own sake, the best first. Boxes above level 1
+// are wide: beside the very best ones, the nodes that a token keeps there are mostly noise and differ for every token.
 HIPTRAIN_HOST_DEVICE inline int64_t leading_nodes(const SearchParams& params, int level) {
   const int64_t beam = effective_beam(params);
   if (level < 2 || keeps_all_nodes(num_sequence_blocks(params), params.beam)) return beam;
   return beam < 4 ? 1 : beam / 4;
 }
 
-// The others are handed on to the next tile if so many tokens of a tile keep them.
+// The other kept nodes are passed on to the next tile only if at least this many tokens of a tile keep them.
 constexpr int kCommonTokens = 8;
 
-// The classes of the nodes of the levels above blocks.
+// Returns the number of classes for nodes of the levels above blocks.
 HIPTRAIN_HOST_DEVICE inline int64_t num_node_classes(int64_t beam) {
   int64_t classes = 16;
   while (classes < beam) classes *= 2;
@@ -75,17 +75,18 @@ HIPTRAIN_HOST_DEVICE inline bool uses_tree(const SearchParams& params, int64_t n
   return num_blocks * params.geometry.block_size > params.scan_tokens;
 }
 
-// Whole nodes of a level in num_blocks blocks.
+// Returns the number of whole nodes of a level in num_blocks blocks.
 HIPTRAIN_HOST_DEVICE inline int64_t num_whole_nodes(int64_t num_blocks, int level) { return num_blocks >> (4 * level); }
 
-// The lowest level with at most top_nodes whole nodes in num_blocks blocks.
+// Returns the lowest level with at most top_nodes whole nodes in num_blocks blocks.
 HIPTRAIN_HOST_DEVICE inline int tree_top_level(int64_t num_blocks, int top_nodes) {
   int level = 0;
   while (num_whole_nodes(num_blocks, level) > top_nodes) ++level;
   return level;
 }
 
-// Tiles before a tile whose kept nodes it hears of, through the levels from the top to the lowest that keeps nodes.
+// Returns the number of tiles before a tile whose kept nodes reach it through the levels, from the top level to the
+// lowest one that keeps nodes.
 HIPTRAIN_HOST_DEVICE inline int num_halo_tiles(const SearchParams& params, int top_level) {
   return top_level + (boxes_blocks(params, top_level) ? 1 : 0);
 }

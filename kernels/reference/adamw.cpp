@@ -8,7 +8,7 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int64_t kBlock = 512;  // elements that are in float32 at a time
+constexpr int64_t kBlock = 512;  // elements that are converted to float32 at a time
 
 struct Block {
   float weight[kBlock], first_moment[kBlock], second_moment[kBlock];
@@ -24,7 +24,8 @@ void update(const AdamWFactors& factors, const float* __restrict gradient, int64
   }
 }
 
-// Writes elements [offset, offset + count); those in bfloat16 by the 16 bits from `shift` on of every element's draw.
+// Writes elements [offset, offset + count). Values in bfloat16 are rounded by the 16 bits from `shift` on of each
+// element's random bits.
 void store(const AdamWParams& params, ElementType element, int64_t offset, int64_t count, int shift,
            const float* values, void* target) {
   if (element == ElementType::kFloat32) return store_elements(values, element, offset, count, target);

@@ -21,7 +21,7 @@ void check_list(const QueryTile& tile) {
   }
 }
 
-// A token's rows lie together, its G heads after each other.
+// A token's G rows are contiguous, one head after another.
 template <class Copy>
 void for_each_token(const SparseAttentionParams& params, const QueryTile& tile, const Copy& copy) {
   const int64_t row_elements = int64_t{group_size(params)} * params.head_dim;
@@ -53,7 +53,7 @@ QueryTile query_tile(const SparseAttentionParams& params, int64_t index, int kv_
 KeyPanels::KeyPanels(const SparseAttentionParams& params, const QueryTile& tile)
     : tile_(tile), block_size_(params.geometry.block_size), group_size_(group_size(params)) {}
 
-// Run 0 is the sinks, the last one the window, between them are the list's entries.
+// Run 0 is the sinks, the last run is the window, and the runs between them are the entries of the list.
 KeyPanels::Run KeyPanels::run(int64_t index) const {
   int64_t begin = tile_.ranges.sink_begin, end = tile_.ranges.sink_end, first_token = 0;
   if (index > tile_.num_entries) {
@@ -65,7 +65,7 @@ KeyPanels::Run KeyPanels::run(int64_t index) const {
     end = begin + 1;
     first_token = entry_first_row(entry);
   }
-  const int64_t tokens_end = tile_.ranges.begin + tile_.num_tokens;  // later keys nobody sees
+  const int64_t tokens_end = tile_.ranges.begin + tile_.num_tokens;  // no row sees later keys
   return {begin * block_size_, std::min(end * block_size_, tokens_end), first_token};
 }
 

@@ -16,9 +16,9 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 #if defined(__x86_64__)
 
-// Columns lie in the lanes, so the maximum over the keys needs no exchange between lanes and the
-// keys are read as they lie in memory. 6 keys x 16 columns are 12 chains, enough to hide the
-// latency, and fit in the 16 registers.
+// Columns lie in the lanes of vectors, so the maximum over the keys needs no exchange between lanes, and the keys are
+// read in the order in which they lie in memory. 6 keys x 16 columns are 12 chains: enough to hide the latency, and few
+// enough for the 16 registers.
 constexpr int kStripColumns = 16;
 constexpr int kStripKeys = 6;
 
@@ -33,7 +33,7 @@ __attribute__((target("avx2,fma"), always_inline)) inline StripSums strip_sums(c
   const float* keys[kStripKeys];
   StripSums sums;
 #pragma GCC unroll 6
-  for (int j = 0; j < kStripKeys; ++j) {  // beyond the last key the last key again: no new maximum
+  for (int j = 0; j < kStripKeys; ++j) {  // beyond the end the last key is repeated, which gives no new maximum
     keys[j] = params.keys + std::min(first_key + j, params.num_keys - 1) * params.num_dims;
     sums.low[j] = sums.high[j] = _mm256_setzero_ps();
   }
@@ -81,7 +81,7 @@ __attribute__((target("avx2,fma"))) int64_t best_of_strip(const BestScoresParams
     const StripSums sums = strip_sums(params, columns, key);
     if (any_nan(sums)) num_nan += count_nan(sums, params.num_keys - key, wanted);
 #pragma GCC unroll 6
-    for (int j = 0; j < kStripKeys; ++j) {  // the second operand is the answer where one is a NaN
+    for (int j = 0; j < kStripKeys; ++j) {  // if one operand is a NaN, the result is the second
       best_low = _mm256_max_ps(sums.low[j], best_low);
       best_high = _mm256_max_ps(sums.high[j], best_high);
     }
@@ -130,7 +130,7 @@ int64_t best_scores_of_head(const BestScoresParams& params) {
   return best_scores_of_head_portable(params);
 }
 
-// of_head: best_scores of the first head alone.
+// `of_head` computes best_scores for the first head only.
 template <typename OfHead>
 int64_t best_scores_of_heads(const BestScoresParams& params, const OfHead& of_head) {
   int64_t num_nan = of_head(params);

@@ -1,4 +1,4 @@
-// The dot products of the search: every score of scan, tree and published search is made here.
+// The dot products of the search. Every score of the scan, the tree and the published search is computed here.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,10 @@
 
 namespace hiptrain::kernels {
 
-// best[c] = the largest dot product of column c, of any head, with one of the keys; a NaN counts as -infinity. A
-// dot product is one chain of fused multiply-adds from +0 over ascending dims, whatever the
-// machine, so its bits depend on the two vectors alone. Only the columns of the bit set `wanted`
-// are promised in best and have their NaNs counted.
+// best[c] = the largest dot product of column c, for any head, with one of the keys. A NaN counts as -infinity. A dot
+// product is one chain of fused multiply-adds that starts at +0 and runs over ascending dims on every machine, so its
+// bits depend only on the two vectors. Only columns in the bit set `wanted` have defined results and have their NaNs
+// counted.
 struct BestScoresParams {
   const float* columns;  // (num_heads, num_dims, kQueryTile)
   const float* keys;     // (num_keys, num_dims)
@@ -23,16 +23,16 @@ struct BestScoresParams {
 // Returns the number of dot products that were NaN.
 int64_t best_scores(const BestScoresParams& params);
 
-// The same in plain C++, bit for bit: for machines without AVX2, and to test the fast form against.
+// The same function in plain C++, bit for bit, for machines without AVX2 and to test the fast form.
 int64_t best_scores_portable(const BestScoresParams& params);
 
-// The rows [first_row, num_rows) of a tile as a bit set.
+// Returns the rows [first_row, num_rows) of a tile as a bit set.
 inline uint64_t row_bits(int64_t first_row, int64_t num_rows) {
   if (first_row >= num_rows) return 0;
   return ~uint64_t{0} >> (kQueryTile - num_rows) & ~uint64_t{0} << first_row;
 }
 
-// rows (num_rows, num_dims) become columns (num_dims, kQueryTile); missing rows are zero columns.
+// Transposes rows (num_rows, num_dims) into columns (num_dims, kQueryTile). Missing rows become zero columns.
 void pack_columns(const float* rows, int64_t num_rows, int64_t num_dims, float* columns);
 
 }  // namespace hiptrain::kernels

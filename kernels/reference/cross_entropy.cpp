@@ -12,7 +12,7 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int64_t kBlock = 512;  // logits that are in float32 at a time
+constexpr int64_t kBlock = 512;  // logits that are converted to float32 at a time
 
 // Calls body(first column, logits, count) for blocks of a row, in order.
 template <typename Body>
@@ -25,7 +25,7 @@ void for_each_block(const CrossEntropyParams& params, int64_t row, const Body& b
   }
 }
 
-// NaNs are passed over here; they come through in the sum of exponentials.
+// NaNs are ignored here. They propagate through the sum of exponentials.
 float maximum(const float* values, int64_t count) {
   float lanes[kSumLanes];
   std::fill_n(lanes, kSumLanes, -std::numeric_limits<float>::infinity());

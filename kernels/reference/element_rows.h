@@ -1,4 +1,4 @@
-// Rows of elements as float32, sums with a fixed order, and ranges of rows for threads.
+// Rows of elements as float32, sums in a fixed order, and ranges of rows for threads.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace hiptrain::kernels {
 
-// values = the `count` elements from `offset` on.
+// Writes the `count` elements from `offset` on to `values`.
 inline void load_elements(const void* elements, ElementType element, int64_t offset, int64_t count, float* values) {
   if (element == ElementType::kFloat32) {
     std::copy_n(static_cast<const float*>(elements) + offset, count, values);
@@ -34,10 +34,10 @@ inline void store_elements(const float* values, ElementType element, int64_t off
   }
 }
 
-// Sums take this many interleaved partial sums, so that they vectorise, and always in the same order.
+// Sums use this many interleaved partial sums, so that they vectorise, and always in the same order.
 constexpr int kSumLanes = 16;
 
-// term(0) + ... + term(count - 1)
+// Returns term(0) + ... + term(count - 1).
 template <typename Accumulator, typename Term>
 Accumulator sum_of(int64_t count, const Term& term) {
   Accumulator lanes[kSumLanes] = {};
@@ -52,8 +52,8 @@ Accumulator sum_of(int64_t count, const Term& term) {
   return lanes[0];
 }
 
-// Calls body(begin, end) on threads for ranges of rows that hold about kElementsPerRange elements together. Which rows
-// are together does not depend on the number of threads.
+// Calls body(begin, end) on several threads for ranges of rows of about kElementsPerRange elements each. The ranges do
+// not depend on the number of threads.
 template <typename Body>
 void parallel_for_rows(int64_t num_rows, int64_t elements_per_row, const Body& body) {
   constexpr int64_t kElementsPerRange = 32768;

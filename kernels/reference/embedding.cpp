@@ -32,7 +32,7 @@ void embedding_forward_reference(const EmbeddingParams& params) {
   });
 }
 
-// Threads share the columns out, so that every table entry takes its tokens in order.
+// Columns are divided among the threads, so that every table entry receives its tokens in order.
 void embedding_backward_reference(const EmbeddingBackwardParams& params) {
   check_tokens(params.tokens, params.num_tokens, params.vocabulary);
   const int64_t num_tasks = (params.hidden + kColumnsPerTask - 1) / kColumnsPerTask;

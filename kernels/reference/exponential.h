@@ -1,4 +1,4 @@
-// exp in float32 that compilers vectorise.
+// exp in float32, written so that compilers can vectorise it.
 #pragma once
 
 #include <cstdint>
@@ -6,9 +6,9 @@
 
 namespace hiptrain::kernels {
 
-// To 2e-7 relative. 0 below the normal numbers; at most exp(88.37), so that it never overflows; a NaN stays a NaN.
-// exp(x) = 2^n exp(r), |r| <= ln(2) / 2; adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. The
-// polynomial is that of Cephes' expf (S. Moshier).
+// Returns exp(x) to 2e-7 relative: 0 below the normal numbers, at most exp(88.37), so that it never overflows, and NaN
+// for a NaN. exp(x) = 2^n exp(r) with |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low
+// bits. The polynomial is that of Cephes' expf (S. Moshier).
 inline float exponential(float x) {
   constexpr float kLowest = -87.33654f, kHighest = 88.37626f;
   constexpr float kRounder = 12582912.0f;

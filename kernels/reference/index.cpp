@@ -15,7 +15,7 @@ float load(const void* values, int64_t i, ElementType element) {
   return value;
 }
 
-// The index query of one place: of the sum of `heads` query heads, the first of which begins at element `first`.
+// Writes one index query: the sum of `heads` query heads, the first of which begins at element `first`.
 void write_index_query(const IndexParams& params, int64_t first, int heads, int64_t out) {
   for (int d = 0; d < params.num_index_dims; ++d) {
     float sum = 0;

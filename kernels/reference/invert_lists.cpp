@@ -23,7 +23,7 @@ void for_each_entry(const InvertedListsParams& params, int64_t head, const Visit
 void invert_lists_reference(const InvertedListsParams& params) {
   int64_t total = 0;
   for (int64_t head = 0; head < params.num_kv_heads; ++head) {
-    std::vector<int64_t> places(static_cast<size_t>(params.num_blocks));  // counts, then where the next entry goes
+    std::vector<int64_t> places(static_cast<size_t>(params.num_blocks));  // counts, then places of the next entries
     for_each_entry(params, head, [&](int64_t, uint32_t entry) { ++places[static_cast<size_t>(entry_block(entry))]; });
     int64_t* const offsets = params.inverted_offsets + head * (params.num_blocks + 1);
     for (int64_t block = 0; block < params.num_blocks; ++block) {

@@ -1,7 +1,8 @@
-// The inner loops of attention on the CPU: small dense float32 products and the softmax between them, on tiles that
-// stay in the cache. The same source is compiled for the baseline and for AVX2 with FMA; one is taken at run time.
+// The inner loops of attention on the CPU: small dense float32 products, and the softmax between them, on tiles that
+// fit in the cache. The same source is compiled for the baseline and for AVX2 with FMA, and one of them is chosen at
+// run time.
 //
-// The right matrix of a product is packed in strips of kStripColumns columns: element (k, n) lies at
+// The right matrix of a product is packed in strips of kStripColumns columns: element (k, n) is at
 //   (n / kStripColumns) * strip_stride + k * kStripColumns + n % kStripColumns.
 #pragma once
 
@@ -11,8 +12,8 @@ namespace hiptrain::kernels {
 
 constexpr int kStripColumns = 16;
 
-// result (+)= left * right. An element of the result is one sum over k in ascending order, whatever the sizes: its bits
-// do not depend on the rows and columns that are computed with it.
+// result (+)= left * right. An element of the result is one sum over k in ascending order for all sizes, so its bits do
+// not depend on the rows and columns that are computed with it.
 struct MatrixProduct {
   const float* left;    // (num_rows, num_inner), or (num_inner, num_rows) if left_transposed
   int64_t left_stride;  // elements from one row in memory to the next
@@ -25,10 +26,10 @@ struct MatrixProduct {
   const int32_t* inner_begin;  // (num_rows), row i sums over k >= inner_begin[i] only; null: 0
   const int32_t* inner_end;    // (num_rows), row i sums over k < inner_end[i] only; null: num_inner
   bool left_transposed;
-  bool accumulate;  // else overwrite; must be set if inner_begin or inner_end is
+  bool accumulate;  // otherwise overwritten; required if inner_begin or inner_end is given
 };
 
-// Rows of float32 or bfloat16 packed in strips, as they are or transposed.
+// Rows of float32 or bfloat16 to be packed in strips, as they are or transposed.
 struct PackedRows {
   const void* source;    // (num_rows, num_columns), contiguous
   float* strips;         // plain: (num_columns / kStripColumns rounded up, num_rows, kStripColumns), strips
@@ -41,11 +42,11 @@ struct PackedRows {
   bool bfloat16;
 };
 
-// A step of the online softmax (arXiv 1805.02867) over rows of scores; the rows' running maximum, sum and output are
-// brought to the new maximum.
+// A step of the online softmax (arXiv 1805.02867) over rows of scores. The running maximum, sum and output of each row
+// are rescaled to the new maximum.
 struct SoftmaxRows {
   float* scores;           // (num_rows, num_keys), in: dot products; out: exp(scale * score - maximum)
-  int64_t score_stride;    // at least num_keys rounded up to 8: what is behind num_keys is overwritten
+  int64_t score_stride;    // at least num_keys rounded up to 8; scores after num_keys are overwritten
   const int32_t* key_end;  // (num_rows), keys that a row sees, at least 1; null: num_keys
   float* maximum;          // (num_rows), of the scaled scores; -infinity at first
   float* sum;              // (num_rows)
@@ -59,7 +60,7 @@ struct SoftmaxRows {
 struct ScoreGradientRows {
   float* scores;             // (num_rows, num_keys), in: dot products; out: probabilities
   float* gradients;          // (num_rows, num_keys), in: probability gradients; out: score gradients
-  int64_t score_stride;      // of both; at least num_keys rounded up to 8: what is behind num_keys is overwritten
+  int64_t score_stride;      // stride of both, at least num_keys rounded up to 8; values after num_keys are overwritten
   const float* log_sum_exp;  // (num_rows)
   const float* output_dot;   // (num_rows), the output's dot product with its gradient
   int num_rows, num_keys;

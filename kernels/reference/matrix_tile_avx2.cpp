@@ -1,4 +1,4 @@
-// The tile kernels for x86 machines with AVX2 and FMA; the build compiles this file with both.
+// The tile kernels for x86 machines with AVX2 and FMA. The build compiles this file with both enabled.
 #include "kernels/reference/matrix_tile.h"
 
 #if defined(__AVX2__) && defined(__FMA__)

@@ -30,7 +30,7 @@ void load_floats(const void* source, int64_t begin, int64_t num_dims, ElementTyp
   }
 }
 
-// Positions of the queries that choose for the tile.
+// Returns the positions of the queries that select blocks for the tile.
 std::vector<int64_t> selecting_positions(const PublishedSearchParams& params, const TileRanges& ranges) {
   std::vector<int64_t> positions;
   if (params.own_tile) {
@@ -50,7 +50,7 @@ class TileSearch {
     load_queries();
   }
 
-  // The chosen blocks, ascending. Only called when there are more than num_blocks.
+  // Returns the chosen blocks, ascending. It is called only if more than num_blocks blocks are searched.
   std::vector<int64_t> choose();
   int64_t num_nan() const { return num_nan_; }
 
@@ -78,8 +78,7 @@ void TileSearch::load_queries() {
   }
 }
 
-// Scores at most kQueryTile nodes. Here the centre keys are the columns and the queries run past
-// them.
+// Scores at most kQueryTile nodes. Here the centre keys are the columns, and the queries take the place of the keys.
 void TileSearch::score_batch(const Node* nodes, int64_t num_nodes, float* scores) {
   const int64_t dim = params_.head_dim, block_size = params_.geometry.block_size;
   std::vector<float> keys(static_cast<size_t>(num_nodes * dim));
@@ -99,10 +98,10 @@ void TileSearch::score_batch(const Node* nodes, int64_t num_nodes, float* scores
                            .wanted = row_bits(0, num_nodes)});
 }
 
-// The best `wanted` nodes, ascending.
+// Returns the best `wanted` nodes, ascending.
 std::vector<Node> TileSearch::best_nodes(const std::vector<Node>& nodes, int64_t wanted) {
   const auto num_nodes = static_cast<int64_t>(nodes.size());
-  std::vector<uint64_t> keys;  // the node's number in place of the block: nodes ascend
+  std::vector<uint64_t> keys;  // with the node's number in place of the block, because nodes are ascending
   float scores[kQueryTile];
   for (int64_t first = 0; first < num_nodes; first += kQueryTile) {
     const int64_t batch = std::min(kQueryTile, num_nodes - first);

@@ -7,7 +7,8 @@
 namespace hiptrain::kernels {
 namespace {
 
-// d_weight is summed over this many rows at a time and then over these sums: the same order with any number of threads.
+// d_weight is summed over this many rows at a time, and then over these sums, so that the order does not depend on the
+// number of threads.
 constexpr int64_t kRowsPerSum = 256;
 
 std::vector<float> load_weight(const void* weight, ElementType element, int64_t num_columns) {
@@ -16,7 +17,7 @@ std::vector<float> load_weight(const void* weight, ElementType element, int64_t 
   return values;
 }
 
-// row += the residual's row i, as it is stored in params.sum; `residual` is scratch.
+// Adds row i of the residual to `row`, rounded as it is stored in params.sum. `residual` is scratch memory.
 void add_residual(const RmsNormParams& params, int64_t i, std::vector<float>& residual, std::vector<float>& row) {
   const int64_t columns = params.num_columns;
   load_elements(params.residual, params.element, i * columns, columns, residual.data());
@@ -30,8 +31,8 @@ float inverse_root_mean_square(const float* row, int64_t num_columns, float epsi
   return 1.0f / std::sqrt(sum / static_cast<float>(num_columns) + epsilon);
 }
 
-// With u = dy * weight, r the inverse root mean square: dx = r u - x r^3 (u . x) / num_columns. Leaves dx in d_row, and
-// adds dy * x * r to d_weight.
+// With u = dy * weight and r the inverse root mean square: dx = r u - x r^3 (u . x) / num_columns. Writes dx to d_row
+// and adds dy * x * r to d_weight.
 void backward_row(const RmsNormBackwardParams& params, const float* weight, const float* row, float* d_row,
                   float* d_weight) {
   const float inverse_rms = inverse_root_mean_square(row, params.num_columns, params.epsilon);

@@ -8,14 +8,14 @@
 namespace hiptrain::kernels {
 namespace {
 
-// The product wraps at 2^64, which is a whole turn: nothing is lost at any position. As a signed number the phase is in
-// [-1/2, 1/2) turns.
+// The product wraps at 2^64, which is a whole turn, so nothing is lost at any position. As a signed number the phase is
+// in [-1/2, 1/2) turns.
 double angle_of(int64_t position, uint64_t turns_per_token) {
   const uint64_t phase = static_cast<uint64_t>(position) * turns_per_token;
   return static_cast<double>(static_cast<int64_t>(phase)) * 0x1p-63 * std::numbers::pi;
 }
 
-// The cosines and sines of one token's turn, for all its heads.
+// The cosines and sines of the rotation of one token, for all its heads.
 struct Rotation {
   explicit Rotation(int64_t num_pairs) : cosines(num_pairs), sines(num_pairs) {}
 

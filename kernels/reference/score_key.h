@@ -1,5 +1,4 @@
-// The total order of the search, (score descending, block ascending), as one 64-bit number, and the
-// best of each row.
+// The total order of the search, (score descending, block ascending), as one 64-bit number, and the best of each row.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +11,9 @@
 
 namespace hiptrain::kernels {
 
-// Larger is better. The upper half is the score's bits in an order preserving form, the lower half
-// the inverted block, so of equal scores the lower block wins. The score is not a NaN. Zero is
-// below every key: an empty place.
+// Larger is better. The upper half is the score's bits in an order-preserving form, and the lower half the inverted
+// block number, so that of equal scores the lower block wins. The score must not be NaN. Zero is below every key and
+// marks an empty slot.
 inline uint64_t score_key(float score, int64_t block) {
   const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0f);  // -0 + 0 is +0
   const uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -23,7 +22,7 @@ inline uint64_t score_key(float score, int64_t block) {
 
 inline int64_t key_block(uint64_t key) { return ~static_cast<uint32_t>(key); }
 
-// The best `capacity` candidates of each row of a tile, kept while the candidates stream past.
+// The best `capacity` candidates of each row of a tile, updated while the candidates are streamed.
 class RunningBest {
  public:
   explicit RunningBest(int64_t capacity) : capacity_(capacity), keys_(static_cast<size_t>(kQueryTile * capacity)) {}
@@ -36,7 +35,7 @@ class RunningBest {
     keys[place] = key;
   }
 
-  // Best first.
+  // Returns the row's candidates, best first.
   std::span<const uint64_t> row(int64_t row) const {
     const auto begin = keys_.begin() + row * capacity_;
     return {begin, std::find(begin, begin + capacity_, uint64_t{0})};

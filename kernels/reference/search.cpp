@@ -19,7 +19,7 @@
 namespace hiptrain::kernels {
 namespace {
 
-// Tiles that one thread searches in a row. With a tree every run first repeats search_halo tiles.
+// The number of consecutive tiles that one thread searches. With a tree every such run first repeats search_halo tiles.
 constexpr int64_t kScanRun = 1, kTreeRun = 32;
 
 void check_params(const SearchParams& params) {
@@ -28,8 +28,8 @@ void check_params(const SearchParams& params) {
                "index_query_begin must leave room for the halo", params.index_query_begin);
 }
 
-// What float8 keys are multiplied with (kernels/float8_score.h): a token's queries (num_index_heads, num_index_dims),
-// in place.
+// Rounds a token's queries (num_index_heads, num_index_dims) in place to what float8 keys are multiplied with
+// (kernels/float8_score.h).
 void round_queries_to_float8(const SearchParams& params, float* queries) {
   const int count = params.num_index_heads * params.num_index_dims;
   float largest = 0;
@@ -41,7 +41,7 @@ void round_queries_to_float8(const SearchParams& params, float* queries) {
   for (int i = 0; i < count; ++i) queries[i] = float8_to_float(float_to_float8(queries[i] * scale));
 }
 
-// (num_kv_heads, elements of a head) of an index as floats: in place, or widened.
+// An index (num_kv_heads, elements of a head) as floats: either the original memory or a widened copy.
 class FloatIndex {
  public:
   FloatIndex(const void* index, ElementType element, int64_t head_stride, int64_t num_kv_heads, int64_t head_elements)
@@ -101,11 +101,11 @@ class Search {
   const SearchParams& params_;
   FloatIndex queries_, keys_;
   int64_t first_tile_, end_tile_, halo_tiles_;
-  // By position of a document's first token, then KV head; of the documents that need a tree here.
+  // The boxes of the documents that need a tree here, by the position of the document's first token, then by KV head.
   std::map<int64_t, std::vector<TreeBoxes>> boxes_;
 };
 
-// A document's last tile searches most, and what it searches holds what the others do.
+// The last tile of a document searches most, and its searched range contains those of all other tiles.
 void Search::build_boxes() {
   for (int64_t tile = first_tile_; tile < end_tile_; ++tile) {
     const TileRanges ranges = tile_ranges(params_.geometry, tile);
@@ -119,8 +119,7 @@ void Search::build_boxes() {
   }
 }
 
-// Searches the tiles [begin, end), after the halo before them; returns the number of NaN dot
-// products.
+// Searches the tiles [begin, end) after the halo before them. Returns the number of NaN dot products.
 int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
   TreeSearch tree(params_, keys_.head(head));
   std::vector<float> columns(static_cast<size_t>(params_.num_index_heads * params_.num_index_dims * kQueryTile));
@@ -170,8 +169,7 @@ void Search::write_picks(int head, const TileRanges& ranges, const RunningBest& 
 
 }  // namespace
 
-// A level's candidates need the kept nodes of the tile before on the level above, and so on up to
-// the top.
+// The candidates of a level need the nodes that the tile before kept on the level above, and so on up to the top level.
 int64_t search_halo(const SearchParams& params) {
   const AttentionGeometry& geometry = params.geometry;
   int halo = 0;

@@ -19,7 +19,7 @@ int64_t scan_tile(const SearchParams& params, const float* keys, const TileRange
                             .num_dims = params.num_index_dims,
                             .wanted = row_bits(0, num_rows),
                             .num_heads = params.num_index_heads});
-    if (params.key_element == ElementType::kFloat8E4m3) {  // the largest rounded is the rounded largest
+    if (params.key_element == ElementType::kFloat8E4m3) {  // rounding is monotonic
       for (int64_t row = 0; row < num_rows; ++row) scores[row] = rounded_to_half(scores[row]);
     }
     for (int64_t row = 0; row < num_rows; ++row) best->add(row, score_key(scores[row], block));

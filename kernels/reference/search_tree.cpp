@@ -21,7 +21,7 @@ float largest_finite(ElementType element) {
   return element == ElementType::kFloat32 ? std::numeric_limits<float>::max() : bfloat16_to_float(0x7f7f);
 }
 
-// The box of no key: its bound is below every other.
+// Makes the box that contains no key, whose bound is below every other.
 void clear_box(float* box, int64_t num_dims, float largest) {
   for (int64_t d = 0; d < num_dims; ++d) {
     box[2 * d] = -largest;
@@ -30,11 +30,11 @@ void clear_box(float* box, int64_t num_dims, float largest) {
 }
 
 void widen_box(float* box, int64_t d, float value) {
-  if (value > box[2 * d]) box[2 * d] = value;  // a NaN is not
+  if (value > box[2 * d]) box[2 * d] = value;  // false for a NaN
   if (value < box[2 * d + 1]) box[2 * d + 1] = value;
 }
 
-// The boxes are stored as the index's type.
+// Boxes are stored in the element type of the index.
 void narrow_boxes(ElementType element, std::vector<float>* boxes) {
   for (size_t i = 0; i < boxes->size(); i += 2) {
     float* const box = boxes->data() + i;
@@ -58,8 +58,8 @@ void add_nodes(int64_t begin, int64_t end, uint32_t first_row, std::vector<uint3
   }
 }
 
-// The candidates of a level: children of the nodes that the level above handed on, and the whole
-// nodes of this level that lie in no whole node above. Ascending by node.
+// Returns the candidates of a level, ascending by node: the children of the nodes that the level above passed on, and
+// the whole nodes of this level that lie in no whole node of the level above.
 std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, int64_t num_blocks, int level) {
   std::vector<uint32_t> candidates;
   for (const uint32_t entry : handed_on) {
@@ -70,7 +70,7 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
   return candidates;
 }
 
-// The best node of each class, of each row of a tile.
+// The best node of each class, for each row of a tile.
 class ClassBest {
  public:
   explicit ClassBest(int64_t num_classes)
@@ -81,7 +81,7 @@ class ClassBest {
     key = std::max(key, score_key(bound, node));
   }
 
-  // The `count` best of a row, or all if there are fewer.
+  // Returns the `count` best nodes of a row, or all if there are fewer.
   std::vector<uint64_t> row(int64_t row, int64_t count) const {
     std::vector<uint64_t> best;
     std::copy_if(keys_.begin() + row * num_classes_, keys_.begin() + (row + 1) * num_classes_, std::back_inserter(best),
@@ -96,7 +96,8 @@ class ClassBest {
   std::vector<uint64_t> keys_;  // (kQueryTile, num_classes)
 };
 
-// What the next tile hears of: leading nodes, and those that many rows keep. kept: what rows keep, with repeats.
+// Returns the nodes that the next tile receives: the leading nodes, and those that many rows keep. `kept` are the nodes
+// that all rows keep, with repeats.
 std::vector<uint32_t> common_and_leading(std::vector<uint32_t> kept, const std::vector<uint32_t>& leading) {
   std::vector<uint32_t> next;
   for (const uint32_t entry : leading) next.push_back(make_list_entry(entry_block(entry), 0));
@@ -141,8 +142,8 @@ TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
       largest_(largest_finite(params.query_element)),
       bound_columns_(static_cast<size_t>(2 * params.num_index_heads * params.num_index_dims * kQueryTile)) {}
 
-// A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum,
-// minimum): one of the two adds an exact zero.
+// A bound is the sum of max(q * minimum, q * maximum). It is computed as the product of (q+, q-) with (maximum,
+// minimum): one of the two terms adds an exact zero.
 void TreeSearch::pack_bound_columns(const float* columns) {
   for (int64_t d = 0; d < int64_t{params_.num_index_heads} * params_.num_index_dims; ++d) {
     for (int64_t row = 0; row < kQueryTile; ++row) {
@@ -204,7 +205,8 @@ int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candid
   return num_nan;
 }
 
-// The sliding union of what the previous tile's tokens hand on and this tile's, which take the previous ones' place.
+// Returns the sliding union of the nodes that the previous tile and this tile pass on. Those of this tile then replace
+// those of the previous one.
 TreeSearch::Entries TreeSearch::hand_on(int level, KeptNodes kept) {
   Entries& previous = previous_[static_cast<size_t>(level)];
   Entries handed_on = std::move(kept.own);
@@ -218,7 +220,7 @@ int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes
                                 int tiles_before, RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin, num_blocks = ranges.num_searched();
   const int top = tree_top_level(num_blocks, params_.top_nodes);
-  const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
+  const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // the lowest level that keeps nodes
   pack_bound_columns(columns);
   previous_.resize(static_cast<size_t>(top + 1));
   Entries candidates;

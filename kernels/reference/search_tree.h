@@ -1,9 +1,8 @@
 // The search of tiles through a tree of boxes (kernels/tree_geometry.h).
 //
-// Non-finite values: a NaN key value is left out of its box's dim, so one NaN cannot hide the box's
-// other keys; bounds are taken over values clamped to the largest finite one of the index's element type; a bound that
-// is a NaN all the same counts as -infinity. Only the scores of keys are counted when NaN, and only in rows that see
-// them.
+// Non-finite values. A NaN in a key does not enter its dim of the box, so that it cannot hide the other keys of the
+// box. Bounds are computed from values clamped to the largest finite value of the index's element type. A bound that is
+// NaN nevertheless counts as -infinity. NaNs are counted only in the scores of keys, and only in rows that see the key.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +18,10 @@ namespace hiptrain::kernels {
 // The boxes of one document's nodes, for one KV head.
 class TreeBoxes {
  public:
-  // index_keys is those of the document's first searched block on, (num_blocks * block_size,
-  // num_index_dims).
+  // `index_keys` are the keys from the document's first searched block on, (num_blocks * block_size, num_index_dims).
   TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks);
 
-  // (boxes_per_node, num_index_dims, 2): maximum and minimum side by side.
+  // Returns (boxes_per_node, num_index_dims, 2): maximum and minimum side by side.
   const float* node(int level, int64_t node) const {
     return levels_[static_cast<size_t>(level)].data() + node * boxes_per_node(level) * 2 * num_dims_;
   }
@@ -33,30 +31,30 @@ class TreeBoxes {
 
   int64_t num_dims_;
   float largest_;
-  std::vector<std::vector<float>> levels_;  // by level, the first empty unless boxes_blocks; (boxes, num_index_dims, 2)
+  // By level, (boxes, num_index_dims, 2). Level 0 is empty unless boxes_blocks.
+  std::vector<std::vector<float>> levels_;
 };
 
-// Searches the tiles of one KV head one after the other: a tile's candidates come from its own and
-// from the previous tile's kept nodes. A tile that scans, and a document's end, keep nothing for
-// the next tile.
+// Searches the tiles of one KV head one after another, because a tile's candidates come from the nodes that it and the
+// tile before kept. A tile that scans keeps nothing for the next tile, and nothing is kept across documents.
 class TreeSearch {
  public:
-  // keys is the KV head's index keys, (num_tokens, num_index_dims).
+  // `keys` are the KV head's index keys, (num_tokens, num_index_dims).
   TreeSearch(const SearchParams& params, const float* keys);
 
   void forget_kept() { previous_.clear(); }
 
-  // Adds the leaves that each row sees to the row's best. tiles_before: the tile's distance from the first that picks;
-  // above 0 only the levels that later tiles still hear of are searched. columns as in scan_tile. Returns the number of
-  // NaN dot products.
+  // Adds the leaves (blocks whose keys are scored) that each row sees to the row's best. `tiles_before` is the distance
+  // from the tile to the first one that picks. If it is above 0, only the levels that still reach later tiles are
+  // searched. `columns` is the same as in scan_tile. Returns the number of NaN dot products.
   int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns, int tiles_before,
                       RunningBest* best);
 
  private:
-  using Entries = std::vector<uint32_t>;  // list entries of node and first row
+  using Entries = std::vector<uint32_t>;  // list entries: node and first row
   struct KeptNodes {
-    Entries own;   // what each row hands on, with the row
-    Entries next;  // what the next tile hears of, first rows 0
+    Entries own;   // nodes that each row passes on, with the row as first row
+    Entries next;  // nodes that the next tile receives, with first row 0
   };
 
   void pack_bound_columns(const float* columns);
@@ -69,7 +67,7 @@ class TreeSearch {
   const float* keys_;
   float largest_;
   std::vector<float> bound_columns_;  // (num_index_heads, num_index_dims, 2, kQueryTile)
-  std::vector<Entries> previous_;     // by level: what this tile hears of from the one before, first rows 0
+  std::vector<Entries> previous_;     // by level: nodes that the tile before passed on, with first row 0
 };
 
 }  // namespace hiptrain::kernels

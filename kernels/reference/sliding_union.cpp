@@ -28,8 +28,8 @@ void cap_entries(int64_t max_blocks, std::vector<uint32_t>* entries) {
 
 namespace {
 
-// Appends the picks of the tokens [begin, end); row_of_begin is the first row of token begin's
-// picks, row_step what the next token's is more.
+// Appends the picks of the tokens [begin, end). The first row is 0 for token `begin` and grows by row_step with each
+// token.
 void append_picks(const UnionParams& params, int head, int64_t begin, int64_t end, int64_t row_step,
                   std::vector<uint32_t>* entries) {
   const int32_t* const picks = params.picks + head * params.picks_head_stride;

@@ -1,8 +1,8 @@
-// Backward attention on the CPU: one pass over the tiles, each key panel's scores computed once.
+// Backward attention on the CPU: one pass over the tiles, in which the scores of each key panel are computed once.
 //
-// Tiles of one KV head add to the same rows of d_key and d_value. So that the order of the sums does not depend on the
-// threads, a tile adds a panel only when the tile before it is past that panel's keys (KeyFrontier): tiles run side by
-// side, each a little behind the one before.
+// Tiles of one KV head add to the same rows of d_key and d_value. The order of the sums must not depend on the threads,
+// so a tile adds a panel only after the tile before it has passed that panel's keys (KeyFrontier). Tiles run in
+// parallel, each a little behind the one before.
 #include <algorithm>
 #include <atomic>
 #include <limits>
@@ -12,8 +12,8 @@
 namespace hiptrain::kernels {
 namespace {
 
-// For every tile the position up to which it and all tiles before it of its document have added their gradients.
-// Panels are ascending within a tile, and a tile's last panel ends after all keys of the tile before.
+// For every tile, the position up to which this tile and all earlier tiles of its document have added their gradients.
+// The panels of a tile are ascending, and its last panel ends after all keys of the tile before.
 class KeyFrontier {
  public:
   explicit KeyFrontier(const SparseAttentionParams& params)
@@ -97,7 +97,7 @@ class TileBackward {
   void load_rows() {
     load_tile(params_, tile_, params_.query, scratch_.query.data());
     load_tile(params_, tile_, backward_.d_output, scratch_.d_output.data());
-    load_tile(params_, tile_, params_.output, scratch_.d_query.data());  // the output, for its dot
+    load_tile(params_, tile_, params_.output, scratch_.d_query.data());  // the output, which load_row_sums reads
     for (int row = 0; row < tile_.num_rows; ++row) load_row_sums(row);
     std::fill_n(scratch_.d_query.data(), int64_t{tile_.num_rows} * params_.head_dim, 0.0f);
     pack_tile(scratch_.query.data(), scratch_.query_strips.data());
@@ -108,7 +108,7 @@ class TileBackward {
     const int heads = group_size(params_);
     const float log_sum_exp =
         params_.log_sum_exp[tile_.row_offset + int64_t{row / heads} * params_.token_heads + row % heads];
-    // An empty row's probabilities are 0: exp(s - infinity).
+    // The probabilities of an empty row must be 0, which exp(s - infinity) is.
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
     scratch_.log_sum_exp.data()[row] = log_sum_exp == -kInfinity ? kInfinity : log_sum_exp;
     const float* output = scratch_.d_query.data() + int64_t{row} * params_.head_dim;
@@ -138,7 +138,7 @@ class TileBackward {
       compute_chunk(panel, begin, std::min(kChunkRows, num_rows - begin));
   }
 
-  // Rows panel.first_row + [begin, begin + num_rows).
+  // Computes the rows panel.first_row + [begin, begin + num_rows).
   void compute_chunk(const KeyPanel& panel, int begin, int num_rows) {
     const int64_t row = panel.first_row + begin;
     multiply_by_panel(panel, scratch_.query.data() + row * params_.head_dim, num_rows, scratch_.keys_transposed.data(),

@@ -1,4 +1,4 @@
-// Forward attention on the CPU: for every tile an online softmax over its key panels.
+// Forward attention on the CPU: an online softmax over the key panels of every tile.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -25,8 +25,8 @@ struct ForwardScratch {
   FloatBuffer query;         // (rows, head_dim)
   FloatBuffer output;        // (rows, head_dim), relative to maximum and sum
   FloatBuffer maximum, sum;  // (rows)
-  FloatBuffer keys;          // (kPanelKeys / 16, head_dim, 16): strips of the transposed keys
-  FloatBuffer values;        // (head_dim / 16, kPanelKeys, 16): strips of the values
+  FloatBuffer keys;          // (kPanelKeys / 16, head_dim, 16), strips of the transposed keys
+  FloatBuffer values;        // (head_dim / 16, kPanelKeys, 16), strips of the values
   FloatBuffer scores;        // (kChunkRows, kPanelKeys)
   int32_t key_ends[kChunkRows];
 };
@@ -56,7 +56,7 @@ class TileForward {
       add_chunk(panel, begin, std::min(kChunkRows, num_rows - begin));
   }
 
-  // Rows panel.first_row + [begin, begin + num_rows).
+  // Computes the rows panel.first_row + [begin, begin + num_rows).
   void add_chunk(const KeyPanel& panel, int begin, int num_rows) {
     const int64_t row = panel.first_row + begin;
     if (panel.causal) fill_key_ends(tile_, panel, group_size(params_), begin, num_rows, scratch_.key_ends);
@@ -102,7 +102,7 @@ class TileForward {
   void finish_row(int row) {
     float* output = scratch_.output.data() + int64_t{row} * params_.head_dim;
     const float sum = scratch_.sum.data()[row];
-    const bool empty = sum == 0;  // no key, or only scores of -infinity
+    const bool empty = sum == 0;  // the row sees no key, or all of its scores are -infinity
     const int heads = group_size(params_);
     const int64_t row_in_memory = tile_.row_offset + int64_t{row / heads} * params_.token_heads + row % heads;
     params_.log_sum_exp[row_in_memory] = empty ? -kInfinity : scratch_.maximum.data()[row] + std::log(sum);

@@ -5,11 +5,11 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int64_t kBlock = 512;  // columns that are in float32 at a time
+constexpr int64_t kBlock = 512;  // columns that are converted to float32 at a time
 
 float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// Calls body(row, first column, columns) on threads for blocks of columns of every row.
+// Calls body(row, first column, columns) on several threads for blocks of columns of every row.
 template <typename Body>
 void for_each_block(const SwigluParams& params, const Body& body) {
   parallel_for_rows(params.num_rows, params.num_columns, [&](int64_t begin, int64_t end) {

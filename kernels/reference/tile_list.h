@@ -1,4 +1,4 @@
-// The sliding union of one tile: used for lists of picks and, inside the tree, of kept nodes.
+// The sliding union of one tile, used for lists of picks and, inside the tree, for lists of kept nodes.
 #pragma once
 
 #include <cstdint>
@@ -6,12 +6,11 @@
 
 namespace hiptrain::kernels {
 
-// entries, in any order and with repeats, of which the ones of the tile before carry first row 0:
-// become ascending by block, each block once, with the smallest of its first rows.
+// Sorts entries, which may be in any order and contain repeats, by block, and keeps each block once, with the smallest
+// of its first rows. Entries of the tile before have first row 0.
 void unite_entries(std::vector<uint32_t>* entries);
 
-// Cuts a united list to the max_blocks entries with the smallest first rows (ties: the lowest
-// block).
+// Reduces a united list to the max_blocks entries with the smallest first rows (ties: the lowest block).
 void cap_entries(int64_t max_blocks, std::vector<uint32_t>* entries);
 
 }  // namespace hiptrain::kernels

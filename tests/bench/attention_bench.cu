@@ -1,5 +1,5 @@
-// Times sparse attention on the GPU over fixed lists: 64 blocks a tile, drawn like picks: half near, a quarter far, a
-// quarter from blocks that many tiles share. Random data; medians of CUDA-event times.
+// Times sparse attention on the GPU over fixed lists of 64 blocks a tile, drawn like picks: half of them near, a
+// quarter far, and a quarter from blocks that many tiles share. Data are random; times are medians of CUDA events.
 //
 //   attention_bench [--heads Q KV] [--dim D] [--blocks N] [tokens ...]
 #include <cuda_bf16.h>
@@ -54,7 +54,7 @@ struct Lists {
   std::vector<uint32_t> entries, inverted_entries;
 };
 
-// The blocks of one tile, ascending.
+// Returns the blocks of one tile, ascending.
 std::vector<int64_t> draw(const kernels::TileRanges& ranges, const std::vector<int64_t>& shared, int64_t wanted,
                           std::mt19937_64& random) {
   std::vector<int64_t> blocks;
@@ -108,7 +108,7 @@ Lists draw_lists(const kernels::AttentionGeometry& geometry, const Options& opti
   return lists;
 }
 
-// (query head, token, key) triples that are attended to.
+// Returns the number of (query head, token, key) triples that are attended to.
 double count_pairs(const kernels::AttentionGeometry& geometry, const Options& options, int64_t num_entries) {
   double pairs = 64.0 * 64 * num_entries * options.query_heads / options.kv_heads;
   for (int64_t tile = 0; tile < kernels::num_tiles(geometry.num_tokens); ++tile) {

@@ -1,4 +1,4 @@
-// Times the CPU search: search_bench [tokens]. Prints seconds for scan and tree.
+// Times the search on the CPU and prints seconds for scan and tree: search_bench [tokens].
 #include <chrono>
 #include <cstdint>
 #include <cstdio>

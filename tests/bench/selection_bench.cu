@@ -1,10 +1,11 @@
-// Times the selection on a GPU: selection_bench [part ...], parts: maxima, scan, tree, union, index; all without
-// arguments.
+// Times the selection on a GPU. Without arguments it times all parts.
 //
-// Data with structure. Waves: keys are waves of many lengths per dim, so that neighbours are alike, plus noise; a query
-// is a noisy key of the past, of which most of 16 neighbouring tokens ask for the same one. Subjects: as `hiptrain
-// bench` draws them, 512 tokens have a subject that comes back 8 times, and every query head looks for one of its own.
-// Medians of CUDA events after a warm-up.
+//   selection_bench [maxima] [scan] [tree] [union] [index]
+//
+// The data have structure. "Waves": in every dim keys are waves of many lengths plus noise, so that adjacent keys are
+// similar. A query is a noisy key of the past, and most of 16 adjacent tokens ask for the same one. "Subjects", as
+// `hiptrain bench` draws them: 512 tokens have a subject that comes back 8 times, and every query head looks for one of
+// its own. Times are medians of CUDA events after a warm-up.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
@@ -49,7 +50,7 @@ class Buffer {
   T* data_ = nullptr;
 };
 
-// A number from a counter: splitmix64.
+// Returns a number for a counter (splitmix64).
 __device__ uint64_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
@@ -64,7 +65,7 @@ __device__ float normal(uint64_t counter) {
   return sqrtf(-2 * logf(u)) * cosf(6.2831853f * v);
 }
 
-// Waves of many lengths, the same for the sequence's every reader: keys within some tens of tokens are alike.
+// Waves of many lengths, the same for every reader of the sequence: keys within some tens of tokens are similar.
 __device__ float smooth(int head, int64_t token, int dim) {
   float sum = 0;
   for (int wave = 0; wave < 4; ++wave) {
@@ -75,8 +76,8 @@ __device__ float smooth(int head, int64_t token, int dim) {
   return sum;
 }
 
-// key_mean: moves every score by 4 * key_mean through dim 0, to see scores of one sign. query: (heads, tokens,
-// index_heads, dims), key: (heads, tokens, dims).
+// `key_mean` moves every score by 4 * key_mean through dim 0, to get scores of one sign. `query` is (heads, tokens,
+// index_heads, dims), `key` is (heads, tokens, dims).
 __global__ void make_keys(__nv_bfloat16* key, __nv_fp8_e4m3* key8, int64_t tokens, int dims, float key_mean) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= kHeads * tokens * dims) return;
@@ -91,13 +92,14 @@ __global__ void make_queries(__nv_bfloat16* query, int64_t tokens, int index_hea
   if (i >= kHeads * tokens * index_heads * dims) return;
   const int dim = static_cast<int>(i % dims), head = static_cast<int>(i / dims / index_heads / tokens);
   const int64_t token = i / dims / index_heads % tokens, query_head = head * index_heads + i / dims % index_heads;
-  // Most of 16 tokens ask alike.
+  // Most of 16 tokens ask for the same key.
   const auto asker = static_cast<int64_t>(mix(query_head * tokens + token) % 4 == 0 ? token : token / 16 * 16);
   const auto source = static_cast<int64_t>(mix(query_head * tokens + asker + 1) % (asker + 1));
   query[i] = __float2bfloat16(0.7f * smooth(head, source, dim) + normal(2 * i + 1) + (dim == 0 ? 4.0f : 0.0f));
 }
 
-// As trainer/commands/attention_inputs.cpp. subject_of: of a stretch of tokens, drawn anew for each seed.
+// The same as in trainer/commands/attention_inputs.cpp. subject_of gives the subject of a segment of tokens, which
+// differs for each seed.
 constexpr int64_t kStretch = 512, kReturns = 8;
 __device__ int64_t subject_of(int64_t token, int64_t tokens, uint64_t seed) {
   const int64_t num_subjects = tokens / kStretch / kReturns + 1;
@@ -127,7 +129,7 @@ float median_ms(int repeats, const std::function<void()>& work) {
   check_cuda(cudaEventCreate(&begin), "event");
   check_cuda(cudaEventCreate(&end), "event");
   std::vector<float> times;
-  for (int i = 0; i <= repeats; ++i) {  // the first warms up
+  for (int i = 0; i <= repeats; ++i) {  // the first is a warm-up
     check_cuda(cudaEventRecord(begin), "event");
     work();
     check_cuda(cudaEventRecord(end), "event");
@@ -140,7 +142,7 @@ float median_ms(int repeats, const std::function<void()>& work) {
   return times[times.size() / 2];
 }
 
-// The product without a selection.
+// A selection that does nothing, which times the product alone.
 template <class Score, int kKeys, int kUnitKeys>
 class NoSelection {
  public:
@@ -149,7 +151,7 @@ class NoSelection {
   __device__ Step begin_step() const { return {}; }
   template <class Scores, class UnitsOf>
   __device__ void take(Step&, const Scores& scores, const UnitsOf&) const {
-    // Never true; a product that nobody reads would be left out.
+    // Never true. The compiler would remove a product whose result is not used.
     if (cute::recast<uint32_t>(scores)(0) == 0x7fc12345u) ++*counter_;
   }
   template <class UnitsOf>
@@ -162,7 +164,7 @@ class NoSelection {
   int64_t* counter_;
 };
 
-// The product and the maxima, with lists that nothing enters.
+// A selection whose lists nothing enters, which times the product and the maxima.
 template <class Score, int kKeys, int kUnitKeys>
 class MaximaAlone : public RowBest<Score, kKeys, kUnitKeys> {
  public:
@@ -188,7 +190,7 @@ struct MaximumOfThreeIntegerPairs {
 
 constexpr int kMaximaThreads = 512, kMaximaRounds = 4096, kMaximaChains = 8;
 
-// clocks: that one thread block takes for kMaximaRounds * kMaximaChains instructions a thread.
+// `clocks` are those that one thread block takes for kMaximaRounds * kMaximaChains instructions a thread.
 template <class Maximum>
 __global__ void __launch_bounds__(kMaximaThreads) time_maxima(int64_t* clocks, uint32_t* values) {
   uint32_t chain[kMaximaChains], other = values[threadIdx.x];
@@ -282,7 +284,7 @@ struct Sequence {
     return params;
   }
 
-  // Multiply-adds count two; every query with every key that its tile searches.
+  // Returns the FLOP of a scan: 2 for each multiply-add of every query with every key that its tile searches.
   double scan_flop() const {
     return 1.0 * kHeads * index_heads * dims * static_cast<double>(tokens) * static_cast<double>(tokens);
   }
@@ -316,7 +318,7 @@ void time_scan(int64_t tokens, int dims, int index_heads, Data data, float key_m
   }
 }
 
-// Every tile that searches anything does so through the tree. Returns nanoseconds a token.
+// Every tile that searches anything uses the tree. Returns nanoseconds a token.
 double time_tree(int64_t tokens, int dims, int index_heads, Data data, int repeats) {
   const Sequence sequence(tokens, dims, index_heads, data);
   SearchParams params = sequence.search_params(0);

@@ -1,7 +1,8 @@
-// Times attention on the CPU: 4 query and 2 KV heads of 64, lists of random picks, and dense for comparison. The rate
-// is of products that are needed, per second of wall time and per second of processor time (on a busy machine).
+// Times attention on the CPU: 4 query heads and 2 KV heads of 64, lists of random picks, and dense attention for
+// comparison. The rate counts necessary products, per second of wall time and per second of processor time (which
+// differ on a busy machine).
 //
-//   sparse_attention_bench [tokens ...]     (16384 and 65536 unless given)
+//   sparse_attention_bench [tokens ...]     (16384 and 65536 by default)
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -30,7 +31,7 @@ Seconds time(const std::function<void()>& work) {
           static_cast<double>(std::clock() - processor_begin) / CLOCKS_PER_SEC};
 }
 
-// (query head, token, key) triples that are attended to.
+// Returns the number of (query head, token, key) triples that are attended to.
 double count_pairs(const AttentionCase& input) {
   double pairs = 0;
   const int64_t tiles = hiptrain::kernels::num_tiles(input.shape.num_tokens);

@@ -60,7 +60,7 @@ void step_once(Backend backend, State& state, const std::vector<float>& gradient
            adamw_reference, adamw_cuda);
 }
 
-// The formula of kernels/adamw.h for one weight, in double.
+// The formula of kernels/adamw.h for one weight, in double precision.
 class DoubleAdamW {
  public:
   explicit DoubleAdamW(double weight) : weight_(weight) {}
@@ -99,7 +99,7 @@ TEST_P(AdamWTest, FollowsTheFormulaOverManySteps) {
   }
 }
 
-// The first step moves every weight by the learning rate, whatever the size of its gradient.
+// The first step moves every weight by the learning rate, for a gradient of any size.
 TEST_P(AdamWTest, FirstStepIsTheSignOfTheGradient) {
   Settings settings;
   settings.weight_decay = 0;
@@ -131,12 +131,12 @@ TEST_P(AdamWTest, RoundedWeightsMayBeLeftOut) {
   EXPECT_EQ(without.bfloat16_weight, std::vector<uint16_t>(100, 0));
 }
 
-// Updates of a hundredth of a bfloat16's last bit: rounded to nearest, they would all be lost.
+// Updates are a hundredth of a bfloat16's last bit. Rounded to nearest, they would all be lost.
 TEST_P(AdamWTest, SmallUpdatesOfBfloat16WeightsCountInTheMean) {
   constexpr int64_t kCount = 20'000;
   Settings settings;
   settings.weight_decay = 0;
-  settings.learning_rate = 1.0f / 128 / 100;  // of weights at 1, where the last bit is 1/128
+  settings.learning_rate = 1.0f / 128 / 100;  // for weights at 1, where the last bit is 1/128
   State state(kCount, {kBfloat, kFloat});
   state.weight = Elements(kBfloat, std::vector<float>(kCount, 1.0f));
   for (int64_t step = 1; step <= 10; ++step)
@@ -144,7 +144,7 @@ TEST_P(AdamWTest, SmallUpdatesOfBfloat16WeightsCountInTheMean) {
   double mean = 0;
   for (const float weight : state.weight.values()) mean += double{weight} / kCount;
   const double update = 10 * settings.learning_rate;
-  const double deviation = std::sqrt(update / 128 / kCount);  // of a sum of 10 rare steps of 1/128
+  const double deviation = std::sqrt(update / 128 / kCount);  // standard deviation of a sum of 10 rare steps of 1/128
   EXPECT_NEAR(mean, 1 + update, 5 * deviation);
 }
 
@@ -162,7 +162,7 @@ TEST_P(AdamWTest, SeedStepAndIndexDecideTheRounding) {
   EXPECT_NE(weights(1, 5), weights(1, 6));
 }
 
-// A shard's elements are rounded as they would be in the whole.
+// The elements of a shard are rounded in the same way as in the whole.
 TEST_P(AdamWTest, PiecesGiveTheBitsOfTheWhole) {
   constexpr int64_t kCount = 3001;
   const std::vector<float> gradient = random_values(kCount, 8);

@@ -1,4 +1,4 @@
-// The tiles of a key block against the blocks of every tile.
+// Compares the tiles of a key block with the blocks of every tile.
 #include "kernels/attention_geometry.h"
 
 #include <gtest/gtest.h>

@@ -48,7 +48,7 @@ double loss_of_row(const std::vector<double>& logits, int32_t target) {
   return std::log(sum) + highest - logits[target];
 }
 
-// scale (softmax - one_hot) in double; zero where there is no target.
+// Returns scale (softmax - one_hot) in double precision, or zeros if there is no target.
 std::vector<double> gradient_of_row(const std::vector<double>& logits, int32_t target, double scale) {
   std::vector<double> gradient(logits.size());
   if (target < 0) return gradient;
@@ -58,7 +58,7 @@ std::vector<double> gradient_of_row(const std::vector<double>& logits, int32_t t
   return gradient;
 }
 
-// Targets of -1 among others; the logits of the first rows far from 0.
+// Some targets are -1, and the logits of the first rows are far from 0.
 struct Case {
   Case(int64_t vocabulary_size, ElementType element, int64_t tokens = 13)
       : num_tokens(tokens), vocabulary(vocabulary_size) {
@@ -113,8 +113,8 @@ TEST_P(CrossEntropyTest, GradientFollowsTheFormula) {
   }
 }
 
-// Rows that a block holds in part in registers, that a cluster of blocks shares, and, in float32, that are too long for
-// the largest cluster.
+// Rows that a block keeps partly in registers, rows that a cluster of blocks shares, and, in float32, rows that are too
+// long for the largest cluster.
 TEST_P(CrossEntropyTest, LongRowsAreRight) {
   for (const int64_t vocabulary : {128'256, 151'936, 128'257, 650'000}) {
     const Case test(vocabulary, element(), 3);
@@ -131,7 +131,7 @@ TEST_P(CrossEntropyTest, LongRowsAreRight) {
   }
 }
 
-// More rows than the GPU takes at a time.
+// More rows than the GPU processes at a time.
 TEST_P(CrossEntropyTest, ARowIsWhatItIsWithoutThoseBefore) {
   constexpr int64_t kTokens = 300, kTogether = 60;
   for (const int64_t vocabulary : {520, 40'000, 152'000}) {
@@ -183,7 +183,7 @@ TEST_P(CrossEntropyTest, ANanShowsInTheLoss) {
   }
 }
 
-// As masked logits are.
+// Masked logits are -infinity.
 TEST_P(CrossEntropyTest, MinusInfinityHasProbabilityZero) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   for (const int64_t vocabulary : {4000, 4001}) {
@@ -203,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, CrossEntropyTest, all_variants(), variant_nam
 
 constexpr Variant kFloatReference{Backend::kReference, ElementType::kFloat32};
 
-// The formula itself, by difference quotients.
+// Checks the formula itself by difference quotients.
 TEST(CrossEntropy, GradientIsTheDifferenceQuotient) {
   const Case test(17, ElementType::kFloat32);
   const Result result = run(kFloatReference, test.logits, test.targets, true, 0.37f);
@@ -225,7 +225,7 @@ TEST(CrossEntropy, TheReferenceRefusesTargetsBeyondTheVocabulary) {
   EXPECT_THROW(run(kFloatReference, std::vector<float>(8), {0, 4}, false), std::logic_error);
 }
 
-// A kernel cannot throw.
+// A kernel cannot throw, so it writes NaN.
 TEST(CrossEntropy, OnTheGpuTargetsBeyondTheVocabularyShowAsNan) {
   HIPTRAIN_SKIP_WITHOUT_GPU(Backend::kCuda);
   for (const ElementType element : {ElementType::kFloat32, ElementType::kBfloat16}) {

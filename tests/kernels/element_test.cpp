@@ -1,4 +1,4 @@
-// Narrow numbers on the host.
+// Conversions of narrow numbers on the host.
 #include "kernels/element.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// sign, exponent, mantissa as the format defines them
+// Computes the value from sign, exponent and mantissa as the format defines them.
 float float8_by_definition(int bits) {
   const int exponent = bits >> 3 & 0xf, mantissa = bits & 7;
   const float magnitude =

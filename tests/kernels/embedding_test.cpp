@@ -51,7 +51,7 @@ std::vector<float> table_gradient(Variant variant, const std::vector<int32_t>& t
   return d_table;
 }
 
-// In double, and the sum of the magnitudes, of which rounding is a part.
+// The gradient in double precision, and the sum of the magnitudes, which bounds the rounding error.
 struct ExactGradient {
   std::vector<double> sums, magnitudes;
 };
@@ -83,7 +83,7 @@ TEST_P(EmbeddingTest, OutputsAreRowsOfTheTable) {
   }
 }
 
-// Tokens that are all different, some frequent, and one alone; up to more positions than one piece of a run takes.
+// Tokens that are all different, some frequent ones, and one alone, up to more positions than one piece of a run takes.
 TEST_P(EmbeddingTest, GradientIsTheSumOverTokens) {
   for (const int64_t hidden : {1, 63, 200, 1032}) {
     for (const int64_t num_tokens : {1, 31, 500, 3000}) {
@@ -135,7 +135,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, EmbeddingTest, all_variants(), variant_name);
 
 using ReferenceElementTest = ::testing::TestWithParam<ElementType>;
 
-// Bit for bit: every row of the table takes its tokens in their order.
+// Bit for bit: every row of the table adds its tokens in their order.
 TEST_P(ReferenceElementTest, EmbeddingGradientIsSummedInTheOrderOfTokens) {
   for (const int64_t hidden : {1, 63, 200}) {
     const Elements d_output(GetParam(), random_values(500 * hidden, 2));
@@ -170,7 +170,7 @@ TEST(Embedding, TheReferenceRefusesTokensOutsideTheVocabulary) {
   EXPECT_THROW(table_gradient(kFloatReference, {-1}, table, table.values(), 1), std::logic_error);
 }
 
-// A kernel cannot throw: its row is NaN, and no row of the table changes.
+// A kernel cannot throw, so the token's row is NaN and no row of the table changes.
 TEST(Embedding, OnTheGpuTokensOutsideTheVocabularyShowAsNan) {
   HIPTRAIN_SKIP_WITHOUT_GPU(Backend::kCuda);
   for (const ElementType element : {ElementType::kFloat32, ElementType::kBfloat16}) {

@@ -66,7 +66,7 @@ std::vector<float> as_floats(const std::vector<char>& bytes, ElementType element
 
 struct Elements {
   Backend backend;
-  ElementType heads, index;  // of query and key; of the index
+  ElementType heads, index;  // heads: of query and key
 };
 
 enum class Heads { kSummed, kEach };
@@ -176,7 +176,7 @@ TEST_P(IndexOnBackend, WritesOnlyWhatIsWanted) {
   EXPECT_NE(keys.key, untouched);
 }
 
-// 1 + 2^-9 + 2^-9 is 1 + 2^-8, halfway between two bfloat16 numbers; rounded term by term it would be 1.
+// 1 + 2^-9 + 2^-9 is 1 + 2^-8, halfway between two bfloat16 numbers. If every term were rounded, the result would be 1.
 TEST_P(IndexOnBackend, ASumIsRoundedOnce) {
   std::vector<float> query(static_cast<size_t>(kTokens * kKvHeads * 4 * kHeadDim), 0.0f);
   for (int g = 0; g < 4; ++g) query[static_cast<size_t>(g * kHeadDim)] = g == 0 ? 1.0f : 0x1p-8f;
@@ -184,8 +184,8 @@ TEST_P(IndexOnBackend, ASumIsRoundedOnce) {
   EXPECT_EQ(run_index(elements, query, {}, 4, {0}).query[0], 1.0f + 0x1p-7f * 2);
 }
 
-// Dims in runs, which the GPU loads together if they begin at a multiple of a vector, beside others; more dims than a
-// block has threads; padding that keeps vectors aligned, and padding that does not.
+// Runs of dims, which the GPU loads together if they begin at a multiple of a vector, beside single dims. More dims
+// than a block has threads. Padding that keeps vectors aligned, and padding that does not.
 TEST(Index, TheGpuHasTheReferencesBits) {
   HIPTRAIN_SKIP_WITHOUT_GPU(Backend::kCuda);
   std::mt19937 generator(kSeed + 2);

@@ -1,4 +1,4 @@
-// The inverted lists against their definition.
+// Compares the inverted lists with their definition.
 #include <gtest/gtest.h>
 
 #include <tuple>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr unsigned kSeed = 20265;
 
-// Lists of ragged lengths, as slices of longer arrays: a call may be about some tiles only.
+// Lists of different lengths, as slices of longer arrays, because a call may cover only some of the tiles.
 struct Lists {
   int num_heads;
   int64_t num_tiles, num_blocks, tiles_before, stride;

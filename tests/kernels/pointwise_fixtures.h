@@ -1,4 +1,4 @@
-// Backends, random inputs, element types and thread counts for the tests of pointwise kernels.
+// Backends, random inputs, element types and numbers of threads for the tests of pointwise kernels.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -48,7 +48,7 @@ class Elements {
   std::vector<uint16_t> bits_;
 };
 
-// The rounding of a stored result of about this size.
+// Returns the rounding error of a stored result of about this size.
 inline double rounding(ElementType element, double magnitude) {
   const double relative = element == ElementType::kFloat32 ? 4e-6 : 1.0 / 256;
   return relative * std::abs(magnitude) + 1e-6;
@@ -58,7 +58,7 @@ inline const char* element_name(ElementType element) {
   return element == ElementType::kFloat32 ? "float32" : "bfloat16";
 }
 
-// What a kernel is tested on.
+// The backend and element type on which a kernel is tested.
 struct Variant {
   hiptrain::testing::Backend backend;
   ElementType element;
@@ -81,7 +81,7 @@ inline std::string variant_name(const ::testing::TestParamInfo<Variant>& info) {
   return std::string(hiptrain::testing::backend_name(info.param.backend)) + "_" + element_name(info.param.element);
 }
 
-// For kernels, or tests, of float32 alone.
+// For kernels or tests that use only float32.
 class BackendTest : public ::testing::TestWithParam<hiptrain::testing::Backend> {
  protected:
   void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam()); }

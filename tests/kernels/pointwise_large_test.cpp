@@ -1,5 +1,5 @@
-// Tensors of more than 2^31 elements on the GPU: a call for all rows gives the last rows what a call for them alone
-// gives them.
+// Tensors of more than 2^31 elements on the GPU. A call for all rows gives the last rows the same result as a call for
+// these rows alone.
 #include <gtest/gtest.h>
 
 #include "kernels/adamw.h"
@@ -33,7 +33,7 @@ class PointwiseLargeTest : public ::testing::Test {
   }
 };
 
-// The last `count` elements.
+// Returns the last `count` elements.
 std::vector<uint16_t> last(const DeviceBuffer<uint16_t>& buffer, int64_t count) {
   std::vector<uint16_t> values(count);
   check_cuda(cudaMemcpy(values.data(), buffer.data() + buffer.size() - count, count * 2, cudaMemcpyDeviceToHost),

@@ -1,4 +1,4 @@
-// The published selection against its definition.
+// Compares the published selection with its definition.
 #include <gtest/gtest.h>
 
 #include <set>
@@ -43,7 +43,7 @@ struct PublishedResult {
   int64_t num_nan = 0;
 };
 
-// Searches the tiles of [begin, end) and hands over the queries from the 63 tokens before on, no others.
+// Searches the tiles of [begin, end) and passes only the queries from 63 tokens before on.
 PublishedResult run_range(const PublishedCase& setup, const HeadData& data, int64_t begin, int64_t end) {
   const SelectionCase& sequence = setup.sequence;
   const int64_t queries_begin = std::max<int64_t>(0, begin - kQueryTile + 1);
@@ -86,7 +86,7 @@ PublishedResult run(const PublishedCase& setup, const HeadData& data) {
   return run_range(setup, data, 0, setup.sequence.num_tokens);
 }
 
-// The score of a node [begin, end) of searched blocks by its centre key.
+// Returns the score of a node [begin, end) of searched blocks by its centre key.
 float node_score(const PublishedCase& setup, const HeadData& data, int64_t head, const TileRanges& ranges,
                  int64_t begin, int64_t end) {
   const SelectionCase& sequence = setup.sequence;
@@ -109,7 +109,7 @@ float node_score(const PublishedCase& setup, const HeadData& data, int64_t head,
   return best;
 }
 
-// The binary tree as its definition reads; nodes are named by their first block.
+// The binary tree as its definition reads. Nodes are named by their first block.
 std::set<int64_t> defined_blocks(const PublishedCase& setup, const HeadData& data, int64_t head,
                                  const TileRanges& ranges) {
   const int64_t searched = ranges.num_searched();
@@ -139,7 +139,7 @@ std::set<int64_t> defined_blocks(const PublishedCase& setup, const HeadData& dat
   return nodes;
 }
 
-// The num_blocks best of all searched blocks, no tree.
+// Returns the num_blocks best of all searched blocks, without a tree.
 std::set<int64_t> best_of_all(const PublishedCase& setup, const HeadData& data, int64_t head,
                               const TileRanges& ranges) {
   std::vector<std::pair<float, int64_t>> blocks;
@@ -207,7 +207,7 @@ TEST(PublishedSearch, AWideBeamFindsTheBestOfAll) {
   }
 }
 
-// Lists of tiles up to the one that holds p follow from positions <= that tile's first.
+// The lists of all tiles up to the one that holds p depend only on positions <= that tile's first.
 TEST(PublishedSearch, TrailingQueriesAreCausal) {
   std::mt19937 generator(kSeed + 2);
   PublishedCase setup;
@@ -264,7 +264,7 @@ TEST(PublishedSearch, NanScoresAreLowestAndCounted) {
   setup.beam = 100;
   setup.query_stride = 64;
   HeadData data{std::vector<float>(320 * 8, 1.0f), std::vector<float>(320 * 8, -1.0f)};
-  for (int64_t block = 0; block < 20; ++block) {  // all centre keys but those of blocks 9 and 5
+  for (int64_t block = 0; block < 20; ++block) {  // all centre keys except those of blocks 9 and 5
     if (block == 5 || block == 9) continue;
     data.key[static_cast<size_t>((block * 16 + 8) * 8)] = kNan;
   }

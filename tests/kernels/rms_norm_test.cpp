@@ -17,7 +17,7 @@ struct Shape {
   int64_t num_rows, num_columns, row_stride;
 };
 const Shape kSmallShapes[] = {{1, 1, 1}, {3, 17, 17}, {5, 64, 96}, {7, 129, 131}, {600, 33, 40}};
-// Every way the GPU shares a row out among threads, full and not, and rows that none of them fits.
+// Every way in which the GPU divides a row among threads, full and partly filled, and rows that fit none of them.
 const Shape kLargeShapes[] = {{2000, 64, 64},    {700, 128, 160},   {70, 256, 256},    {50, 512, 512},
                               {19, 1000, 1000},  {9, 2048, 2048},   {300, 304, 304},   {15, 3584, 3584},
                               {9, 4096, 8192},   {5, 8192, 8192},   {3, 11000, 11000}, {2, 16384, 16384},
@@ -35,7 +35,7 @@ double inverse_root_mean_square(const std::vector<double>& row) {
   return 1 / std::sqrt(squares / static_cast<double>(row.size()) + double{kEpsilon});
 }
 
-// In double, of one row.
+// Computes one row in double precision.
 std::vector<double> norm_of_row(const std::vector<double>& row, const std::vector<float>& weight) {
   const double inverse = inverse_root_mean_square(row);
   std::vector<double> result(row.size());
@@ -43,7 +43,7 @@ std::vector<double> norm_of_row(const std::vector<double>& row, const std::vecto
   return result;
 }
 
-// dx = r u - x r^3 (u . x) / columns with u = dy weight, r the inverse root mean square, in double.
+// dx = r u - x r^3 (u . x) / columns with u = dy weight and r the inverse root mean square, in double precision.
 std::vector<double> gradient_of_row(const std::vector<double>& row, const std::vector<double>& d_row,
                                     const std::vector<float>& weight) {
   const double inverse = inverse_root_mean_square(row);
@@ -55,7 +55,7 @@ std::vector<double> gradient_of_row(const std::vector<double>& row, const std::v
   return result;
 }
 
-// One call's inputs and results.
+// The inputs and results of one call.
 struct Case {
   Case(const Shape& s, Variant v, ElementType weights = ElementType::kFloat32)
       : shape(s),
@@ -132,7 +132,7 @@ struct Case {
     return result;
   }
   std::vector<double> input_row(int64_t row) const { return row_of(input, row, shape.row_stride); }
-  // sum_j dy_j y_j of one row, for a row of other inputs
+  // Returns sum_j dy_j y_j of one row, for a row of other inputs.
   double loss_of_row(int64_t row, const std::vector<double>& values) const {
     const std::vector<double> y = norm_of_row(values, weight.values());
     double loss = 0;

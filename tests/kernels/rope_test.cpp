@@ -13,7 +13,7 @@ namespace {
 using hiptrain::testing::Backend;
 using hiptrain::testing::KernelCall;
 
-// Cosine and sine of position * theta^(-pair / pairs), to 12 digits, made with 300-bit arithmetic (mpmath).
+// Cosine and sine of position * theta^(-pair / pairs) to 12 digits, computed with 300-bit arithmetic (mpmath).
 struct KnownAngle {
   uint64_t turns_per_token;
   int64_t position;
@@ -53,7 +53,7 @@ struct RopeCase {
   int num_heads, head_dim, rotary_dims;
   float attention_factor = 1.0f;
   bool inverse = false;
-  bool head_major = false;  // the output: (heads, tokens, head_dim)
+  bool head_major = false;  // whether the output is (heads, tokens, head_dim)
 };
 
 std::vector<uint64_t> frequencies(int rotary_dims) {
@@ -71,7 +71,7 @@ std::vector<int64_t> some_positions(int64_t num_tokens) {
   return positions;
 }
 
-// (tokens, heads, head_dim) of `input`, whose tokens are `padding` elements further apart than they are long.
+// Rotates `input`, (tokens, heads, head_dim), whose tokens are `padding` elements further apart than they are long.
 std::vector<float> run_rope(const RopeCase& test, const std::vector<float>& input, int64_t padding = 0) {
   Elements source(test.variant.element, input),
       target(test.variant.element, test.num_tokens * test.num_heads * test.head_dim);
@@ -129,7 +129,7 @@ TEST_P(RopeBackendTest, AnglesAreExactAtEveryPosition) {
                         .attention_factor = 1.0f,
                         .inverse = false},
              rope_reference, rope_cuda);
-    // Beyond 10^12 tokens the frequency's own rounding to 2^-64 turns shows.
+    // Beyond 10^12 tokens the rounding of the frequency to 2^-64 turns becomes visible.
     const double tolerance = angle.position <= 200'000'000 ? 1.2e-7 : 1e-6;
     EXPECT_NEAR(output[0], angle.cosine, tolerance) << angle.position;
     EXPECT_NEAR(output[1], angle.sine, tolerance) << angle.position;

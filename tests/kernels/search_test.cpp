@@ -1,4 +1,4 @@
-// The scan against its definition, and the promises of the search.
+// Compares the scan with its definition, and checks the promises of the search.
 #include <gtest/gtest.h>
 
 #include <stdexcept>
@@ -73,14 +73,14 @@ TEST_P(SearchAtPlace, LongSequencesOfOddLengthsFollowTheReference) {
       if (num_tokens > 8192) setup.document_starts = {0, 1024, 1152, 11'008};
       const IndexData data = small_integers(setup, generator);
       expect_as_reference(setup, data);
-      if (num_tokens > 20'011) break;  // the reference takes its time
+      if (num_tokens > 20'011) break;  // the reference is slow
     }
   }
 }
 
 enum class Signs { kBoth, kNegative, kMixedRows };
 
-// Scores all negative, or those of every third row.
+// Makes all scores negative, or those of every third row.
 void make_scores_negative(const SelectionCase& setup, Signs signs, IndexData* data) {
   if (signs == Signs::kBoth) return;
   for (float& value : data->key) value = std::abs(value) + 1;
@@ -113,8 +113,8 @@ TEST_P(SearchAtPlace, BlocksOfManyKeysFollowTheReference) {
   }
 }
 
-// The places whose sums have the definition's order. The tensor cores (bfloat16 and float8 on the GPU) have their own:
-// there the picks are only as good as the definition's, see RealNumbersPickTheBestToRounding.
+// The places whose sums have the order of the definition. The tensor cores (bfloat16 and float8 on the GPU) have their
+// own order. Their picks are only as good as those of the definition, see RealNumbersPickTheBestToRounding.
 using SearchInOrder = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Places, SearchInOrder, ::testing::ValuesIn(kPlaces, kPlaces + 3), place_name);
 
@@ -127,8 +127,9 @@ TEST_P(SearchInOrder, RealNumbersFollowTheDefinitionBitForBit) {
   }
 }
 
-// The power of two times a token's queries whose largest magnitude is in [bound / 2, bound), rounded to float8. bound:
-// the largest power of two, up to 16, by which num_dims products with 448 stay within half precision's 65504.
+// Multiplies a token's queries by the power of two that brings their largest magnitude into [bound / 2, bound), and
+// rounds them to float8. The bound is the largest power of two, up to 16, for which num_dims products with 448 stay
+// within the 65504 of half precision.
 void round_to_float8(const SelectionCase& setup, float* query) {
   float bound = 16, largest = 0;
   while (static_cast<float>(setup.num_dims) * bound * 448 > 65504) bound /= 2;
@@ -139,7 +140,7 @@ void round_to_float8(const SelectionCase& setup, float* query) {
   for (int d = 0; d < setup.query_dims(); ++d) query[d] = rounded_to(ElementType::kFloat8E4m3, query[d] * scale);
 }
 
-// What the scores of float8 keys are made of.
+// Returns the queries that are multiplied with float8 keys.
 IndexData float8_queries(const SelectionCase& setup, IndexData data) {
   for (size_t i = 0; i < data.query.size(); i += static_cast<size_t>(setup.query_dims()))
     round_to_float8(setup, &data.query[i]);
@@ -156,7 +157,7 @@ float nearest_half(float score) {
 using SearchOfFloat8 = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Float8Places, SearchOfFloat8, ::testing::ValuesIn(kFloat8Places), place_name);
 
-// Dims that the tensor cores do not take: the GPU's sums too have the definition's order.
+// Dims that the tensor cores do not take, so that the GPU's sums also have the order of the definition.
 TEST_P(SearchOfFloat8, RealNumbersFollowTheDefinitionBitForBit) {
   std::mt19937 generator(kSeed + 17);
   for (int i = 0; i < 20; ++i) {
@@ -299,16 +300,16 @@ TEST_P(SearchAtPlace, EqualScoresGoToTheLowestBlocks) {
   }
 }
 
-// A head that looks something up decides, whatever the others look at; the sum of their queries would point elsewhere.
+// A head that looks something up decides, wherever the others look. The sum of their queries would point elsewhere.
 TEST_P(SearchAtPlace, TheBestHeadDecides) {
   const SelectionCase setup = at(
       GetParam(), {.num_tokens = 1000, .sink_tokens = 0, .window = 1, .num_dims = 8, .num_picks = 1, .index_heads = 4});
   IndexData data = zeros(setup);
   const int64_t token = 900, wanted_key = 333, other_key = 555;
   float* const queries = data.query.data() + token * setup.query_dims();
-  queries[2 * setup.num_dims + 1] = 8;  // head 2 looks along dim 1
+  queries[2 * setup.num_dims + 1] = 8;  // head 2 points along dim 1
   for (const int head : {0, 1, 3}) {
-    queries[head * setup.num_dims] = 4;  // the others along dim 0 and away from dim 1
+    queries[head * setup.num_dims] = 4;  // the others point along dim 0 and away from dim 1
     queries[head * setup.num_dims + 1] = -4;
   }
   data.key[static_cast<size_t>(wanted_key * setup.num_dims + 1)] = 4;
@@ -316,7 +317,8 @@ TEST_P(SearchAtPlace, TheBestHeadDecides) {
   EXPECT_EQ(picks_of(setup, run_search(setup, data).picks, 0, token)[0], wanted_key / setup.block_size);
 }
 
-// The heads' best blocks tie in every way: the same block by several heads, equal scores of different blocks.
+// The best blocks of the heads tie in every way: several heads have the same block, and different blocks have equal
+// scores.
 TEST_P(SearchAtPlace, TiesBetweenHeadsGoToTheLowestBlocks) {
   std::mt19937 generator(kSeed + 19);
   for (const int64_t block_size : {16, 64, 128}) {

@@ -1,4 +1,4 @@
-// The tree against its definition token by token, and the promises of the search when it uses the tree.
+// Compares the tree with its definition token by token, and checks the promises of the search when it uses the tree.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -12,7 +12,8 @@ namespace {
 
 constexpr unsigned kSeed = 20262;
 
-// The tree as its definition reads, one token at a time: no tiles' lists, no boxes kept, everything from the keys.
+// The tree as its definition reads, one token at a time, without lists of tiles or stored boxes: everything is computed
+// from the keys.
 class TreeDefinition {
  public:
   TreeDefinition(const SelectionCase& setup, const IndexData& data, int64_t head)
@@ -52,7 +53,7 @@ class TreeDefinition {
     candidates->emplace_back(block_score(setup_, data_, head_, token, block), block);
   }
 
-  // The best of each class, and of these the best.
+  // Keeps the best node of each class, and the best of these.
   std::vector<int32_t> keep(const TileRanges& ranges, int64_t token, int level, const std::set<int64_t>& nodes) const {
     const int64_t most = std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16);
     const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, most);
@@ -68,7 +69,7 @@ class TreeDefinition {
     return best_blocks(winners, std::min<int64_t>(beam, std::ssize(winners)));
   }
 
-  // The nodes of a level that the token sees.
+  // Returns the nodes of a level that the token sees.
   std::set<int64_t> seen(const TileRanges& ranges, int64_t token, int level, int top) {
     const int64_t searched = ranges.num_searched();
     std::set<int64_t> nodes;
@@ -81,8 +82,8 @@ class TreeDefinition {
     return nodes;
   }
 
-  // What the previous tile's tokens kept, and the token's tile up to itself. Above level 1: what is among the first of
-  // a token's, or what 8 of the previous tile kept.
+  // Returns what the tokens of the previous tile kept, and those of the token's tile up to itself. Above level 1 these
+  // are the first ones that a token kept, and what 8 tokens of the previous tile kept.
   std::set<int64_t> kept_by_neighbours(const TileRanges& ranges, int64_t token, int level) {
     std::set<int64_t> nodes;
     std::map<int64_t, int> tokens_that_kept;
@@ -99,7 +100,7 @@ class TreeDefinition {
     return nodes;
   }
 
-  // The best of the node's boxes.
+  // Returns the bound of the node's best box.
   float bound(const TileRanges& ranges, int64_t token, int level, int64_t node) const {
     int64_t node_keys = setup_.block_size;
     for (int i = 0; i < level; ++i) node_keys *= 16;
@@ -156,7 +157,7 @@ void expect_definition(const SelectionCase& setup, const IndexData& data) {
 using SearchTreeAtPlace = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Places, SearchTreeAtPlace, ::testing::ValuesIn(kPlaces), place_name);
 
-// As many dims as the tensor cores take.
+// A number of dims that the tensor cores take.
 SelectionCase tree_case(Place place, int64_t num_tokens) {
   SelectionCase setup = at(place, {});
   setup.num_dims = 8;
@@ -165,7 +166,7 @@ SelectionCase tree_case(Place place, int64_t num_tokens) {
   return setup;
 }
 
-// Runs of 64 keys around a centre of their own: nodes differ, and a narrow beam has a choice to make.
+// Moves every run of 64 keys to a centre of its own, so that nodes differ and a narrow beam has a choice to make.
 void move_keys_apart(const SelectionCase& setup, std::mt19937& generator, IndexData* data) {
   std::vector<float> centre(static_cast<size_t>(setup.num_dims));
   for (int64_t row = 0; row < setup.num_heads * setup.num_tokens; ++row) {
@@ -176,7 +177,8 @@ void move_keys_apart(const SelectionCase& setup, std::mt19937& generator, IndexD
   }
 }
 
-// Queries that change only now and then, so that a tile's tokens agree on few of the nodes and it matters who kept one.
+// Makes queries change only now and then. The tokens of a tile then agree on few of the nodes, and it matters who kept
+// one.
 void make_queries_rarely_change(const SelectionCase& setup, std::mt19937& generator, IndexData* data) {
   for (int64_t row = 1; row < setup.num_heads * setup.num_tokens; ++row) {
     if (generator() % 40 == 0) continue;
@@ -206,7 +208,7 @@ TEST(SearchTree, BoxesHoldTheirKeysAndNoMoreButForBlocks) {
         }
         const auto [low, high] = std::minmax_element(values.begin(), values.end());
         const float* bounds = boxes.node(level, box / node_boxes) + (box % node_boxes * 3 + d) * 2;
-        const float cut = level == 0 ? (*high - *low) / 8 : 0;  // of a block's boxes
+        const float cut = level == 0 ? (*high - *low) / 8 : 0;  // only boxes of blocks are narrowed
         ASSERT_FLOAT_EQ(bounds[0], *high - cut) << "level " << level << " box " << box;
         ASSERT_FLOAT_EQ(bounds[1], *low + cut) << "level " << level << " box " << box;
       }
@@ -251,7 +253,7 @@ TEST_P(SearchTreeAtPlace, TwoLevelsFollowTheDefinition) {
   move_keys_apart(setup, generator, &data);
   expect_definition(setup, data);
   setup.beam = 3;
-  setup.top_nodes = 18;  // the top level changes on the way
+  setup.top_nodes = 18;  // the top level changes within the sequence
   expect_definition(setup, data);
 }
 
@@ -403,10 +405,10 @@ TEST_P(SearchTreeAtPlace, ABeamThatTheGpuCannotHoldIsNamed) {
   if (setup.backend == Backend::kCuda)
     EXPECT_THROW(run_search(setup, data), std::logic_error);
   else
-    expect_valid(setup, run_search(setup, data).picks);  // the CPU takes any
+    expect_valid(setup, run_search(setup, data).picks);  // the CPU takes any beam
 }
 
-// A NaN key must not hide the other keys of its box, nor its node the other nodes.
+// A NaN key must not hide the other keys of its box, and its node must not hide the other nodes.
 TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
   std::mt19937 generator(kSeed + 9);
   SelectionCase setup = tree_case(GetParam(), 1500);
@@ -460,7 +462,7 @@ TEST_P(SearchTreeAtPlace, PlantedKeysAreFound) {
   setup.top_nodes = 64;
   setup.index_heads = 4;
   IndexData data = normal_values(setup, generator);
-  // Neighbouring keys are alike, or no box would say anything about its keys.
+  // Adjacent keys are similar. Otherwise no box would say anything about its keys.
   for (size_t i = static_cast<size_t>(setup.num_dims); i < data.key.size(); ++i) {
     const float before = data.key[i - static_cast<size_t>(setup.num_dims)];
     data.key[i] = 0.98f * before + 0.2f * data.key[i];

@@ -1,4 +1,4 @@
-// Promises that scan and tree both make, checked the same way for both.
+// Promises that scan and tree both make. The same functions check both.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 
 namespace hiptrain::kernels {
 
-// Every token has min(picks, searched) different picks, all of its tile's searched range, then -1.
+// Every token has min(picks, searched) different picks, all from its tile's searched range, followed by -1.
 inline void expect_valid(const SelectionCase& setup, const std::vector<int32_t>& picks) {
   for (int64_t head = 0; head < setup.num_heads; ++head) {
     for (int64_t token = 0; token < setup.num_tokens; ++token) {
@@ -30,7 +30,7 @@ inline void expect_valid(const SelectionCase& setup, const std::vector<int32_t>&
   }
 }
 
-// Picks and NaN counts are the reference's.
+// Picks and NaN counts are equal to those of the reference.
 inline void expect_as_reference(SelectionCase setup, const IndexData& data) {
   const SearchResult result = run_search(setup, data);
   setup.backend = Backend::kReference;
@@ -46,7 +46,7 @@ inline void expect_as_reference(SelectionCase setup, const IndexData& data) {
   ASSERT_EQ(result.num_nan, expected.num_nan);
 }
 
-// What a row's list shows it: the entries with first row <= row.
+// Returns the blocks that a row sees in a list: the entries with first row <= row.
 inline std::vector<int64_t> visible_blocks(const std::vector<uint32_t>& list, int64_t row) {
   std::vector<int64_t> blocks;
   for (const uint32_t entry : list) {
@@ -55,7 +55,7 @@ inline std::vector<int64_t> visible_blocks(const std::vector<uint32_t>& list, in
   return blocks;
 }
 
-// Index data with everything from position p on replaced by something else.
+// Returns index data in which everything from position p on is replaced by other data.
 inline IndexData changed_from(const SelectionCase& setup, IndexData data, int64_t p, const IndexData& other) {
   for (int64_t head = 0; head < setup.num_heads; ++head) {
     const int64_t first = head * setup.num_tokens + p, last = (head + 1) * setup.num_tokens;
@@ -68,8 +68,8 @@ inline IndexData changed_from(const SelectionCase& setup, IndexData data, int64_
   return data;
 }
 
-// For every p of the tile: changing everything at positions >= p changes no pick, and nothing that a list shows, of the
-// rows before p. And the tile's later rows do change, or the test would say nothing.
+// For every p of the tile: if everything at positions >= p is changed, the rows before p keep their picks and what they
+// see in the list. The tile's later rows must change, otherwise the test would say nothing.
 inline void expect_causal(const SelectionCase& setup, const IndexData& data, const IndexData& other, int64_t tile) {
   const int64_t tiles = num_tiles(setup.num_tokens);
   const SearchResult before = run_search(setup, data);
@@ -93,7 +93,7 @@ inline void expect_causal(const SelectionCase& setup, const IndexData& data, con
   EXPECT_GT(num_changed, kQueryTile / 4);
 }
 
-// Calls over the ranges between the cuts give what one call gives.
+// Calls over the ranges between the cuts give the same result as one call.
 inline void expect_chunks_agree(const SelectionCase& setup, const IndexData& data, const std::vector<int64_t>& cuts) {
   const SearchResult whole = run_search(setup, data);
   int64_t num_nan = 0;
@@ -110,7 +110,7 @@ inline void expect_chunks_agree(const SelectionCase& setup, const IndexData& dat
   EXPECT_EQ(num_nan, whole.num_nan);
 }
 
-// Each document of a packed sequence picks what it picks alone.
+// Each document of a packed sequence picks the same blocks as it does alone.
 inline void expect_documents_alone(const SelectionCase& setup, const IndexData& data) {
   const SearchResult packed = run_search(setup, data);
   for (size_t i = 0; i < setup.document_starts.size(); ++i) {
@@ -130,7 +130,7 @@ inline void expect_documents_alone(const SelectionCase& setup, const IndexData& 
   }
 }
 
-// The order of scores is free of scale.
+// The order of scores does not depend on the scale.
 inline void expect_scale_free(const SelectionCase& setup, const IndexData& data) {
   const SearchResult expected = run_search(setup, data);
   for (const int power : {-20, -3, 1, 17}) {
@@ -140,8 +140,8 @@ inline void expect_scale_free(const SelectionCase& setup, const IndexData& data)
   }
 }
 
-// Twins of random keys, far larger, at known places: the share of later tokens, asking for such a key, that pick its
-// block.
+// Plants much larger copies of random keys at known places. Returns the share of later tokens with such a query that
+// pick the block of the copy.
 inline double planted_recall(const SelectionCase& setup, IndexData data, std::mt19937& generator) {
   int64_t num_asked = 0, num_found = 0;
   std::vector<std::pair<int64_t, int64_t>> asked;  // token, block
@@ -149,7 +149,7 @@ inline double planted_recall(const SelectionCase& setup, IndexData data, std::mt
     const TileRanges ranges = tile_ranges(setup.geometry(), token / kQueryTile);
     const int64_t key =
         between(generator, ranges.sink_end * setup.block_size, ranges.window_begin * setup.block_size - 1);
-    // One head asks, whichever it is.
+    // Any one of the heads asks.
     const auto query =
         data.query.begin() + token * setup.query_dims() + between(generator, 0, setup.index_heads - 1) * setup.num_dims;
     for (int d = 0; d < setup.num_dims; ++d) query[d] = 2 * data.key[static_cast<size_t>(key * setup.num_dims + d)];

@@ -1,5 +1,5 @@
-// What the tests of the selection share: cases, random index data, calls of search and union, and the plain definition
-// of a score.
+// What the tests of the selection share: cases, random index data, calls of search and union, and the definition of a
+// score in plain loops.
 #pragma once
 
 #include <algorithm>
@@ -34,12 +34,13 @@ struct SelectionCase {
   int64_t scan_tokens = 1 << 30;
   int beam = 2, top_nodes = 4;
   Backend backend = Backend::kReference;
-  ElementType index_element = ElementType::kFloat32;  // of keys
+  ElementType index_element = ElementType::kFloat32;  // of index keys
 
   ElementType query_element() const {
     return index_element == ElementType::kFloat8E4m3 ? ElementType::kBfloat16 : index_element;
   }
-  int64_t query_dims() const { return int64_t{index_heads} * num_dims; }  // of all index queries of a token and head
+  // The dims of all index queries of a token and KV head.
+  int64_t query_dims() const { return int64_t{index_heads} * num_dims; }
   AttentionGeometry geometry() const {
     return {.num_tokens = num_tokens,
             .document_starts = document_starts.data(),
@@ -50,7 +51,7 @@ struct SelectionCase {
   }
 };
 
-// Where and on what index a test runs.
+// The backend and the kind of index on which a test runs.
 struct Place {
   Backend backend;
   ElementType index_element;
@@ -76,7 +77,7 @@ inline std::string place_name(const ::testing::TestParamInfo<Place>& place) {
                                                                                                : "_float8");
 }
 
-// Tests of a class derived from it run at every place.
+// Tests of a derived class run at every place.
 class AtPlace : public ::testing::TestWithParam<Place> {
  protected:
   void SetUp() override { HIPTRAIN_SKIP_WITHOUT_GPU(GetParam().backend); }
@@ -102,7 +103,7 @@ inline int64_t between(std::mt19937& generator, int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(generator);
 }
 
-// Document starts that are multiples of 128, which suit every block size.
+// Returns document starts that are multiples of 128, which suit every block size.
 inline std::vector<int64_t> random_documents(std::mt19937& generator, int64_t num_tokens) {
   std::vector<int64_t> starts = {0};
   for (int64_t position = 128; position < num_tokens; position += 128) {
@@ -111,7 +112,7 @@ inline std::vector<int64_t> random_documents(std::mt19937& generator, int64_t nu
   return starts;
 }
 
-// Small integers: every dot product is exact in any order, and ties are plenty.
+// Small integers, for which every dot product is exact in any order, and ties are frequent.
 inline IndexData small_integers(const SelectionCase& setup, std::mt19937& generator) {
   IndexData data = zeros(setup);
   for (float& value : data.query) value = static_cast<float>(between(generator, -2, 2));
@@ -132,7 +133,7 @@ inline IndexData normal_values(const SelectionCase& setup, std::mt19937& generat
   return data;
 }
 
-// Values as memory of the element type.
+// Returns values as memory of the element type.
 inline std::vector<char> as_elements(const std::vector<float>& values, ElementType element) {
   std::vector<char> bytes(values.size() * static_cast<size_t>(element_bytes(element)));
   for (size_t i = 0; i < values.size(); ++i) {
@@ -168,7 +169,7 @@ inline SearchParams search_params(const SelectionCase& setup) {
   return params;
 }
 
-// Searches the tokens [begin, end) and hands the search the index queries from its halo on, no others.
+// Searches the tokens [begin, end) and gives the search only the index queries from its halo on.
 inline SearchResult run_search_range(const SelectionCase& setup, const IndexData& data, int64_t begin, int64_t end) {
   SearchParams params = search_params(setup);
   params.query_begin = begin;
@@ -204,7 +205,7 @@ inline SearchResult run_search(const SelectionCase& setup, const IndexData& data
   return run_search_range(setup, data, 0, setup.num_tokens);
 }
 
-// Some keys and queries become NaN or infinite. (float8 has no infinity, and sums with its largest number are not
+// Replaces some keys and queries by NaN or infinity. (float8 has no infinity, and sums with its largest number are not
 // exact.)
 inline void make_some_not_finite(std::mt19937& generator, const SelectionCase& setup, IndexData* data) {
   for (std::vector<float>* values : {&data->query, &data->key}) {
@@ -217,7 +218,7 @@ inline void make_some_not_finite(std::mt19937& generator, const SelectionCase& s
   }
 }
 
-// The picks of one token.
+// Returns the picks of one token.
 inline std::vector<int32_t> picks_of(const SelectionCase& setup, const std::vector<int32_t>& picks, int64_t head,
                                      int64_t token) {
   const auto begin = picks.begin() + (head * setup.num_tokens + token) * setup.num_picks;
@@ -248,7 +249,7 @@ inline UnionParams union_params(const SelectionCase& setup, int64_t picks_begin,
   return params;
 }
 
-// counts -> offsets, and room for the entries.
+// Computes offsets from counts and allocates the entries.
 inline void lay_out(const SelectionCase& setup, TileLists* lists) {
   const int64_t tiles = static_cast<int64_t>(lists->counts.size()) / setup.num_heads;
   lists->offsets.assign(static_cast<size_t>(setup.num_heads * (tiles + 1)), -1);
@@ -261,7 +262,7 @@ inline void lay_out(const SelectionCase& setup, TileLists* lists) {
   lists->entries.assign(static_cast<size_t>(lists->offsets.back()), ~0u);
 }
 
-// picks holds the tokens [picks_begin, end) of every head; the lists are those of the tiles of [begin, end).
+// `picks` holds the tokens [picks_begin, end) of every head. Returns the lists of the tiles of [begin, end).
 inline TileLists run_union(const SelectionCase& setup, const std::vector<int32_t>& picks, int64_t picks_begin,
                            int64_t begin, int64_t end, int64_t max_blocks = 0) {
   TileLists lists;
@@ -280,12 +281,13 @@ inline TileLists run_union(const SelectionCase& setup, const std::vector<int32_t
     call.run(params, sliding_union_reference, sliding_union_cuda);
     lists.num_dropped += num_dropped[0];
     if (!writes_entries) lay_out(setup, &lists);
-    if (lists.entries.empty()) break;  // a null pointer asks for counts
+    if (lists.entries.empty()) break;  // without entries there is nothing left to write
   }
   return lists;
 }
 
-// The definition: the largest dot product of one of the token's queries with a key of the block, NaN as -infinity.
+// The definition: the largest dot product of one of the token's queries with a key of the block; a NaN counts as
+// -infinity.
 inline float block_score(const SelectionCase& setup, const IndexData& data, int64_t head, int64_t token,
                          int64_t block) {
   float best = -kInfinity;
@@ -301,7 +303,7 @@ inline float block_score(const SelectionCase& setup, const IndexData& data, int6
   return best;
 }
 
-// The `wanted` best of candidates (score, block), best first, filled with -1.
+// Returns the `wanted` best of the candidates (score, block), best first, filled with -1.
 inline std::vector<int32_t> best_blocks(std::vector<std::pair<float, int64_t>> candidates, int64_t wanted) {
   std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
     return a.first > b.first || (a.first == b.first && a.second < b.second);
@@ -313,7 +315,7 @@ inline std::vector<int32_t> best_blocks(std::vector<std::pair<float, int64_t>> c
   return blocks;
 }
 
-// One document of a packed case on its own, and its part of the data.
+// Returns one document of a packed case as a case of its own, with its part of the data.
 inline std::pair<SelectionCase, IndexData> document_alone(const SelectionCase& setup, const IndexData& data,
                                                           int64_t begin, int64_t end) {
   SelectionCase alone = setup;

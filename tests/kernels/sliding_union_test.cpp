@@ -1,4 +1,4 @@
-// The tiles' lists against a definition row by row.
+// Compares the lists of the tiles with a definition row by row.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -18,7 +18,7 @@ std::vector<int32_t> random_picks(const SelectionCase& setup, std::mt19937& gene
   return picks;
 }
 
-// First rows by block.
+// Returns the first rows by block.
 std::map<int64_t, int64_t> defined_list(const SelectionCase& setup, const std::vector<int32_t>& picks, int64_t head,
                                         int64_t tile) {
   const TileRanges ranges = tile_ranges(setup.geometry(), tile);

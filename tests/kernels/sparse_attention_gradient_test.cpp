@@ -1,4 +1,5 @@
-// Backward attention against the gradient by definition, which finite differences check.
+// Compares the backward pass of attention with the gradient by definition, which is itself checked by finite
+// differences.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -41,7 +42,7 @@ void expect_same_gradients(const AttentionCase& a, const AttentionCase& b) {
   }
 }
 
-// Central differences of the loss in every 31st element, the lists kept.
+// Central differences of the loss in every 31st element, with fixed lists.
 void expect_finite_differences(AttentionDefinition& definition, std::vector<double>& input,
                                const std::vector<double>& gradient) {
   constexpr double kStep = 1e-4;
@@ -118,7 +119,7 @@ TEST_P(SparseAttentionGradientBfloat16, IsAsGoodAsRounding) {
 INSTANTIATE_TEST_SUITE_P(Shapes, SparseAttentionGradientBfloat16,
                          ::testing::Combine(::testing::ValuesIn(tensor_core_shapes()), both_backends()));
 
-// 320 tiles see the sinks: their gradients are summed by several thread blocks.
+// 320 tiles see the sinks, so several thread blocks sum their gradients.
 TEST_P(SparseAttentionGradientOnBackend, RunsGiveTheSameBits) {
   const AttentionShape shape{.num_tokens = 64 * 320,
                              .group_size = 2,
@@ -138,7 +139,7 @@ TEST_P(SparseAttentionGradientOnBackend, RunsGiveTheSameBits) {
   }
 }
 
-// Long sequences, odd lengths: the GPU against the CPU.
+// Long sequences of odd lengths: compares the GPU with the CPU.
 TEST(SparseAttentionGradient, GpuEqualsReferenceAt70001Tokens) {
   HIPTRAIN_SKIP_WITHOUT_GPU(Backend::kCuda);
   const AttentionShape shape{.num_tokens = 70001,
@@ -181,7 +182,7 @@ TEST_P(SparseAttentionGradientOnBackend, RowsBeforeMoveNothingBehindThem) {
   }
 }
 
-// A token's NaN query reaches the keys that it sees, and no others.
+// The NaN query of a token reaches the keys that it sees and no others.
 TEST_P(SparseAttentionGradientOnBackend, NanReachesOnlyKeysThatAreSeen) {
   const AttentionShape shape{
       .num_tokens = 300, .num_kv_heads = 1, .head_dim = 8, .block_size = 16, .sink_tokens = 16, .window = 40};

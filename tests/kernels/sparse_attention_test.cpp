@@ -1,4 +1,4 @@
-// Forward attention against its definition, and what must not change a bit of it.
+// Compares forward attention with its definition, and checks what must not change a bit of it.
 #include "kernels/sparse_attention.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ using kernels::ElementType;
 
 constexpr int64_t kHugeWindow = int64_t{1} << 40;
 
-// Rows of tokens [0, num_tokens) of output and lse.
+// Compares the rows of tokens [0, num_tokens) of output and log-sum-exp.
 void expect_same_rows(const AttentionCase& a, const AttentionCase& b, int64_t num_tokens) {
   for (int64_t i = 0; i < a.query_row(num_tokens, 0); ++i)
     ASSERT_TRUE(same_bits(a.output.at(i), b.output.at(i)))
@@ -77,8 +77,8 @@ TEST_P(SparseAttentionBfloat16, IsAsGoodAsRounding) {
 INSTANTIATE_TEST_SUITE_P(Shapes, SparseAttentionBfloat16,
                          ::testing::Combine(::testing::ValuesIn(tensor_core_shapes()), both_backends()));
 
-// As SparseAttentionCausality below, where the tensor cores work: finite values, since a NaN value times a weight of 0
-// is NaN there.
+// The same as SparseAttentionCausality below, on the tensor cores. Values are finite, because there a NaN value with
+// weight 0 gives NaN.
 TEST_P(SparseAttentionOnBackend, LaterTokensChangeNoBitOfTensorCoreRows) {
   const AttentionShape shape{.num_tokens = 450,
                              .group_size = 2,
@@ -103,7 +103,7 @@ TEST_P(SparseAttentionOnBackend, LaterTokensChangeNoBitOfTensorCoreRows) {
   }
 }
 
-// Everything at and behind p changes, to other numbers or to NaN, and with it what those tokens picked.
+// Everything from p on changes, to other numbers or to NaN, and with it what those tokens picked.
 class SparseAttentionCausality : public ::testing::TestWithParam<bool> {};
 
 TEST_P(SparseAttentionCausality, RowsBeforeKeepTheirBits) {

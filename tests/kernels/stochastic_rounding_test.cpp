@@ -32,7 +32,7 @@ TEST(StochasticRounding, LeavesWhatBfloat16HoldsAlone) {
   EXPECT_TRUE(std::isnan(bfloat16_to_float(nan)));
 }
 
-// Output k of SplitMix64 with the state of its authors' test vector, 1234567.
+// The outputs of SplitMix64 for the state of its authors' test vector, 1234567.
 TEST(StochasticRounding, BitsAreThoseOfSplitMix64) {
   const uint64_t expected[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u, 4593380528125082431u,
                                16408922859458223821u};
@@ -47,7 +47,7 @@ TEST(StochasticRounding, StepsAndSeedsDrawApart) {
   EXPECT_EQ(starts.size(), 10'000u);
 }
 
-// Neighbours' draws are uncorrelated: the mean of products of centred draws is within 5 standard deviations of 0.
+// Adjacent draws are uncorrelated: the mean of products of centred draws is within 5 standard deviations of 0.
 TEST(StochasticRounding, NeighboursDrawIndependently) {
   const uint64_t start = random_start(7, 3);
   const auto centred = [&](int64_t i, int shift) {

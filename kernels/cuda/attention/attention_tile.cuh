@@ -1,7 +1,7 @@
-// What the attention kernels of Hopper share: which blocks a tile of queries attends to, and shared memory as the
-// tensor cores read it.
+// What the attention kernels for Hopper share: which blocks a tile of queries attends to, and the layout of shared
+// memory that the tensor cores read.
 //
-// A warpgroup (128 threads) works on kTileRows rows: one query head of a tile's 64 tokens, or one block's 64 keys.
+// A warpgroup (128 threads) works on kTileRows rows: one query head of a tile's 64 tokens, or the 64 keys of a block.
 #pragma once
 
 #include <cutlass/arch/reg_reconfig.h>
@@ -25,7 +25,7 @@ constexpr int kTileRows = 64;
 constexpr int kBlockKeys = 64;
 static_assert(kTileRows == kQueryTile && kTileRows == kBoxRows && kBlockKeys == kBoxRows);
 
-// Which rows of a tile see a block: all from first_row on; in the tile's own block row i only keys up to i.
+// Which rows of a tile see a block: all rows from first_row on. In the tile's own block row i sees only keys up to i.
 struct BlockView {
   int32_t block;
   int32_t first_row;
@@ -40,17 +40,18 @@ struct BlockView {
 };
 constexpr int32_t kSeenByNone = kTileRows;
 
-// The blocks of a tile, counted down from its own: window, listed blocks, sinks. Key blocks are as long as tiles.
+// The blocks of a tile in descending order from its own: window, listed blocks, sinks. Key blocks are as long as tiles.
 class TileBlocks {
  public:
-  __device__ TileBlocks(const SparseAttentionParams& params, int kv_head, int64_t tile /* from the call's first */) {
+  __device__ TileBlocks(const SparseAttentionParams& params, int kv_head,
+                        int64_t tile /* counted from the call's first */) {
     if (params.list_offsets) {
       const int64_t* offsets = params.list_offsets + kv_head * params.list_offsets_stride + tile;
       last_entry_ = params.list_entries + offsets[1] - 1;
       num_entries_ = static_cast<int32_t>(offsets[1] - offsets[0]);
     }
     AttentionGeometry geometry = params.geometry;
-    geometry.block_size = kBlockKeys;  // which the compiler divides by without a division
+    geometry.block_size = kBlockKeys;  // a constant, so that the compiler needs no division
     const int64_t own = params.query_begin / kQueryTile + tile;
     const TileRanges ranges = tile_ranges(geometry, own);
     own_ = static_cast<int32_t>(own);
@@ -75,11 +76,11 @@ class TileBlocks {
   __device__ BlockView structured(int32_t block) const { return {block, 0, block == own_}; }
 
   const uint32_t* last_entry_ = nullptr;
-  int32_t count_, num_entries_ = 0, num_window_, own_ /* the window's last */, sink_last_;
+  int32_t count_, num_entries_ = 0, num_window_, own_ /* last block of the window */, sink_last_;
 };
 
-// Rows by head_dim in shared memory: panels of 64 columns, each with its rows after each other, swizzled. As operand
-// of a product over head_dim, and transposed as operand of a product over the rows.
+// Layouts of (rows, head_dim) in shared memory: panels of 64 columns, each with its rows one after another, swizzled.
+// RowsLayout is for operands of a product over head_dim, and TransposedLayout for operands of a product over the rows.
 template <int kRows, int kHeadDim>
 using RowsLayout = decltype(cute::tile_to_shape(cute::GMMA::Layout_K_SW128_Atom<bfloat16>{},
                                                 cute::Shape<cute::Int<kRows>, cute::Int<kHeadDim>>{}));
@@ -97,7 +98,7 @@ __device__ auto transposed_tensor(bfloat16* shared) {
   return cute::make_tensor(cute::make_smem_ptr(shared), TransposedLayout<kRows, kHeadDim>{});
 }
 
-// One thread: 64 rows of a head into rows [first_row, first_row + 64) of a (kRows, kHeadDim) buffer.
+// Called by one thread. Loads 64 rows of a head into rows [first_row, first_row + 64) of a (kRows, kHeadDim) buffer.
 template <int kRows, int kHeadDim>
 __device__ void load_rows(const CUtensorMap& map, Barrier& full, bfloat16* shared, int first_row, int32_t row,
                           int32_t head, uint64_t cache_hint) {
@@ -109,8 +110,8 @@ __device__ void load_rows(const CUtensorMap& map, Barrier& full, bfloat16* share
 constexpr uint64_t kKeepInCache = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST);
 constexpr uint64_t kReadOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
 
-// Products of a warpgroup: (64, kN) = (64, kK) * (kN, kK)^T, the left operand in shared memory or in registers.
-// kRightMajor: MN where the right operand is a transposed buffer.
+// Products of a warpgroup: (64, kN) = (64, kK) * (kN, kK)^T, with the left operand in shared memory or in registers.
+// kRightMajor is MN if the right operand is a transposed buffer.
 template <int kN, int kK>
 using SharedProduct = decltype(cute::make_tiled_mma(
     cute::GMMA::ss_op_selector<bfloat16, bfloat16, float, cute::Shape<cute::_64, cute::Int<kN>, cute::Int<kK>>>()));
@@ -133,14 +134,15 @@ __device__ void start_product(Product product, const Left& left, const Right& ri
   cute::warpgroup_commit_batch();
 }
 
-// Waits until at most kPending groups are under way.
+// Waits until at most kPending groups are still running.
 template <int kPending, class... Results>
 __device__ void wait_products(Results&... results) {
   cute::warpgroup_wait<kPending>();
   (cute::warpgroup_fence_operand(results), ...);
 }
 
-// Accumulators of wgmma: a thread holds of rows row(0) and row(1) the columns column(i) of elements i with half(i).
+// The accumulators of wgmma: a thread holds two rows, row(0) and row(1). Element i belongs to row(half(i)) and
+// column(i).
 struct AccumulatorLane {
   int row_in_group = threadIdx.x % kWarpgroupThreads / 32 * 16 + threadIdx.x % 32 / 4;
   int column_in_group = threadIdx.x % 4 * 2;
@@ -150,7 +152,8 @@ struct AccumulatorLane {
   __device__ static constexpr int half(int i) { return i / 2 % 2; }
 };
 
-// The accumulators of a product are, element by element, the left operand of the next.
+// Rounds the accumulators of a product to the left operand of the next one. Both have the same layout, element by
+// element.
 template <class Accumulators, class Operand>
 __device__ void round_to_operand(const Accumulators& accumulators, Operand& operand) {
   static_assert(decltype(cute::size(accumulators))::value == decltype(cute::size(operand))::value);
@@ -158,7 +161,7 @@ __device__ void round_to_operand(const Accumulators& accumulators, Operand& oper
   for (int i = 0; i < cute::size(operand); ++i) operand(i) = static_cast<bfloat16>(accumulators(i));
 }
 
-// 2^x, one instruction: exp2f has three more, for results below the normal numbers, which are 0 here.
+// 2^x in one instruction. exp2f needs three more, for results below the normal numbers, which are 0 here.
 __device__ inline float fast_exp2(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));

@@ -1,5 +1,5 @@
-// Inverted lists by a stable radix sort: entries are in ascending order of tiles already, so sorting them by
-// (KV head, block) alone leaves each block's tiles ascending.
+// Inverted lists by a stable radix sort. Entries are already in ascending order of tiles, so sorting them by (KV head,
+// block) leaves the tiles of each block ascending.
 #include <cub/device/device_radix_sort.cuh>
 
 #include "kernels/attention_geometry.h"
@@ -44,7 +44,7 @@ Workspace lay_out(const InvertedListsParams& params) {
           reinterpret_cast<uint32_t*>(memory + 2 * bytes), memory + 3 * bytes, sort_bytes(params)};
 }
 
-// A warp a list: keys and values of its entries, the KV heads' lists one after the other.
+// Writes the keys and values of all entries. Each warp takes one list. The lists of the KV heads follow one another.
 __global__ void __launch_bounds__(kThreads) write_pairs(const InvertedListsParams params, Workspace space) {
   const int64_t list = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
   if (list >= params.num_kv_heads * params.num_tiles) return;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) write_pairs(const InvertedListsParam
   }
 }
 
-// A thread an offset: the first sorted key at or after its block's.
+// Finds one offset in each thread: the first sorted key at or after that of its block.
 __global__ void __launch_bounds__(kThreads) find_offsets(const InvertedListsParams params, const uint32_t* keys) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= params.num_kv_heads * (params.num_blocks + 1)) return;
@@ -94,7 +94,7 @@ void invert_lists_cuda(const InvertedListsParams& params, Stream stream) {
           "invert_lists: KV heads times blocks must be less than 2^32 - 1");
   require(params.num_tiles < int64_t{1} << (32 - kFirstRowBits), "invert_lists: there must be fewer than 2^26 tiles");
   Workspace space = lay_out(params);
-  // Entries that num_entries has more than the lists sort last.
+  // num_entries may exceed the number of entries in the lists. The surplus keys sort last.
   check_cuda(cudaMemsetAsync(space.keys, 0xff, params.num_entries * sizeof(uint32_t), stream), "invert_lists");
   write_pairs<<<blocks_for(params.num_kv_heads * params.num_tiles * kWarp), kThreads, 0, stream>>>(params, space);
   check_launch("invert_lists");

@@ -1,4 +1,5 @@
-// The lists the other way round: which tiles of the call's queries see a key block.
+// Which tiles of the call's queries see a key block: those of the inverted lists, and those that see it as sink or
+// window.
 #pragma once
 
 #include "kernels/attention_geometry.h"

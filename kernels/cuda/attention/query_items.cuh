@@ -1,9 +1,9 @@
-// The work of the passes that walk over a tile's blocks, cut into items: a tile of queries and a pair of query heads of
-// one KV head. A thread block multiplies with one warpgroup for each head of the pair.
+// The work of the passes that walk over the blocks of a tile, divided into items. An item is a tile of queries and a
+// pair of query heads of one KV head. A thread block multiplies with one warpgroup for each head of the pair.
 //
-// Thread blocks stay, and take one item after the other from a counter that they share: where another kernel holds
-// multiprocessors, as NCCL's does beside the computation, thread blocks that come late leave their part to the others.
-// What an item writes does not depend on who computes it.
+// Thread blocks are persistent and take items from a shared counter. If another kernel occupies multiprocessors, as
+// NCCL does during the computation, thread blocks that start late leave their share to the others. The result of an
+// item does not depend on which thread block computes it.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace hiptrain::kernels {
 
 constexpr int kPairHeads = 2;
-constexpr int kPairThreads = (kPairHeads + 1) * kWarpgroupThreads;  // with the loading warpgroup
+constexpr int kPairThreads = (kPairHeads + 1) * kWarpgroupThreads;  // including the loading warpgroup
 
 class QueryItems {
  public:
@@ -28,16 +28,16 @@ class QueryItems {
 
   struct Item {
     int kv_head;
-    int32_t tile;    // from the call's first
+    int32_t tile;    // counted from the call's first
     int first_head;  // query head of the first multiplying warpgroup
-    int end_head;    // of the KV head's query heads
+    int end_head;    // end of the KV head's query heads
 
-    // The last pair of an odd group computes its last head twice: only the first to do so stores it.
+    // If the group is odd, the last pair computes its last head twice, and only the first of the two stores it.
     __device__ int head(int warpgroup) const { return min(first_head + warpgroup, end_head - 1); }
     __device__ bool stores(int warpgroup) const { return first_head + warpgroup < end_head; }
   };
 
-  // Pairs of a tile are neighbours, so that they find its keys in the cache. All indices have 32 bits (start_items).
+  // The pairs of a tile are adjacent, so that they find its keys in the cache. All indices have 32 bits (start_items).
   __device__ Item operator[](uint32_t index) const {
     const uint32_t tiles = static_cast<uint32_t>(tiles_), pairs = pairs_;
     const uint32_t head_tile = index / pairs, kv_head = head_tile / tiles;
@@ -51,11 +51,11 @@ class QueryItems {
   int group_size_, pairs_, num_kv_heads_;
 };
 
-// What a thread block works on, left by one thread for the warp that loads and for the threads that multiply.
+// What a thread block works on. One thread writes it for the warp that loads and for the threads that multiply.
 struct ItemSlot {
   QueryItems::Item item;
   TileBlocks blocks;
-  bool left;  // there was an item left
+  bool left;  // whether there was an item left
   Barrier full, empty;
 
   __device__ void init() {
@@ -64,7 +64,7 @@ struct ItemSlot {
   }
 };
 
-// That thread: takes the next item when all have read the one before.
+// Runs in that one thread: takes the next item when all readers have read the one before.
 __device__ inline void take_items(const SparseAttentionParams& params, const QueryItems& items, uint32_t* next_item,
                                   ItemSlot& slot) {
   uint32_t phase = 0;
@@ -81,12 +81,12 @@ __device__ inline void take_items(const SparseAttentionParams& params, const Que
   } while (slot.left);
 }
 
-// The side of every thread that reads.
+// The side of the threads that read the slot.
 class ItemReader {
  public:
   __device__ explicit ItemReader(ItemSlot& slot) : slot_(slot) {}
 
-  // Waits for the next item; false where there is none.
+  // Waits for the next item. Returns false if there is none.
   __device__ bool next() {
     slot_.full.wait(phase_);
     phase_ ^= 1;
@@ -101,7 +101,7 @@ class ItemReader {
 
 constexpr int64_t kItemCounterBytes = 256;
 
-// How many thread blocks to launch for these items, whose counter, (1), starts from 0.
+// Returns how many thread blocks to launch for these items, and sets their counter, (1), to 0.
 inline unsigned start_items(const QueryItems& items, uint32_t* next_item, Stream stream) {
   const int64_t grid = std::min<int64_t>(items.count(), num_multiprocessors());
   require(items.count() + grid < int64_t{1} << 31,

@@ -1,4 +1,4 @@
-// Which kernels run sparse attention on the GPU.
+// Chooses the kernels that run sparse attention on the GPU.
 #include "kernels/cuda/attention/sparse_attention.h"
 
 #include "kernels/sparse_attention_checks.h"

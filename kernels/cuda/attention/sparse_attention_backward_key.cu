@@ -1,14 +1,14 @@
-// Second backward pass on Hopper, bfloat16, blocks of 64 keys: the gradients of keys and values.
+// The second backward pass on Hopper, for bfloat16 and blocks of 64 keys: the gradients of keys and values.
 //
 //   S' = K Q^T, dP' = V dO^T -> P' = exp(scale S' - L), dS' = P' (dP' - delta) -> dV += P' dO, dK += dS' Q
 //
-// A thread block owns one key block and walks over the tiles that see it (key_block_tiles.cuh) and their
-// query heads. A warp loads queries and output gradients; two warpgroups multiply, taking turns over the (tile, head)
-// pairs, each with its own sums in registers: no sum leaves the chip until the walk is over.
+// A thread block owns one key block and walks over the tiles that see it (key_block_tiles.cuh) and over their query
+// heads. A warp loads queries and output gradients. Two warpgroups multiply and alternate over the (tile, head) pairs,
+// each with sums of its own in registers. No sum is written to memory before the walk is over.
 //
-// Blocks that very many tiles see (sinks, popular blocks) are cut into items of kItemTiles tiles. The items of a block
-// add to dK and dV one after the other, in the order of the tiles: the result does not depend on timing. An item waits
-// only for items that were handed out before it, so some item can always go on.
+// Blocks that very many tiles see (sinks, popular blocks) are divided into items of kItemTiles tiles. The items of a
+// block add to dK and dV one after another, in the order of the tiles, so the result does not depend on timing. An item
+// waits only for items that were started before it, so there is always an item that can proceed.
 #include <cub/device/device_scan.cuh>
 
 #include <cmath>
@@ -28,7 +28,7 @@ constexpr int kThreads = (kMultipliers + 1) * kWarpgroupThreads;
 constexpr int kLoaderRegisters = 24, kMultiplierRegisters = 240;
 constexpr int kItemTiles = 128;
 
-// A part of the tiles that see a key block.
+// Some of the tiles that see a key block.
 struct Item {
   int32_t key_block;  // kv_head * blocks + block
   int32_t part;       // tiles [part * kItemTiles, ...)
@@ -36,14 +36,14 @@ struct Item {
 
 // Scratch memory of one call.
 struct Plan {
-  int32_t* num_items;   // (key blocks + 1): items of each, the last is 0
-  int32_t* first_item;  // (key blocks + 1): exclusive sums of num_items
+  int32_t* num_items;   // (key blocks + 1), number of items of each block; the last is 0
+  int32_t* first_item;  // (key blocks + 1), exclusive sums of num_items
   Item* items;          // (max_items)
-  int32_t* num_added;   // (key blocks): items that have added to dK and dV
+  int32_t* num_added;   // (key blocks), number of items that have added to dK and dV
   int32_t* next_item;   // (1)
   void* scan_memory;
   size_t scan_bytes;
-  int64_t key_blocks;  // of all KV heads
+  int64_t key_blocks;  // number of key blocks of all KV heads
   int64_t max_items;
 };
 
@@ -57,7 +57,7 @@ struct Storage {
   alignas(1024) bfloat16 d_output[kStages][kTileRows * kHeadDim];
   alignas(128) BackwardRow rows[kStages][kTileRows];
   uint32_t views[kStages];  // BlockView::packed
-  int32_t item;             // this thread block's
+  int32_t item;             // the item of this thread block
   Barrier keys_full;
   RingBarriers<kStages> queries;
 };
@@ -133,7 +133,7 @@ class Loader {
     load_rows<kBlockKeys, kHeadDim>(maps_.value, shared_.keys_full, shared_.value, 0, row, work.kv_head, kReadOnce);
   }
 
-  // Every lane reads one list entry ahead.
+  // Every lane reads one list entry in advance.
   __device__ void load_tiles(const Work& work, const KeyBlockTiles& tiles, int first, int count, int64_t own) {
     const TileView view = tiles[first + min(static_cast<int>(threadIdx.x % 32), count - 1)];
     for (int i = 0; i < count; ++i) {
@@ -196,9 +196,9 @@ class Multiplier {
   using ScoreProduct = SharedProduct<kTileRows, kHeadDim>;
   using GradientProduct = RegisterProduct<kHeadDim, kTileRows, GMMA::Major::MN>;
 
-  // Every kMultipliers-th (tile, head) from at_ on. Scores are transposed: rows are keys, columns are the tile's rows.
-  // The products of the next pair's scores are queued behind this one's gradients, so that the tensor cores have work
-  // while the threads wait for neither.
+  // Adds every kMultipliers-th (tile, head) pair from at_ on. Scores are transposed: rows are keys, and columns are the
+  // tile's rows. The products for the scores of the next pair are queued behind the gradients of this pair, so that the
+  // tensor cores have work while the threads wait.
   template <class Gradient>
   __device__ void add_pairs(int count, Gradient& d_key, Gradient& d_value) {
     ScoreProduct score_product;
@@ -218,7 +218,7 @@ class Multiplier {
     auto d_weights = make_tensor_like(scores);
     auto weights = make_tensor<bfloat16>(partition_shape_A(gradient_product, Shape<Int<kBlockKeys>, Int<kTileRows>>{}));
     auto d_scores = make_tensor_like(weights);
-    const auto weigh = [&] {  // scores are under way, and behind them d_weights
+    const auto weigh = [&] {  // the products for scores and then d_weights are running
       wait_products<1>(scores);
       exponentiate(scores);
       round_to_operand(scores, weights);
@@ -269,7 +269,7 @@ class Multiplier {
       if (!view.sees(lane_.column(i), lane_.row(AccumulatorLane::half(i)))) scores(i) = 0;
   }
 
-  // d_weights become the gradients of the scores.
+  // Turns d_weights into the gradients of the scores.
   template <class Weights, class Scores>
   __device__ void differentiate(const Weights& weights, Scores& d_weights) const {
     const BackwardRow* rows = shared_.rows[at_.stage];
@@ -278,7 +278,7 @@ class Multiplier {
       d_weights(i) = static_cast<float>(weights(i)) * (d_weights(i) - rows[lane_.column(i)].delta);
   }
 
-  // In the order of the items of a key block, and of the two warpgroups.
+  // Adds the sums in the order of the items of a key block, and of the two warpgroups.
   template <class Gradient>
   __device__ void add_to_memory(const Item& item, const Work& work, const Gradient& d_key, const Gradient& d_value) {
     volatile int32_t* num_added = plan_.num_added + item.key_block;
@@ -309,7 +309,7 @@ class Multiplier {
     }
   }
 
-  // Nobody waits for the sum, which the second-level cache computes.
+  // The second-level cache computes the sum, and no thread waits for it.
   __device__ static void add(float* target, float x, float y) {
     asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(target), "f"(x), "f"(y) : "memory");
   }
@@ -350,7 +350,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// Items of all key blocks at most: every block rounds up once.
+// Returns the largest possible number of items of all key blocks. Every block rounds up once.
 int64_t max_items(const SparseAttentionBackwardParams& params, int64_t key_blocks) {
   const AttentionGeometry& geometry = params.forward.geometry;
   const int64_t tiles = num_tiles(params.forward.num_queries), heads = params.forward.num_kv_heads;
@@ -359,7 +359,7 @@ int64_t max_items(const SparseAttentionBackwardParams& params, int64_t key_block
   return key_blocks + (params.num_entries + structured * heads) / kItemTiles + 1;
 }
 
-// Cuts scratch memory into pieces; with memory null it only counts.
+// Divides scratch memory into arrays. With memory null it only counts the bytes.
 class Cutter {
  public:
   explicit Cutter(void* memory) : base_(static_cast<char*>(memory)) {}

@@ -1,10 +1,10 @@
-// First backward pass on Hopper, bfloat16, blocks of 64 keys: the gradient of the queries.
+// The first backward pass on Hopper, for bfloat16 and blocks of 64 keys: the gradient of the queries.
 //
 //   S = Q K^T, dP = dO V^T -> P = exp(scale S - L), dS = P (dP - delta) -> dQ += dS K
 //
-// Thread blocks as in the forward pass: a warp loads keys and values, two warpgroups multiply, each for one query head
-// of a tile. Queries and output gradients stay in registers as left operands. The scores of the next block are computed
-// while this one's dQ += dS K is under way.
+// Thread blocks work as in the forward pass: a warp loads keys and values, and two warpgroups multiply, each for one
+// query head of a tile. Queries and output gradients stay in registers as left operands. The scores of the next block
+// are computed while dQ += dS K of this block is running.
 #include <cuda_bf16.h>
 
 #include <cmath>
@@ -49,7 +49,7 @@ class Loader {
   }
 
  private:
-  // Up to 32 blocks from `first` on: every lane reads one list entry ahead.
+  // Loads up to 32 blocks from `first` on. Every lane reads one list entry in advance.
   __device__ void load_blocks(int kv_head, const TileBlocks& blocks, int first) {
     const int count = min(32, blocks.count() - first);
     const BlockView view = blocks[first + min(static_cast<int>(threadIdx.x % 32), count - 1)];
@@ -159,7 +159,7 @@ class Multiplier {
     if (item.stores(warpgroup_)) store(item.tile, head, d_query);
   }
 
-  // Rows of one head of a tile of (tokens, query heads, head_dim) as left operand.
+  // Loads the rows of one head of a tile of (tokens, query heads, head_dim) as a left operand.
   template <class Operand>
   __device__ void load_operand(const void* tensor, int32_t tile, int head, Operand& operand) const {
     CUTE_UNROLL
@@ -177,7 +177,7 @@ class Multiplier {
     return (token * params_.forward.token_heads + head) * kHeadDim;
   }
 
-  // scores become the gradients of the scores.
+  // Turns scores into the gradients of the scores.
   template <class Scores>
   __device__ void differentiate(const BackwardRow (&rows)[2], Scores& scores, const Scores& d_weights) const {
     const float scale_log2 = params_.forward.scale * kLog2E;

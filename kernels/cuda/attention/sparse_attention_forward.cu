@@ -1,13 +1,13 @@
-// Sparse forward attention on Hopper, bfloat16, blocks of 64 keys.
+// Sparse attention forward on Hopper, for bfloat16 and blocks of 64 keys.
 //
-// A thread block is three warpgroups. One loads: it walks over the blocks of a tile of queries and copies keys and
-// values, two blocks a step, into rings of shared memory. The other two multiply, each for one query head of the tile:
+// A thread block has three warpgroups. One loads: it walks over the blocks of a query tile and copies keys and values,
+// two blocks a step, into rings in shared memory. The other two multiply, each for one query head of the tile:
 //
 //   S = Q K^T -> mask, running softmax -> P -> O += P V
 //
-// The scores of the next step are computed while this step's O += P V is under way, and the two warpgroups take turns
-// (named barriers), so that one's softmax runs beside the other's products (FlashAttention-3, arXiv 2407.08608).
-// Thread blocks stay and take one (KV head, tile, pair of heads) after the other (query_items.cuh).
+// The scores of the next step are computed while O += P V of this step is running. The two warpgroups take turns (named
+// barriers), so that the softmax of one overlaps with the products of the other (FlashAttention-3, arXiv 2407.08608).
+// Thread blocks are persistent and take one (KV head, tile, pair of heads) after another (query_items.cuh).
 #include <cuda_bf16.h>
 
 #include <cmath>
@@ -69,11 +69,11 @@ class Loader {
                                      item.head(i), kReadOnce);
   }
 
-  // Up to 32 blocks from `first` on: every lane reads one list entry ahead.
+  // Loads up to 32 blocks from `first` on. Every lane reads one list entry in advance.
   __device__ void load_blocks(int kv_head, const TileBlocks& blocks, int first) {
     const int lane = threadIdx.x % 32, count = min(32, blocks.count() - first);
     BlockView view = blocks[first + min(lane, count - 1)];
-    // The second half of the last step of an odd number of blocks repeats a block that nobody sees.
+    // If the number of blocks is odd, the second half of the last step repeats a block that no row sees.
     if (lane >= count) view.first_row = kSeenByNone;
     for (int i = 0; i < count; i += kBlocksAStep) {
       shared_.keys.wait_empty(at_);
@@ -104,15 +104,15 @@ class Loader {
   uint32_t query_phase_ = 0;
 };
 
-// Running softmax of a thread's two rows. Weights are 2^(scale_log2 * score - offset), scale_log2 = scale * log2(e).
-// The offset follows the maximum only when it is passed by kSlack (weights stay below 2^kSlack): a row's later steps
-// then mostly leave sum and output as they are.
+// The running softmax of a thread's two rows. Weights are 2^(scale_log2 * score - offset) with scale_log2 = scale *
+// log2(e). The offset follows the maximum only when the maximum exceeds it by kSlack, so weights stay below 2^kSlack.
+// Later steps of a row therefore rarely have to rescale sum and output.
 struct RowState {
   static constexpr float kSlack = 8;
   float offset[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0, 0};  // of this thread's columns
-  float rescale[2];       // what the output so far is to be multiplied by
-  bool moved;             // in some row of the warp: rescale is not 1
+  float sum[2] = {0, 0};  // over this thread's columns
+  float rescale[2];       // factor for the output so far
+  bool moved;             // whether rescale differs from 1 in some row of the warp
 
   // Turns scores into weights.
   template <class Scores>
@@ -139,7 +139,7 @@ struct RowState {
     for (int i = 0; i < size(output); ++i) output(i) *= rescale[AccumulatorLane::half(i)];
   }
 
-  // The rows' sums over all columns.
+  // Adds up the rows' sums over all columns.
   __device__ void finish() {
     for (float& row_sum : sum) {
       row_sum += __shfl_xor_sync(~0u, row_sum, 1);
@@ -148,7 +148,7 @@ struct RowState {
   }
 
  private:
-  // Rows with no finite score yet have weights of 0, not of NaN.
+  // Rows without a finite score so far must get weights of 0 and not NaN.
   __device__ float finite_offset(int half) const { return offset[half] == -INFINITY ? 0.0f : offset[half]; }
 
   __device__ void move_offsets(float (&maximum)[2], float scale_log2) {
@@ -180,7 +180,7 @@ class Multiplier {
   __device__ Multiplier(const SparseAttentionParams& params, Storage<kHeadDim>& shared, int warpgroup)
       : params_(params), shared_(shared), warpgroup_(warpgroup) {
     if (warpgroup_ == 0) return;
-    arrive_turn(0);  // the first turn is warpgroup 0's
+    arrive_turn(0);  // warpgroup 0 has the first turn
   }
 
   __device__ void run() {
@@ -258,7 +258,7 @@ class Multiplier {
 
   __device__ float scale_log2() const { return params_.scale * kLog2E; }
 
-  // The warpgroups take turns in starting products.
+  // The warpgroups take turns to start products.
   __device__ static void arrive_turn(int warpgroup) {
     cutlass::arch::NamedBarrier::arrive(kPairHeads * kWarpgroupThreads, 1 + warpgroup);
   }
@@ -294,7 +294,7 @@ class Multiplier {
       const int64_t token = int64_t{item.tile} * kQueryTile + lane_.row(half);
       if (token >= params_.num_queries) continue;
       const int64_t row = token * params_.token_heads + head;
-      const bool empty = rows.sum[half] == 0;  // no key, or only scores of -infinity
+      const bool empty = rows.sum[half] == 0;  // the row sees no key, or all of its scores are -infinity
       const float inverse = empty ? 0.0f : 1 / rows.sum[half];
       if (threadIdx.x % 4 == 0)
         params_.log_sum_exp[row] = empty ? -INFINITY : rows.offset[half] / kLog2E + logf(rows.sum[half]);

@@ -1,6 +1,6 @@
-// Sparse attention on the ordinary cores: any head_dim up to kMaxHeadDim, any block size, float32 or bfloat16. One warp
-// works on one row: scores with a key a lane, sums with columns over the lanes. It serves float32 runs and shapes that
-// the tensor-core kernels do not take.
+// Sparse attention without tensor cores, for any head_dim up to kMaxPlainHeadDim, any block size, and float32 or
+// bfloat16. One warp works on one row: each lane computes the score of one key, and for sums the columns are divided
+// among the lanes. It serves float32 runs and shapes that the tensor-core kernels do not support.
 #include <cuda_bf16.h>
 
 #include <cmath>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kMaxColumns = kMaxPlainHeadDim / 32;  // of a row, in each lane
+constexpr int kMaxColumns = kMaxPlainHeadDim / 32;  // columns of a row in each lane
 constexpr unsigned kAllLanes = ~0u;
 
 __device__ float widen(float value) { return value; }
@@ -34,7 +34,7 @@ __device__ float maximum_over_lanes(float value) {
   return value;
 }
 
-// A row in shared memory, of one warp.
+// A row of one warp in shared memory.
 struct SharedRow {
   float values[kMaxPlainHeadDim];
 
@@ -51,7 +51,7 @@ struct SharedRow {
   }
 };
 
-// Columns lane, lane + 32, ... of a sum of rows.
+// The columns lane, lane + 32, ... of a sum of rows.
 struct ColumnSums {
   float values[kMaxColumns] = {};
 
@@ -87,7 +87,8 @@ struct View {
   }
 };
 
-// Calls body(keys), a chunk of up to 32 consecutive keys that query row `row` of a tile sees, all of them in the end.
+// Calls body(keys) for chunks of up to 32 consecutive keys, until it has seen all keys that query row `row` of a tile
+// sees.
 struct KeyChunk {
   int64_t begin;
   int count;
@@ -135,7 +136,7 @@ __device__ void forward_row(const SparseAttentionParams& params, int64_t tile, i
     for (int i = 0; i < keys.count; ++i)
       output.add(__shfl_sync(kAllLanes, weight, i), view.key_row(params.value, kv_head, keys.begin + i), head_dim);
   });
-  const bool empty = sum == 0;  // no key, or only scores of -infinity
+  const bool empty = sum == 0;  // the row sees no key, or all of its scores are -infinity
   output.store(empty ? 0.0f : 1 / sum, static_cast<Element*>(params.output) + view.query_row(token, head), head_dim);
   if (lane() == 0) params.log_sum_exp[token * params.token_heads + head] = empty ? -INFINITY : maximum + logf(sum);
 }
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant
   }
 }
 
-// The natural exponent of scale * score - log-sum-exp.
+// Returns exp(scale * score - log_sum_exp).
 __device__ float weight_of(float score, float scale, const BackwardRow& row) {
   return exp2f(score * scale * 1.4426950408889634f - row.log_sum_exp_log2);
 }
@@ -193,7 +194,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// One key: the rows of a tile and query head that see it, 32 at a time.
+// The gradient of one key. It takes the rows of a tile and query head that see the key, 32 at a time.
 template <class Element>
 struct KeyGradient {
   const SparseAttentionBackwardParams& params;

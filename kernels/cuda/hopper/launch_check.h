@@ -12,10 +12,10 @@ inline void check_cuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-// After a launch: the error of its configuration, if there is one.
+// Call this after a launch. Throws if the launch configuration was invalid.
 inline void check_launch(const char* kernel) { check_cuda(cudaGetLastError(), kernel); }
 
-// The current device's number of multiprocessors.
+// Returns the number of multiprocessors of the current device.
 inline int num_multiprocessors() {
   int device = 0, count = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
@@ -23,7 +23,7 @@ inline int num_multiprocessors() {
   return count;
 }
 
-// A use that a kernel does not support.
+// Throws if a kernel does not support what it is asked for.
 inline void require(bool condition, const char* message) {
   if (!condition) throw std::logic_error(message);
 }

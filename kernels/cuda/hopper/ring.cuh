@@ -1,4 +1,4 @@
-// The ring of buffers in shared memory between the warp that loads and the warpgroups that multiply.
+// The ring of shared-memory buffers between the warp that loads and the warpgroups that multiply.
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -11,7 +11,7 @@ using Barrier = cutlass::arch::ClusterTransactionBarrier;
 
 constexpr int kWarpgroupThreads = 128;
 
-// A position in a ring of buffers. `phase` is the parity of the barriers' present round.
+// A position in a ring of buffers. `phase` is the parity of the barriers' current round.
 template <int kStages>
 struct RingPosition {
   int stage = 0;
@@ -25,7 +25,8 @@ struct RingPosition {
   }
 };
 
-// A buffer of the ring is full when all its bytes have arrived, and empty when its readers have said so.
+// The barriers of a ring. A buffer is full when all its bytes have arrived, and empty when its readers have released
+// it.
 template <int kStages>
 struct RingBarriers {
   Barrier full[kStages], empty[kStages];
@@ -40,8 +41,9 @@ struct RingBarriers {
   __device__ void wait_empty(RingPosition<kStages> at) { empty[at.stage].wait(at.phase ^ 1); }
 };
 
-// A warp says that it has read what a barrier guards: all its lanes have. Where lanes read by themselves, and not for
-// the tensor cores, each says so for itself: no slower, and compute-sanitizer's racecheck can follow it.
+// One lane arrives for the whole warp, after all lanes have read what the barrier guards. If lanes read with ordinary
+// loads and not for the tensor cores, let each lane arrive instead: it is equally fast, and racecheck of
+// compute-sanitizer can verify it.
 __device__ inline void arrive_as_warp(Barrier& barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) barrier.arrive();

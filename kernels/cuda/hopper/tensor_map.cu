@@ -7,7 +7,8 @@
 namespace hiptrain::kernels {
 namespace {
 
-// Through the runtime, so that programs need not link libcuda, which machines without a GPU lack.
+// The function is found through the CUDA runtime, so that programs need not link libcuda, which machines without a GPU
+// do not have.
 PFN_cuTensorMapEncodeTiled_v12000 encode_function() {
   static const auto function = [] {
     void* entry = nullptr;
@@ -25,8 +26,8 @@ CUtensorMapSwizzle swizzle_of(int64_t bytes) {
   return bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B;
 }
 
-// strides: in elements, of all dimensions but the first. box: elements of each dimension, the first is what is
-// swizzled.
+// `strides` are in elements, for all dimensions except the first. `box` has the elements of each dimension; the first
+// dimension is swizzled.
 template <int kRank>
 CUtensorMap encode(const void* base, const int64_t (&sizes)[kRank], const int64_t (&strides)[kRank - 1],
                    const int64_t (&box)[kRank], ElementType element) {

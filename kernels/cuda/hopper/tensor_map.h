@@ -1,5 +1,5 @@
-// Descriptors of the tensor copy engine (TMA) for bfloat16 or float8 tensors that are read in boxes of rows, swizzled
-// in shared memory as wgmma reads them.
+// Descriptors for the tensor memory accelerator (TMA). Tensors of bfloat16 or float8 are read in boxes of rows and are
+// swizzled in shared memory in the way that wgmma reads them.
 #pragma once
 
 #include <cuda.h>
@@ -14,23 +14,22 @@ constexpr int kBoxRows = 64, kBoxColumns = 64;
 
 struct TensorBox {
   int rows = kBoxRows;        // at most 256
-  int columns = kBoxColumns;  // 32, 64 or 128 bytes: as many are swizzled
+  int columns = kBoxColumns;  // 32, 64 or 128 bytes, which is also the width of the swizzle
 };
 
-// A box is consecutive rows of one head. Rows and columns beyond the tensor arrive as zeros. Coordinates: (column, row,
-// head).
-CUtensorMap tensor_map(
-    const void* base, int64_t num_columns, int64_t num_rows, int64_t num_heads, int64_t row_stride,
-    int64_t head_stride /* strides in elements, multiples of 16 bytes; of one head it does not matter */,
-    TensorBox box = {}, ElementType element = ElementType::kBfloat16);
+// Describes a tensor of rows. A box is consecutive rows of one head, and its coordinates are (column, row, head). Rows
+// and columns beyond the tensor are read as zeros.
+CUtensorMap tensor_map(const void* base, int64_t num_columns, int64_t num_rows, int64_t num_heads, int64_t row_stride,
+                       int64_t head_stride /* strides in elements, multiples of 16 bytes; ignored for a single head */,
+                       TensorBox box = {}, ElementType element = ElementType::kBfloat16);
 
 struct NodeMapBox {
   int nodes, columns;
 };
 
-// The rows of nodes, (num_heads, num_nodes, node_rows, num_columns) without gaps, of which a box is consecutive nodes
-// whose rows interleave in pairs: rows 0 and 1 of each node, then rows 2 and 3 of each, ... Coordinates: (column, 0,
-// node, 0, head).
+// Describes the rows of nodes, (num_heads, num_nodes, node_rows, num_columns) without gaps. A box is consecutive nodes
+// whose rows interleave in pairs: rows 0 and 1 of each node, then rows 2 and 3 of each node, and so on. Its coordinates
+// are (column, 0, node, 0, head).
 CUtensorMap node_map(const void* base, int64_t num_columns, int64_t node_rows, int64_t num_nodes, int64_t num_heads,
                      NodeMapBox box);
 

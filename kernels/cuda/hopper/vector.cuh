@@ -1,4 +1,5 @@
-// Elements in runs of one memory access: narrow in memory, float32 in registers.
+// Vectors of elements that are loaded and stored by one instruction. They are narrow in memory and float32 in
+// registers.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -10,7 +11,7 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kAccessBytes = 16;  // the widest load and store of a thread
+constexpr int kAccessBytes = 16;  // the widest load or store of a thread
 
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
@@ -28,10 +29,10 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
 }
 template <>
 __device__ inline __nv_fp8_e4m3 from_float<__nv_fp8_e4m3>(float value) {
-  return __nv_fp8_e4m3(value);  // what is larger becomes +-448
+  return __nv_fp8_e4m3(value);  // saturates at +-448
 }
 
-// kWidth elements that are loaded and stored together; the address is a multiple of their size.
+// kWidth elements that are loaded and stored together. The address must be a multiple of their size.
 template <typename T, int kWidth>
 struct alignas(sizeof(T) * kWidth) Vector {
   T values[kWidth];
@@ -40,11 +41,11 @@ struct alignas(sizeof(T) * kWidth) Vector {
   __device__ void set(int i, float value) { values[i] = from_float<T>(value); }
 };
 
-// One access of 16 bytes.
+// The number of elements in one access of 16 bytes.
 template <typename T>
 constexpr int kWidest = kAccessBytes / static_cast<int>(sizeof(T));
 
-// Memory that is read or written once, and should not push out what is used again.
+// Accesses to memory that is read or written only once and should not evict data that is used again.
 template <typename V>
 __device__ V load_once(const V* address) {
   if constexpr (sizeof(V) == 16) {
@@ -66,12 +67,12 @@ __device__ void store_once(V* address, const V& value) {
   }
 }
 
-// Host: whether every row of rows `stride` elements apart can be accessed 16 bytes at a time.
+// Host: returns whether every row of `rows`, `stride` elements apart, can be accessed 16 bytes at a time.
 inline bool rows_aligned(const void* rows, int64_t stride, ElementType element) {
   return reinterpret_cast<uintptr_t>(rows) % kAccessBytes == 0 && stride * element_bytes(element) % kAccessBytes == 0;
 }
 
-// Host: calls body(T{}) with the device's type of the elements, float32 or bfloat16.
+// Host: calls body(T{}) with the device type of the elements, float32 or bfloat16.
 template <typename Body>
 void dispatch_element(ElementType element, const Body& body) {
   if (element == ElementType::kFloat32)

@@ -11,9 +11,9 @@ namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWideElements = 8;  // a thread's: one access of bfloat16, two of float32
+constexpr int kWideElements = 8;  // elements a thread: one access of bfloat16, two of float32
 
-// kCount elements of a thread in accesses of at most 16 bytes.
+// The kCount elements of a thread, in accesses of at most 16 bytes.
 template <typename T, int kCount>
 struct Run {
   static constexpr int kWidth = kCount < kWidest<T> ? kCount : kWidest<T>;
@@ -30,7 +30,7 @@ struct Run {
     for (int i = 0; i < kCount / kWidth; ++i) store_once(target + i, vectors[i]);
   }
   __device__ float operator[](int i) const { return vectors[i / kWidth][i % kWidth]; }
-  // Rounded by the low 16 bits of `random`, if it is rounded.
+  // Sets a value. If T is bfloat16, it is rounded by the low 16 bits of `random`.
   __device__ void set(int i, float value, uint32_t random) {
     if constexpr (sizeof(T) == 2)
       vectors[i / kWidth].values[i % kWidth] = __ushort_as_bfloat16(round_stochastically(value, random));
@@ -39,7 +39,7 @@ struct Run {
   }
 };
 
-// W: of the weights; M: of the moments.
+// W is the type of the weights, M that of the moments.
 template <typename W, typename M, int kCount>
 __device__ void update_elements(const AdamWParams& params, const AdamWFactors& factors, uint64_t start,
                                 int64_t offset) {

@@ -1,10 +1,11 @@
-// Copies from global to shared memory that need no registers (cp.async). A thread waits for its own copies alone: data
-// that only the copying thread reads needs no barrier.
+// Copies from global to shared memory that need no registers (cp.async). A thread waits only for its own copies, so
+// data that is read by the thread that copied it needs no barrier.
 #pragma once
 
 namespace hiptrain::kernels {
 
-// kBytes: 8 or 16, and the alignment of both. Zeros instead of `source` if not wanted; `source` is not read then.
+// Copies kBytes, which must be 8 or 16 and the alignment of both addresses. If not `wanted`, writes zeros and does not
+// read `source`.
 template <int kBytes = 16>
 __device__ void copy_async(void* shared, const void* source, bool wanted = true) {
   const unsigned target = static_cast<unsigned>(__cvta_generic_to_shared(shared));
@@ -15,10 +16,10 @@ __device__ void copy_async(void* shared, const void* source, bool wanted = true)
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(target), "l"(source), "r"(bytes) : "memory");
 }
 
-// Closes a group of copies; it may be empty.
+// Closes a group of copies, which may be empty.
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most the last `kGroups` groups are on their way.
+// Waits until at most the last `kGroups` groups are still in flight.
 template <int kGroups>
 __device__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");

@@ -9,11 +9,11 @@
 #include "kernels/cuda/hopper/vector.cuh"
 #include "kernels/cuda/pointwise/async_copy.cuh"
 
-// A row is read once and written once. A block holds it in shared memory, in chunks of one vector a thread, and the few
-// chunks that do not fit in registers. A larger row is shared by a cluster of blocks, a slice each. First pass over the
-// slice: every thread keeps a running maximum and the sum of exponentials relative to it, and the threads' are combined
-// over warps, block and cluster. Second pass: the gradient. As soon as a chunk is done its place takes one of the next
-// row, so that memory is read all the time.
+// A row is read once and written once. A block keeps it in shared memory, in chunks of one vector a thread, and the few
+// chunks that do not fit in registers. A larger row is divided among a cluster of blocks, a slice each. In the first
+// pass over the slice every thread keeps a running maximum and the sum of exponentials relative to it, which are then
+// combined over threads, warps, block and cluster. The second pass computes the gradient. As soon as a chunk is done,
+// its place is filled with a chunk of the next row, so that memory is read all the time.
 namespace hiptrain::kernels {
 namespace {
 
@@ -23,20 +23,20 @@ constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 static_assert(kWarps == 32, "one warp combines the warps' summaries");
 constexpr int kSlots = 14;          // chunks in shared memory: 224 KiB
-constexpr int kRegisterChunks = 5;  // of a slice, at most, beside those
+constexpr int kRegisterChunks = 5;  // more chunks of a slice, at most, in registers
 constexpr int kSharedBytes = kSlots * kThreads * kAccessBytes;
 constexpr int kMaxCluster = 8;
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-// 2^x; 0 below the normal numbers.
+// 2^x. The result is 0 below the normal numbers.
 __device__ float power_of_two(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 
-// A vector's elements; a pair of bfloat16 takes one instruction each.
+// The elements of a vector as floats. A pair of bfloat16 takes one instruction for each element.
 template <typename T, int kWidth>
 struct Floats {
   float values[kWidth];
@@ -56,19 +56,19 @@ struct Floats {
   }
 };
 
-// What is known of some of a row's logits: sum = sum over logits of 2^(logit log2(e) - shift()), relative to the
-// maximum. What the rounding of shift() does to sums it does to the target's term too, and cancels. Logits below -1e38
-// count as -infinity: starting there, not at -infinity, spares the case of a difference of infinities.
+// The maximum and the sum of some of a row's logits: sum = sum of 2^(logit log2(e) - shift()), relative to the maximum.
+// The rounding of shift() changes the sum and the target's term by the same factor, which cancels. Logits below -1e38
+// count as -infinity. Starting at -1e38 and not at -infinity avoids a difference of infinities.
 struct Summary {
   float maximum, sum;
-  int vector;  // that holds the maximum, the lowest; 0 if there is none
+  int vector;  // the first vector that holds the maximum; 0 if there is none
 
   static __device__ Summary none() { return {-1e38f, 0.0f, 0}; }
-  // Rounded: fused into a difference, the product of -1e38 would leave a rest of 1e31.
+  // Rounded explicitly. Fused into a difference, the product of -1e38 would leave a remainder of 1e31.
   __device__ float shift() const { return __fmul_rn(maximum, kLog2E); }
   __device__ float term(float logit) const { return power_of_two(fmaf(logit, kLog2E, -shift())); }
 
-  // A NaN is passed over here; it comes through in the sum.
+  // A NaN is ignored here. It propagates through the sum.
   __device__ void raise_maximum(float value, int at) {
     const float old_shift = shift();
     vector = value > maximum ? at : vector;
@@ -84,7 +84,7 @@ __device__ float maximum_of(const Vector<T, kWidth>& logits) {
   for (int j = 1; j < kWidth; ++j) highest = fmaxf(highest, logits[j]);
   return highest;
 }
-// Two at a time.
+// Two logits at a time.
 __device__ inline float maximum_of(const Vector<__nv_bfloat16, 8>& logits) {
   const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(logits.values);
   const __nv_bfloat162 highest = __hmax2(__hmax2(pairs[0], pairs[1]), __hmax2(pairs[2], pairs[3]));
@@ -99,7 +99,7 @@ __device__ void summarise(const Vector<T, kWidth>& logits, int vector, Summary& 
   for (int j = 0; j < kWidth; ++j) summary.sum += summary.term(floats.values[j]);
 }
 
-// Over the lanes of a warp; all of them return it, with the same bits.
+// Combines the summaries of the lanes of a warp. All lanes get the result with the same bits.
 __device__ Summary summary_of_warp(const Summary& of_lane) {
   Summary warp = of_lane;
 #pragma unroll
@@ -121,8 +121,8 @@ class SummaryExchange {
   };
   __device__ explicit SummaryExchange(Storage& storage) : storage_(storage) {}
 
-  // All threads of the block call it, and all return the block's summary. Two buffers in turn: when one is written
-  // again, the barrier of the other has passed since it was read.
+  // Returns the summary of the block in all of its threads, all of which must call it. Two buffers are used
+  // alternately: when one is written again, the barrier of the other has passed since it was read.
   __device__ Summary of_block(const Summary& of_thread) {
     turn_ ^= 1;
     const Summary of_warp = summary_of_warp(of_thread);
@@ -130,7 +130,7 @@ class SummaryExchange {
     __syncthreads();
     return summary_of_warp(storage_.warps[turn_][threadIdx.x % 32]);
   }
-  // The same for all threads of the cluster.
+  // The same for the cluster.
   __device__ Summary of_cluster(const Summary& of_thread) {
     const Summary block = of_block(of_thread);
     if (threadIdx.x == 0) storage_.blocks[turn_] = block;
@@ -146,7 +146,7 @@ class SummaryExchange {
   int turn_ = 0;
 };
 
-// The target of a row. Without one the gradient is 0, with one beyond the vocabulary NaN.
+// The target of a row. Without a target the gradient is 0. With one beyond the vocabulary it is NaN.
 struct Target {
   int column;
   float logit;  // NaN if there is no such column
@@ -163,7 +163,7 @@ struct Target {
   __device__ float gradient_if_no_column() const { return column < 0 ? 0.0f : NAN; }
 };
 
-// The column of the row's maximum, written by the thread that holds its vector.
+// Writes the column of the row's maximum. Only the thread that holds its vector writes.
 template <typename T, int kWidth>
 __device__ void write_prediction(const CrossEntropyParams& params, int64_t token, const Vector<T, kWidth>& logits,
                                  const Summary& row) {
@@ -173,7 +173,7 @@ __device__ void write_prediction(const CrossEntropyParams& params, int64_t token
   params.predictions[token] = row.vector * kWidth + at;
 }
 
-// One vector of the gradient, gradient_scale (softmax - one_hot).
+// Returns one vector of the gradient, gradient_scale * (softmax - one_hot).
 template <typename T, int kWidth>
 __device__ Vector<T, kWidth> gradient_of(const Vector<T, kWidth>& logits, int vector, const CrossEntropyParams& params,
                                          const Target& target, const Summary& row) {
@@ -192,7 +192,7 @@ __device__ Vector<T, kWidth> gradient_of(const Vector<T, kWidth>& logits, int ve
   return gradient;
 }
 
-// What the second pass does with a vector, when the row's summary is known.
+// The work of the second pass on one vector, when the row's summary is known.
 template <typename T, int kWidth>
 __device__ void finish_vector(const Vector<T, kWidth>& logits, int vector, const CrossEntropyParams& params,
                               int64_t token, const Target& target, const Summary& row, Vector<T, kWidth>* address) {
@@ -200,15 +200,15 @@ __device__ void finish_vector(const Vector<T, kWidth>& logits, int vector, const
   if (params.with_gradient) store_once(address, gradient_of(logits, vector, params, target, row));
 }
 
-// How a cluster shares a row.
+// How a row is divided among a cluster.
 struct Cut {
   int cluster;
   int vectors_per_block;
-  int chunks, kept_chunks;  // of a block's slice; the first kept_chunks are kept in shared memory
+  int chunks, kept_chunks;  // chunks of a block's slice; the first kept_chunks are kept in shared memory
 };
 
-// A block's slices of its rows. The chunks that are kept are on their way to shared memory in the order in which they
-// are used.
+// The slices of a block's rows. The chunks to be kept are loaded into shared memory in the order in which they are
+// used.
 template <typename T>
 class SliceStream {
  public:
@@ -226,17 +226,18 @@ class SliceStream {
 #pragma unroll 1
     for (int slot = 0; slot < kSlots; ++slot) fetch_next(slot);
   }
-  // The thread's vector of a chunk of any row, and whether there is one.
+  // Returns the thread's vector of a chunk, the same for every row, and whether there is one.
   __device__ int vector(int chunk) const { return begin_ + chunk * kThreads; }
   __device__ bool holds(int vector) const { return vector < end_; }
-  // The chunk that is in a slot, by one access: through a reference logits would be read again one by one.
+  // Reads the chunk in a slot by one access. Through a reference the compiler would read the logits again one by one.
   __device__ V in_slot(int slot) const {
     const uint4 bits = *reinterpret_cast<const uint4*>(cells_ + slot * kThreads);
     return *reinterpret_cast<const V*>(&bits);
   }
   static __device__ int slot_after(int slot) { return slot + 1 == kSlots ? 0 : slot + 1; }
 
-  // Begins to copy the thread's vector of the next kept chunk; nothing after the last row. One group of copies.
+  // Starts to copy the thread's vector of the next kept chunk. After the last row it copies nothing. This is one group
+  // of copies.
   __device__ void fetch_next(int slot) {
     if (rows_left_ > 0 && holds(vector(chunk_))) copy_async(cells_ + slot * kThreads, next_ + chunk_ * kThreads);
     commit_copies();
@@ -250,7 +251,7 @@ class SliceStream {
   V* cells_;
   int begin_, end_;  // the thread's first vector; the end of the slice
   int kept_chunks_;
-  int chunk_ = 0;  // that is fetched next, of the row whose first vector of this thread is at next_
+  int chunk_ = 0;  // the chunk to fetch next, of the row whose first vector of this thread is at next_
   const V* next_;
   int64_t row_step_;
   int rows_left_;
@@ -280,9 +281,9 @@ struct RegisterChunks {
   }
 };
 
-// First pass over the chunks in shared memory; `slot` is that of the first. Every group of copies is followed by
-// kSlots - 1 others, empty ones among them, before its chunk is read: waiting for all but the last kSlots - 1 is
-// waiting for it.
+// The first pass over the chunks in shared memory. `slot` is that of the first chunk. Every group of copies is followed
+// by kSlots - 1 others, some of them empty, before its chunk is read. Waiting for all but the last kSlots - 1 groups is
+// therefore waiting for it.
 template <typename T>
 __device__ Summary summary_of_kept_chunks(const SliceStream<T>& slices, const Cut& cut, int slot) {
   Summary summary = Summary::none();
@@ -295,7 +296,7 @@ __device__ Summary summary_of_kept_chunks(const SliceStream<T>& slices, const Cu
   return summary;
 }
 
-// Cluster c: rows c, c + number of clusters, ...
+// Cluster c computes rows c, c + number of clusters, and so on.
 template <typename T, bool kClustered>
 __global__ void __launch_bounds__(kThreads, 1) cross_entropy_rows(CrossEntropyParams params, Cut cut) {
   using V = typename SliceStream<T>::V;
@@ -314,7 +315,7 @@ __global__ void __launch_bounds__(kThreads, 1) cross_entropy_rows(CrossEntropyPa
     const RegisterChunks<T> rest(slices, cut, logits);
     Summary of_thread = summary_of_kept_chunks(slices, cut, slot);
     rest.for_each(slices, cut, [&](const V& values, int vector) { summarise(values, vector, of_thread); });
-    // After the exchange all have read the target's logit: it may be overwritten.
+    // After the exchange all threads have read the target's logit, so it may be overwritten.
     const Summary row = kClustered ? exchange.of_cluster(of_thread) : exchange.of_block(of_thread);
     if (rank == 0 && threadIdx.x == 0) params.losses[token] = target.loss(row);
     const auto finish = [&](const V& values, int vector) {
@@ -330,7 +331,7 @@ __global__ void __launch_bounds__(kThreads, 1) cross_entropy_rows(CrossEntropyPa
   if (kClustered) cg::this_cluster().sync();  // the other blocks may still read this one's summary
 }
 
-// A row of any length and alignment, a block each, logit by logit; it is read twice.
+// Rows of any length and alignment. A block takes one row, logit by logit, and reads it twice.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) cross_entropy_any_row(CrossEntropyParams params) {
   using V = Vector<T, 1>;
@@ -347,7 +348,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_any_row(CrossEntropyPa
     finish_vector(logits[j], j, params, token, target, summary, logits + j);
 }
 
-// The smallest cluster whose shared memory and registers hold a row; the largest if none does.
+// Returns the smallest cluster whose shared memory and registers can hold a row, or the largest cluster if none can.
 Cut cut_row(int64_t num_vectors) {
   Cut cut{};
   for (cut.cluster = 1;; cut.cluster *= 2) {

@@ -8,9 +8,9 @@ namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRows = 4;  // of a block: a thread's loads in flight
+constexpr int kRows = 4;  // rows a block, which are the loads in flight of a thread
 
-// Block b: columns [x * kThreads * kWidth, ...) of rows [y * kRows, ...), with b = y * column_blocks + x.
+// Block b computes columns [x * kThreads * kWidth, ...) of rows [y * kRows, ...), with b = y * column_blocks + x.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads) embedding_rows(EmbeddingParams params, unsigned column_blocks) {
   using V = Vector<T, kWidth>;

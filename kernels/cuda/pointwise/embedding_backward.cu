@@ -7,16 +7,17 @@
 #include "kernels/cuda/pointwise/async_copy.cuh"
 #include "kernels/embedding.h"
 
-// The tokens are sorted, so that the positions of one token stand together, ascending (the sort is stable). The sorted
-// positions are cut into at most kMaxPieces pieces. A run of equal tokens inside a piece is added to its row of the
-// table by one thread a column, in order. A run that goes over a boundary leaves a sum in each of its pieces, and a
-// second kernel adds those to the table, in order: a frequent token does not wait for one block.
+// The tokens are sorted, so that the positions of one token are adjacent and ascending (the sort is stable). The sorted
+// positions are divided into at most kMaxPieces chunks, called pieces. A run of equal tokens inside a piece is added to
+// its row of the table in order, by one thread a column. A run that crosses a boundary leaves one sum in each of its
+// pieces, and a second kernel adds these to the table in order. A frequent token therefore does not wait for a single
+// block.
 namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kStages = 8;            // rows of a thread on their way, the one in use among them
-constexpr int kWide = 4;              // columns of a thread: one access of 16 bytes to the table
+constexpr int kStages = 8;            // rows that a thread has requested, including the one in use
+constexpr int kWide = 4;              // columns a thread: one access of 16 bytes to the table
 constexpr int64_t kMaxPieces = 1024;  // bounds the workspace
 constexpr int64_t kMinPiece = 32;     // sorted positions
 
@@ -25,7 +26,7 @@ int64_t num_pieces(int64_t num_tokens) { return (num_tokens + piece_size(num_tok
 
 int64_t aligned_bytes(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// Tokens outside the vocabulary are sorted behind all others as `vocabulary`.
+// Tokens outside the vocabulary are sorted as `vocabulary`, behind all others.
 int num_key_bits(int64_t vocabulary) {
   int bits = 1;
   while (vocabulary >> bits != 0) ++bits;
@@ -36,9 +37,9 @@ struct Workspace {
   uint32_t* tokens;           // (num_tokens)
   uint32_t* sorted_tokens;    // (num_tokens)
   int32_t* positions;         // (num_tokens)
-  int32_t* sorted_positions;  // (num_tokens), of the sorted tokens in d_output
-  float* first_sums;          // (pieces, hidden): of the run that a piece begins with, if it comes from before
-  float* last_sums;           // (pieces, hidden): of the run that goes on after the piece, if it begins in it
+  int32_t* sorted_positions;  // (num_tokens), positions of the sorted tokens in d_output
+  float* first_sums;          // (pieces, hidden), sum of a piece's first run, if the run begins before the piece
+  float* last_sums;           // (pieces, hidden), sum of a piece's last run, if it begins in it and goes on after it
   void* sort_memory;
   size_t sort_bytes;
   int64_t bytes;
@@ -67,7 +68,7 @@ Workspace lay_out(const EmbeddingBackwardParams& params) {
   workspace.first_sums = reinterpret_cast<float*>(take(sums));
   workspace.last_sums = reinterpret_cast<float*>(take(sums));
   workspace.sort_memory = take(0);
-  workspace.sort_bytes = std::numeric_limits<size_t>::max();  // whatever the sort needs is there
+  workspace.sort_bytes = std::numeric_limits<size_t>::max();  // the caller has allocated what the sort needs
   return workspace;
 }
 
@@ -91,7 +92,7 @@ struct Sorted {
 // A block's piece of the sorted positions, and where the sums of its runs go.
 struct Piece {
   int64_t begin, end;
-  bool begins_first, goes_on;  // its first run begins in it; its last run goes on after it
+  bool begins_first, goes_on;  // whether its first run begins in it, and its last run goes on after it
   uint32_t first_token, last_token;
   float *first_sum, *last_sum;
 
@@ -108,14 +109,14 @@ struct Piece {
   __device__ bool is_unfinished(uint32_t token) const { return goes_on && token == last_token; }
 };
 
-// What is done with one sorted position.
+// The work on one sorted position.
 struct Entry {
-  float* target;                           // (hidden), where its run's sum goes
-  int32_t position;                        // in d_output
-  bool begins_run, from_target, ends_run;  // from_target: the sum starts from what is there, else from 0
+  float* target;                           // (hidden), where the sum of its run is written
+  int32_t position;                        // position in d_output
+  bool begins_run, from_target, ends_run;  // from_target: the sum starts from the target's value and not from 0
 };
 
-// Positions outside the vocabulary, the last ones, begin and end nothing.
+// Positions outside the vocabulary come last. They begin and end no run.
 __device__ Entry make_entry(const EmbeddingBackwardParams& params, const Sorted& sorted, const Piece& piece,
                             int64_t i) {
   Entry entry{piece.first_sum, 0, false, false, false};
@@ -132,8 +133,8 @@ __device__ Entry make_entry(const EmbeddingBackwardParams& params, const Sorted&
   return entry;
 }
 
-// A thread's columns of the entries to come, on their way to shared memory: the row of d_output and what the sum of a
-// run starts from.
+// A thread's columns of the next entries, which are being copied to shared memory: the row of d_output, and the value
+// from which the sum of a run starts.
 template <typename T, int kWidth>
 class EntryRing {
  public:
@@ -148,7 +149,7 @@ class EntryRing {
         hidden_(params.hidden),
         column_(column) {}
 
-  // One group of copies, empty where there is no entry.
+  // Starts one group of copies, which is empty if there is no entry.
   __device__ void fetch(const Entry* entries, int index, int count) {
     if (index < count) {
       const Entry& entry = entries[index];
@@ -168,7 +169,7 @@ class EntryRing {
   int64_t hidden_, column_;
 };
 
-// Adds the rows of `entries` to the sum of their run; writes the sums of runs that end.
+// Adds the rows of `entries` to the sum of their run, and writes the sums of runs that end.
 template <typename T, int kWidth>
 __device__ void sum_entries(const EmbeddingBackwardParams& params, const Entry* entries, int count, int64_t column,
                             void* shared, Vector<float, kWidth>& sum) {
@@ -186,7 +187,7 @@ __device__ void sum_entries(const EmbeddingBackwardParams& params, const Entry* 
   }
 }
 
-// The same for one column of any alignment.
+// The same for one column, with any alignment.
 template <typename T>
 __device__ void sum_entries_of_column(const EmbeddingBackwardParams& params, const Entry* entries, int count,
                                       int64_t column, float& sum) {
@@ -199,7 +200,7 @@ __device__ void sum_entries_of_column(const EmbeddingBackwardParams& params, con
   }
 }
 
-// Block (x, y): columns [x * kThreads * kWidth, ...) of piece y.
+// Block (x, y) computes columns [x * kThreads * kWidth, ...) of piece y.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     sum_pieces(EmbeddingBackwardParams params, Sorted sorted, float* first_sums, float* last_sums) {
@@ -221,13 +222,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The last of the pieces that a run is in which goes on after piece `first`. All threads of the block call it.
+// Returns the last piece of the run that goes on after piece `first`. All threads of the block must call this.
 __device__ int64_t last_piece_of_run(const Sorted& sorted, uint32_t token, int64_t first, int64_t num_pieces) {
   for (int64_t begin = first + 1;; begin += kThreads) {
     const int64_t end = min(sorted.count, (begin + threadIdx.x + 1) * sorted.piece_size);
     const bool goes_on =
         begin + threadIdx.x < num_pieces && sorted.tokens[end - 1] == token && !sorted.ends_run(end - 1);
-    const int pieces = __syncthreads_count(goes_on);  // a run's pieces follow on one another
+    const int pieces = __syncthreads_count(goes_on);  // the pieces of a run are consecutive
     if (pieces < kThreads) return begin + pieces;
   }
 }
@@ -240,7 +241,7 @@ __device__ void add(Vector<float, kWidth>& sum, const Vector<float, kWidth>& mor
 
 constexpr int kSumsInFlight = 8;
 
-// Adds those of pieces begin..last, in order.
+// Adds the first sums of pieces begin to last, in order.
 template <int kWidth>
 __device__ void add_first_sums(Vector<float, kWidth>& sum, const float* first_sums, int64_t hidden, int64_t begin,
                                int64_t last) {
@@ -258,8 +259,8 @@ __device__ void add_first_sums(Vector<float, kWidth>& sum, const float* first_su
   }
 }
 
-// Block (x, y): columns [x * kThreads * kWidth, ...) of the run that begins in piece y and goes on after it, if there
-// is one.
+// Block (x, y) computes columns [x * kThreads * kWidth, ...) of the run that begins in piece y and goes on after it, if
+// there is one.
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
     add_pieces(EmbeddingBackwardParams params, Sorted sorted, float* first_sums, float* last_sums) {
@@ -268,7 +269,7 @@ __global__ void __launch_bounds__(kThreads)
   const Piece piece(sorted, blockIdx.y, params.hidden, first_sums, last_sums);
   const uint32_t token = piece.last_token;
   if (!piece.goes_on || token == params.vocabulary) return;
-  if (piece.first_token == token && !piece.begins_first) return;  // it begins in an earlier piece
+  if (piece.first_token == token && !piece.begins_first) return;  // the run begins in an earlier piece
   const int64_t last = last_piece_of_run(sorted, token, blockIdx.y, gridDim.y);
   if (column >= params.hidden) return;
   Sum* d_table = reinterpret_cast<Sum*>(params.d_table + token * params.hidden + column);
@@ -304,7 +305,7 @@ void launch(const EmbeddingBackwardParams& params, const Sorted& sorted, const W
 int64_t embedding_backward_workspace_bytes(const EmbeddingBackwardParams& params) {
   if (params.num_tokens == 0 || params.hidden == 0) return 0;
   Workspace workspace = lay_out(params);
-  workspace.sort_memory = nullptr;  // asks for the size only
+  workspace.sort_memory = nullptr;  // null requests only the size
   sort_tokens(workspace, params, nullptr);
   return workspace.bytes + static_cast<int64_t>(workspace.sort_bytes);
 }

@@ -15,7 +15,7 @@ struct Arguments {
   RmsNormWeight weight;
 };
 
-// Begins to fetch a row; nothing beyond the last one.
+// Starts to load a row. Beyond the last row it loads nothing.
 template <typename T, bool kResidual, typename Ring>
 __device__ void fetch_row(Ring& ring, int stage, const RmsNormParams& params, int64_t row) {
   const bool wanted = row < params.num_rows;
@@ -28,7 +28,7 @@ __device__ void fetch_row(Ring& ring, int stage, const RmsNormParams& params, in
   commit_copies();
 }
 
-// The thread's part of a row, with the residual.
+// The thread's part of a row, including the residual.
 template <typename Threads, bool kResidual>
 struct RowPart {
   typename Threads::V vectors[Threads::kVectors];
@@ -73,7 +73,7 @@ struct RowPart {
 template <typename Threads, bool kResidual>
 using ForwardRing = RowRing<Threads, kResidual ? 2 : 1>;
 
-// Every group of threads takes the rows `step` apart.
+// Every group of threads takes rows that are `step` apart.
 template <typename T, typename Threads, bool kResidual>
 __global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_rows(Arguments arguments) {
   const RmsNormParams& params = arguments.params;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_
     fetch_row<T, kResidual>(ring, stage, params, first + Threads::row_in_block() + stage * step);
   const int num_vectors = static_cast<int>(params.num_columns) / Threads::kWidth;
   const ThreadWeights<Threads> weights(arguments.weight, num_vectors);
-  // All threads of a block go round equally often: the sums need them all.
+  // All threads of a block make the same number of rounds, because the sums need all of them.
   for (int stage = 0; first < params.num_rows; first += step, stage = Ring::stage_after(stage)) {
     const int64_t row = first + Threads::row_in_block();
     const int last_stage = stage == 0 ? Ring::kStages - 1 : stage - 1;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_
 
 constexpr int kAnyThreads = 512;
 
-// A row of any length and alignment, a block each, element by element; it is read twice.
+// Rows of any length and alignment. A block takes one row, element by element, and reads it twice.
 template <typename T>
 __global__ void __launch_bounds__(kAnyThreads) rms_norm_any_row(Arguments arguments) {
   const RmsNormParams& params = arguments.params;

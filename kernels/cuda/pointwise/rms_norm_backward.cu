@@ -8,9 +8,9 @@
 namespace hiptrain::kernels {
 namespace {
 
-// Each block sums d_weight over its rows in registers and writes one partial sum to the workspace; a second kernel
-// adds the partial sums in their order. The number of blocks depends on the shape alone, so every device gives the
-// same bits. It is the number that one H200 holds at a time.
+// Each block sums d_weight over its rows in registers and writes one partial sum to the workspace. A second kernel adds
+// the partial sums in order. The number of blocks depends only on the shape, so that every device gives the same bits.
+// It is the number that one H200 can run at a time.
 constexpr int64_t kMultiprocessors = 132;
 
 struct Arguments {
@@ -21,7 +21,7 @@ struct Arguments {
 
 enum Array { kInput, kDOutput, kDInput };
 
-// Begins to fetch a row; nothing beyond the last one.
+// Starts to load a row. Beyond the last row it loads nothing.
 template <typename T, bool kAccumulate, typename Ring>
 __device__ void fetch_row(Ring& ring, int stage, const RmsNormBackwardParams& params, int64_t row) {
   const int64_t columns = params.num_columns;
@@ -34,7 +34,7 @@ __device__ void fetch_row(Ring& ring, int stage, const RmsNormBackwardParams& pa
   commit_copies();
 }
 
-// (sum x^2, sum dy weight x) of the thread's columns.
+// Returns (sum x^2, sum dy weight x) over the thread's columns.
 template <typename Threads, typename Ring>
 __device__ float2 sums_of(Ring& ring, int stage, const ThreadWeights<Threads>& weights) {
   float2 sums{0.0f, 0.0f};
@@ -78,7 +78,7 @@ __device__ void differentiate(Ring& ring, int stage, const ThreadWeights<Threads
   }
 }
 
-// partial (num_columns) = the sum of d_weight over the groups of threads of the block, in their order.
+// partial, (num_columns), is the sum of d_weight over the groups of threads of the block, in their order.
 template <typename Threads>
 __device__ void write_partial_sum(const WeightGradient<Threads>& d_weight, int64_t num_columns, float* partial) {
   constexpr int kColumns = Threads::kLanes * Threads::kElements;
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_
   const int num_vectors = static_cast<int>(params.num_columns) / Threads::kWidth;
   const ThreadWeights<Threads> weights(arguments.weight, num_vectors);
   WeightGradient<Threads> d_weight;
-  // All threads of a block go round equally often: the sums need them all.
+  // All threads of a block make the same number of rounds, because the sums need all of them.
   for (int stage = 0; first < params.num_rows; first += step, stage = Ring::stage_after(stage)) {
     const int64_t row = first + Threads::row_in_block();
     const int last_stage = stage == 0 ? Ring::kStages - 1 : stage - 1;
@@ -143,8 +143,8 @@ __global__ void __launch_bounds__(Threads::kThreads, Threads::kBlocks) rms_norm_
 
 constexpr int kAnyThreads = 512;
 
-// Rows of any length and alignment, a block each, element by element; they are read twice, and d_weight is summed in
-// the workspace.
+// Rows of any length and alignment. A block takes one row, element by element, and reads it twice. d_weight is summed
+// in the workspace.
 template <typename T>
 __global__ void __launch_bounds__(kAnyThreads) rms_norm_backward_any_row(Arguments arguments) {
   const RmsNormBackwardParams& params = arguments.params;
@@ -199,7 +199,7 @@ bool vectorises(const RmsNormBackwardParams& params) {
          rows(params.d_input) && rows_aligned(params.weight, 0, params.weight_element);
 }
 
-// Blocks of rows, which is also the number of partial sums.
+// Returns the number of blocks of rows, which is also the number of partial sums.
 template <typename Threads>
 int64_t num_blocks(int64_t num_rows) {
   const int64_t row_groups = (num_rows + Threads::kRowsPerBlock - 1) / Threads::kRowsPerBlock;

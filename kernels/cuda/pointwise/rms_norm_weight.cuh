@@ -1,4 +1,4 @@
-// The weights of an RMSNorm, float32 or bfloat16. All rows read the same ones: they stay in the caches.
+// The weights of an RMSNorm, float32 or bfloat16. All rows read the same weights, so they stay in the caches.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -19,7 +19,7 @@ struct RmsNormWeight {
                       : to_float(static_cast<const __nv_bfloat16*>(values)[column]);
   }
 
-  // weights[j] = the weight of column + j; column is a multiple of kWidth, 4 or 8.
+  // weights[j] = the weight of column + j. `column` is a multiple of kWidth, which is 4 or 8.
   template <int kWidth>
   __device__ void load(int64_t column, float (&weights)[kWidth]) const {
     if (is_float32) {
@@ -42,7 +42,7 @@ struct RmsNormWeight {
   }
 };
 
-// The weights of a thread's columns, in registers; 0 beyond the row's.
+// The weights of a thread's columns in registers. They are 0 beyond the row.
 template <typename Threads>
 struct ThreadWeights {
   float values[Threads::kVectors][Threads::kWidth] = {};

@@ -10,9 +10,10 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kHeadsPerThread = 8;  // heads that one computation of sines serves
-constexpr int kHeadsInFlight = 2;   // of them, on their way while as many are turned
+constexpr int kHeadsInFlight = 2;   // heads being loaded while as many are rotated
 
-// cos(pi x) and sin(pi x) for |x| <= 1/4, to one unit in the last place: minimax polynomials by N. Juffa.
+// cos(pi x) and sin(pi x) for |x| <= 1/4, accurate to one unit in the last place. The minimax polynomials are by N.
+// Juffa.
 __device__ void cosine_and_sine_of_pi_times(float x, float& cosine, float& sine) {
   const float square = x * x;
   float series = 0x1.d9e000p-3f;
@@ -26,8 +27,8 @@ __device__ void cosine_and_sine_of_pi_times(float x, float& cosine, float& sine)
   sine = fmaf(x, 0x1.921fb6p+1f, x * square * series);
 }
 
-// Cosine and sine of a fixed-point phase (2^64 = one turn). The nearest quarter turn is taken off in integers, so that
-// the rest, at most an eighth of a turn, loses nothing that matters when it becomes a float.
+// Computes cosine and sine of a fixed-point phase (2^64 = one turn). The nearest quarter turn is subtracted in
+// integers. The rest is at most an eighth of a turn and can become a float without a relevant loss.
 __device__ void cosine_and_sine(uint64_t phase, float& cosine, float& sine) {
   const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;
   const int64_t rest = static_cast<int64_t>(phase - (quarter << 62));
@@ -39,7 +40,7 @@ __device__ void cosine_and_sine(uint64_t phase, float& cosine, float& sine) {
   if (quarter >= 2) sine = -sine;
 }
 
-// The turn of kWidth neighbouring pairs of one token, for all its heads.
+// The rotation of kWidth adjacent pairs of one token, for all its heads.
 template <int kWidth>
 struct Rotation {
   float cosines[kWidth], sines[kWidth];
@@ -65,7 +66,7 @@ struct Rotation {
   }
 };
 
-// The two halves of a thread's pairs, of a few heads.
+// The two halves of a thread's pairs, for a few heads.
 template <typename T, int kWidth>
 struct HeadGroup {
   using V = Vector<T, kWidth>;
@@ -93,7 +94,7 @@ struct HeadGroup {
   }
 };
 
-// The first heads are on their way while the sines are computed.
+// The first heads are loaded while the sines are computed.
 template <typename T, int kWidth>
 __device__ void rotate_heads(const RopeParams& params, int64_t token, int pair, const T* input, T* output,
                              int num_heads) {
@@ -121,15 +122,16 @@ __device__ void copy_heads(const RopeParams& params, const T* input, T* output, 
   }
 }
 
-// A token's chunks: of kWidth pairs that turn, then of kWidth dims that do not.
+// Returns the number of chunks of a token: first those of kWidth pairs that are rotated, then those of kWidth dims that
+// are not.
 template <int kWidth>
 __host__ __device__ int num_chunks(const RopeParams& params) {
   return (params.rotary_dims / 2 + params.head_dim - params.rotary_dims) / kWidth;
 }
 
-// A thread takes a chunk of a token (or several, if there are more chunks than threads), for kHeadsPerThread heads;
-// neighbouring threads neighbouring chunks. Block (x, y): tokens [x * tokens_per_block, ...), heads
-// [y * kHeadsPerThread, ...).
+// A thread takes one chunk of a token (or several, if there are more chunks than threads) for kHeadsPerThread heads,
+// and adjacent threads take adjacent chunks. Block (x, y) has tokens [x * tokens_per_block, ...) and heads [y *
+// kHeadsPerThread, ...).
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kThreads, 5) rope_tokens(RopeParams params, int threads_per_token) {
   const int tokens_per_block = kThreads / threads_per_token, half = params.rotary_dims / 2;

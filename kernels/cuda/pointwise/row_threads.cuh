@@ -1,6 +1,6 @@
-// Rows that threads share: kLanes threads a row, kVectors accesses of 16 bytes a thread. Up to 32 threads are lanes of
-// a warp, and a block holds several rows; more are a whole block. Blocks stay and take row after row, with the next
-// rows on their way.
+// How threads share rows: kLanes threads a row, kVectors accesses of 16 bytes a thread. Up to 32 threads are lanes of
+// one warp, and a block holds several rows; more than 32 threads are a whole block. Blocks are persistent: they process
+// row after row while the next rows are being loaded.
 #pragma once
 
 #include <cstdint>
@@ -14,18 +14,18 @@ template <typename T, int kLanes_, int kVectors_>
 struct RowThreads {
   static constexpr int kLanes = kLanes_, kVectors = kVectors_;
   static constexpr int kWidth = kWidest<T>;
-  static constexpr int kElements = kVectors * kWidth;           // of a thread
-  static constexpr int kThreads = kLanes <= 32 ? 256 : kLanes;  // of a block
+  static constexpr int kElements = kVectors * kWidth;           // elements a thread
+  static constexpr int kThreads = kLanes <= 32 ? 256 : kLanes;  // threads a block
   static constexpr int kRowsPerBlock = kThreads / kLanes;
-  static constexpr int kBlocks = 1024 / kThreads;  // of a multiprocessor: 64 registers a thread
+  static constexpr int kBlocks = 1024 / kThreads;  // blocks a multiprocessor, for 64 registers a thread
   using V = Vector<T, kWidth>;
 
   static __device__ int row_in_block() { return threadIdx.x / kLanes; }
-  // The thread's vector i is this one of the row, of kWidth columns each.
+  // Returns the place in the row, counted in vectors of kWidth columns, of the thread's vector i.
   static __device__ int vector(int i) { return i * kLanes + static_cast<int>(threadIdx.x % kLanes); }
 };
 
-// Rows of kArrays arrays on their way from memory, a ring of stages in shared memory: as many as fit, up to 4.
+// A ring of shared-memory stages for rows of kArrays arrays that are being loaded: as many stages as fit, up to 4.
 template <typename Threads, int kArrays>
 class RowRing {
  public:
@@ -38,7 +38,8 @@ class RowRing {
 
   __device__ explicit RowRing(void* shared) : vectors_(static_cast<V*>(shared) + threadIdx.x) {}
 
-  // Begins to copy the thread's part of a row of num_vectors; zeros beyond it, and everywhere if not `wanted`.
+  // Starts the copy of the thread's part of a row of num_vectors. Zeros are written beyond the row, and everywhere if
+  // it is not `wanted`.
   __device__ void fetch(int stage, int array, const void* row, int num_vectors, bool wanted) {
     const V* source = static_cast<const V*>(row) + Threads::vector(0);
 #pragma unroll
@@ -55,7 +56,7 @@ class RowRing {
   V* vectors_;
 };
 
-// Sums over the kLanes threads of each row, known to all of them, in a fixed order.
+// Sums over the kLanes threads of each row in a fixed order. All of these threads get the result.
 template <int kLanes>
 class RowSums {
  public:
@@ -64,7 +65,7 @@ class RowSums {
   };
   __device__ explicit RowSums(Storage& storage) : storage_(storage) {}
 
-  // To be called by all threads of the block.
+  // All threads of the block must call this.
   __device__ float2 operator()(float2 value) {
     constexpr int kWidth = kLanes < 32 ? kLanes : 32;
 #pragma unroll
@@ -77,7 +78,7 @@ class RowSums {
   }
 
  private:
-  // Two buffers in turn: when one is written again, the barrier of the other has passed since it was read.
+  // Two buffers are used alternately. When one is written again, the barrier of the other has passed since it was read.
   __device__ float2 sum_over_warps(float2 value) {
     float2* warps = storage_.warps[turn_];
     turn_ ^= 1;
@@ -96,7 +97,8 @@ class RowSums {
   int turn_ = 0;
 };
 
-// Calls body(RowThreads<...>{}) for rows of num_columns, the smallest that holds them; returns false if none does.
+// Calls body(RowThreads<...>{}) with the smallest configuration that holds a row of num_columns. Returns false if there
+// is none.
 template <typename T, typename Body>
 bool dispatch_row_threads(int64_t num_columns, const Body& body) {
   const int64_t vectors = num_columns / kWidest<T>;
@@ -116,7 +118,7 @@ bool dispatch_row_threads(int64_t num_columns, const Body& body) {
     body(RowThreads<T, 512, 2>{});
   else if (vectors <= 2048)
     body(RowThreads<T, 1024, 2>{});
-  else if constexpr (sizeof(T) == 4) {  // with bfloat16 the weights' float32 values would not fit into registers
+  else if constexpr (sizeof(T) == 4) {  // for bfloat16 the float32 weights would not fit in registers
     if (vectors > 4096) return false;
     body(RowThreads<T, 1024, 4>{});
   } else {

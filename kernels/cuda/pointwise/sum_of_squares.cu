@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kLoads = 4;           // 16-byte loads in flight a thread
-constexpr int64_t kMaxSums = 2112;  // partial sums; not the device's to choose, so that every device gives the same
+constexpr int64_t kMaxSums = 2112;  // partial sums; fixed, so that every device gives the same bits
 constexpr int64_t kValuesPerTile = int64_t{kThreads} * kLoads * 4;
 
 using BlockSum = cub::BlockReduce<double, kThreads>;
@@ -28,8 +28,8 @@ __device__ double sum_of_tile(const float* values /* (kValuesPerTile), 16-byte a
   return sum;
 }
 
-// sums (gridDim.x): block b sums tiles b, b + gridDim.x, ...; the values after the last whole tile, and all of an
-// unaligned array, are read one by one.
+// Block b writes sums[b], the sum of tiles b, b + gridDim.x, and so on. Values after the last whole tile, and all
+// values of an unaligned array, are read one by one.
 __global__ void __launch_bounds__(kThreads) sum_tiles(const float* values, int64_t count, double* sums) {
   const bool aligned = reinterpret_cast<uintptr_t>(values) % sizeof(float4) == 0;
   const int64_t num_tiles = aligned ? count / kValuesPerTile : 0;

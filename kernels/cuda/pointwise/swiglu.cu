@@ -8,12 +8,13 @@ namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kVectors = 2;  // accesses of a thread to each array
+constexpr int kVectors = 2;  // accesses to each array a thread
 
-// Rows cut into tiles of columns, a block for each. A thread takes kVectors vectors of kWidth columns of its tile.
+// Rows are divided into tiles of columns, and a block takes one tile. A thread takes kVectors vectors of kWidth
+// columns.
 template <int kWidth>
 struct RowTile {
-  int64_t row, column;  // of the thread's first vector
+  int64_t row, column;  // place of the thread's first vector
 
   static constexpr int64_t kStep = int64_t{kThreads} * kWidth;  // columns from one vector to the next
   static constexpr int64_t kColumns = kStep * kVectors;
@@ -35,7 +36,7 @@ struct TileGrid {
   }
 };
 
-// exp(-x) of a large negative x is infinite, and its quotient 0.
+// For a large negative x exp(-x) is infinite, and the quotient is 0.
 __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 template <typename T, int kWidth>
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) swiglu_tile(SwigluParams params, uns
   }
 }
 
-// gate and up become their gradients: silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
+// Replaces gate and up by their gradients: silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
 template <typename V, int kWidth>
 __device__ void differentiate(const V& d_output, V& gate, V& up) {
 #pragma unroll
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) swiglu_backward_tile(SwigluBackwardP
   }
 }
 
-// Contiguous rows are one long row.
+// Contiguous rows are treated as one long row.
 SwigluParams flattened(SwigluParams params) {
   if (params.row_stride != params.num_columns) return params;
   params.num_columns *= params.num_rows;

@@ -1,4 +1,5 @@
-// The best blocks of each row, kept in shared memory: for more picks, or shorter blocks, than registers are used for.
+// The best blocks of each row, kept in shared memory. Used where there are more picks than registers can hold, or
+// blocks of fewer than 64 keys.
 #pragma once
 
 #include "kernels/cuda/search/score_columns.cuh"
@@ -6,20 +7,20 @@
 
 namespace hiptrain::kernels {
 
-// kUnitKeys: a multiple of 16 of which blocks are multiples; the larger the cheaper. The functions are those of
-// RowBest.
+// kUnitKeys is a multiple of 16 that divides the block size. The larger it is, the cheaper is a step. The functions are
+// the same as those of RowBest.
 template <class Score, int kKeys, int kUnitKeys>
 class BlockCandidates {
  public:
-  // num_rows: rows of the tile that exist. NaN scores are always looked for, and added to num_nan_scores.
+  // `num_rows` is the number of rows that the tile has. NaN scores are always looked for and added to num_nan_scores.
   __device__ BlockCandidates(TileBest best, int num_rows, int64_t* num_nan_scores, bool /* checks_nan */)
       : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores) {
     read_limits();
   }
 
-  // A step's scores so far: the best head's.
+  // The scores of a step so far: those of the best head.
   struct Step {
-    float best[2 * kKeys / kUnitKeys];  // (2 rows, units): of the thread's columns
+    float best[2 * kKeys / kUnitKeys];  // (2 rows, units), over the thread's columns
 
     template <class Scores>
     __device__ void take(const Scores& scores) {
@@ -35,7 +36,7 @@ class BlockCandidates {
     return step;
   }
 
-  // Takes in the scores of one more head. All threads of a warp. units_of() are the step's units.
+  // Adds the scores of one more head. All threads of a warp must call this. units_of() returns the step's units.
   template <class Scores, class UnitsOf>
   __device__ void take(Step& step, Scores& scores, const UnitsOf& units_of) const {
     LargestScores<Score, kKeys, 2> largest(false);
@@ -44,7 +45,7 @@ class BlockCandidates {
     step.take(scores);
   }
 
-  // All threads of a warp. Blocks must come in ascending order.
+  // Ends a step. All threads of a warp must call this. Blocks must come in ascending order.
   template <class UnitsOf>
   __device__ void end_step(Step& step, const UnitsOf& units_of) {
     add_blocks(step.best, units_of());
@@ -52,7 +53,7 @@ class BlockCandidates {
 
   __device__ bool saw_nan() const { return false; }
 
-  // The blocks come once more, with the scores of another head.
+  // Called before the blocks are streamed again with the scores of other heads.
   __device__ void begin_again() {
     again_ = true;
     read_limits();
@@ -64,13 +65,13 @@ class BlockCandidates {
   using Columns = ScoreColumns<kKeys, kUnitKeys>;
   static constexpr int kUnits = Columns::kUnits;
 
-  // The blocks whose best score of the thread's columns exceeds a row's limit become candidates of the row, one after
-  // the other; at most steps there is one.
+  // Blocks whose best score in the thread's columns exceeds a row's limit become candidates of the row, one after
+  // another. At most steps there is only one.
   template <class Units>
   __device__ void add_blocks(float (&best)[2 * kUnits], const Units& units) {
     uint32_t candidates = candidates_of(units, best);
     while (__any_sync(kWholeWarp, candidates != 0)) {
-      const int place = __ffs(candidates) - 1;  // -1: the row has no more
+      const int place = __ffs(candidates) - 1;  // -1 if the row has no more
       float score = -INFINITY;
       CUTE_UNROLL
       for (int i = 0; i < 2 * kUnits; ++i) score = i == place ? best[i] : score;
@@ -79,7 +80,7 @@ class BlockCandidates {
       if (place >= 0 && threadIdx.x % 4 == 0) {
         const int row = Columns::row(place / kUnits);
         const uint64_t key = score_key(score, units.block(place % kUnits));
-        if (again_ || 1 << units.block_shift > kUnits)  // the block may be there already, or comes in parts
+        if (again_ || 1 << units.block_shift > kUnits)  // the block may already be in the list
           best_.add_or_raise(row, key);
         else
           best_.add(row, key);
@@ -90,8 +91,8 @@ class BlockCandidates {
     read_limits();
   }
 
-  // Joins units to blocks, best of a block's first unit being that of all its units, and returns the places in best of
-  // the blocks that may enter a row's list, the same in the four lanes of a row.
+  // Combines units to blocks, so that `best` of a block's first unit is the best of all its units. Returns the places
+  // in `best` of the blocks that may enter a row's list. The result is the same in the four lanes of a row.
   template <class Units>
   __device__ uint32_t candidates_of(const Units& units, float (&best)[2 * kUnits]) const {
     uint32_t candidates = 0;
@@ -114,8 +115,8 @@ class BlockCandidates {
     return Columns::row(half) >= first_row && Columns::row(half) < num_rows_;
   }
 
-  // The scores of the rows' worst picks. In a further pass a block enters by an equal score too, if it comes before the
-  // list's last.
+  // Reads the scores of the rows' worst picks. In a later pass a block with an equal score may also enter, if it comes
+  // before the last one of the list.
   __device__ void read_limits() {
     CUTE_UNROLL
     for (int half = 0; half < 2; ++half) {
@@ -129,7 +130,7 @@ class BlockCandidates {
   TileBest best_;
   int num_rows_;
   int64_t* num_nan_scores_;
-  float limits_[2];  // what a score must exceed to enter; a NaN is exceeded by all, infinity by none
+  float limits_[2];  // scores that a new block must exceed; all exceed a NaN, none exceeds infinity
   bool again_ = false;
 };
 

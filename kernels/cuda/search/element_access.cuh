@@ -1,4 +1,4 @@
-// One element of a tensor as float.
+// Loads and stores of a single element as float.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -4,16 +4,16 @@
 #include "kernels/cuda/hopper/vector.cuh"
 #include "kernels/index.h"
 
-// A thread has one token and kWidth places of the list of index dims, and takes the KV heads one after the other:
-// neighbours write neighbouring places, then neighbouring tokens, whole lines together. Dims that follow on one
-// another, as those of the lowest frequencies do, are loaded by one access.
+// A thread has one token and kWidth places of the list of index dims, and takes one KV head after another. Adjacent
+// threads write adjacent places and then adjacent tokens, which are whole cache lines together. Consecutive dims, such
+// as those of the lowest frequencies, are loaded by one access.
 namespace hiptrain::kernels {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kHeadsInFlight = 4;  // of a thread
+constexpr int kHeadsInFlight = 4;  // loads in flight a thread
 
-// The sum over `group` heads, one after the other, of the dims from *first_head on.
+// Returns the sum over `group` heads, one after another, of the dims from *first_head on.
 template <typename I, typename T, int kWidth>
 __device__ Vector<I, kWidth> sum_of_heads(const Vector<T, kWidth>* first_head, int group, int vectors_of_head) {
   float sums[kWidth] = {};
@@ -75,7 +75,7 @@ __device__ void write_keys(const IndexParams& params, int64_t token, int place) 
   }
 }
 
-// kWidth places whose dims follow on one another.
+// Writes kWidth places whose dims are consecutive.
 template <typename T, typename I, int kWidth>
 __device__ void write_places(const IndexParams& params, int64_t token, int place) {
   if (params.query != nullptr) write_queries<T, I, kWidth>(params, token, place);
@@ -85,13 +85,13 @@ __device__ void write_places(const IndexParams& params, int64_t token, int place
 // Whether kWidth dims can be loaded by one access.
 template <int kWidth>
 __device__ bool is_vector(const int32_t* dims) {
-  bool follow = dims[0] % kWidth == 0;  // joined without branches: the loads do not wait for one another
+  bool follow = dims[0] % kWidth == 0;  // combined without branches, so that the loads do not wait for each other
 #pragma unroll
   for (int j = 1; j < kWidth; ++j) follow &= dims[j] == dims[0] + j;
   return follow;
 }
 
-// Block (x, y): kThreads / threads_of_token tokens; threads_of_token * kWidth places.
+// Block (x, y) has kThreads / threads_of_token tokens and threads_of_token * kWidth places.
 template <typename T, typename I, int kWidth>
 __global__ void __launch_bounds__(kThreads) write_index(IndexParams params, int threads_of_token) {
   const int rows = kThreads / threads_of_token, thread = static_cast<int>(threadIdx.x), row = thread / threads_of_token;
@@ -111,7 +111,7 @@ void launch(const IndexParams& params, Stream stream) {
   write_index<T, I, kWidth><<<grid, kThreads, 0, stream>>>(params, threads_of_token);
 }
 
-// Whether every vector of `width` elements lies at a multiple of its size.
+// Whether the address of every vector of `width` elements is a multiple of its size.
 bool is_aligned(const void* values, int64_t stride, ElementType element, int width) {
   return reinterpret_cast<uintptr_t>(values) % (width * element_bytes(element)) == 0 && stride % width == 0;
 }

@@ -1,6 +1,6 @@
-// Products of a tile's 64 index queries of one head with index keys or boxes on Hopper's tensor cores: one warpgroup,
-// queries in registers or shared memory, the keys of a step in shared memory. Sums are float32, those of float8 half
-// precision.
+// Products of the 64 index queries of a tile and one head with index keys or boxes, on Hopper's tensor cores. One
+// warpgroup computes them, with queries in registers or shared memory and the keys of a step in shared memory. Sums are
+// float32, or half precision for float8.
 #pragma once
 
 #include <cutlass/bfloat16.h>
@@ -18,8 +18,8 @@ using cutlass::bfloat16_t;
 using cutlass::float_e4m3_t;
 using cutlass::half_t;
 
-// Element: bfloat16_t or float_e4m3_t, of queries and keys. kDims: 16 to 128 (float8: from 32). kStepKeys: 64 or 128.
-// kBuffers: steps that shared memory holds.
+// Element is bfloat16_t or float_e4m3_t, for queries and keys. kDims is 16 to 128 (float8: from 32). kStepKeys is 64 or
+// 128 (float8: up to 256). kBuffers is the number of steps that shared memory holds.
 template <class Element, int kDims, int kStepKeys, int kBuffers>
 struct IndexProduct {
   using Score = cute::conditional_t<cute::is_same_v<Element, float_e4m3_t>, half_t, float>;
@@ -34,7 +34,7 @@ struct IndexProduct {
                                                           cute::GMMA::Layout_K_SW128_Atom<Element>>>;
   using KeyLayout = decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kStepKeys>, Int<kDims>, Int<kBuffers>>{}));
 
-  // (tokens, dims, heads), swizzled likewise.
+  // (tokens, dims, heads), swizzled in the same way.
   using QueryLayout = decltype(cute::tile_to_shape(KeyAtom{}, cute::Shape<Int<kQueryTile>, Int<kDims>, Int<16>>{}));
 
   // (64 tokens, keys) = (64 tokens, dims) in registers * (keys, dims)^T in shared memory.
@@ -58,7 +58,8 @@ struct IndexProduct {
     return operand;
   }
 
-  // The left operands of several heads in shared memory, 1024-byte aligned: their elements, and as products read them.
+  // The left operands of several heads in shared memory, aligned to 1024 bytes: first as a tensor of elements, then as
+  // products read them.
   __device__ static auto shared_queries(Element* queries) {
     return cute::make_tensor(cute::make_smem_ptr(queries), QueryLayout{});
   }
@@ -66,7 +67,7 @@ struct IndexProduct {
     return SharedProduct{}.get_thread_slice(thread).partition_fragment_A(shared_queries(queries));
   }
 
-  // keys: (kStepKeys * kDims * kBuffers) of shared memory, 1024-byte aligned.
+  // `keys` are (kStepKeys * kDims * kBuffers) elements of shared memory, aligned to 1024 bytes.
   __device__ static auto right_operand(int thread, Element* keys) {
     return Product{}.get_thread_slice(thread).partition_fragment_B(
         cute::make_tensor(cute::make_smem_ptr(keys), KeyLayout{}));
@@ -76,7 +77,7 @@ struct IndexProduct {
     return cute::partition_fragment_C(Product{}, cute::Shape<Int<kQueryTile>, Int<kStepKeys>>{});
   }
 
-  // Begins scores = left * keys^T of one buffer. All threads of the warpgroup.
+  // Starts scores = left * keys^T for one buffer. All threads of the warpgroup must call this.
   template <class Left, class Right, class Scores>
   __device__ static void begin(const Left& left, const Right& right, int buffer, Scores& scores) {
     begin_as<Product>(left, right, buffer, scores);

@@ -1,8 +1,8 @@
-// The best nodes of each row and class, kept in registers while the scores of their boxes stream past: what a thread
+// The best nodes of each row and class, kept in registers while the scores of their boxes are streamed: what a thread
 // does with its accumulators.
 //
-// The boxes of a step's nodes interleave in pairs (node_map), so that each of the four lanes that hold a row's scores
-// has all the boxes of every fourth node, and the classes of these nodes to itself: nothing is exchanged.
+// The boxes of a step's nodes interleave in pairs (node_map). Each of the four lanes that hold a row's scores therefore
+// has all boxes of every fourth node and owns the classes of these nodes, so that lanes need not exchange anything.
 #pragma once
 
 #include <climits>
@@ -12,12 +12,12 @@
 
 namespace hiptrain::kernels {
 
-template <int kBoxes /* of a node */, int kClasses /* a multiple of kNodes */>
+template <int kBoxes /* boxes a node */, int kClasses /* a multiple of kNodes */>
 class NodeBest {
  public:
-  static constexpr int kNodes = 128 / kBoxes;  // of a step
+  static constexpr int kNodes = 128 / kBoxes;  // nodes a step
 
-  // num_rows: rows of the tile that exist.
+  // `num_rows` is the number of rows that the tile has.
   __device__ explicit NodeBest(int num_rows) : num_rows_(num_rows) {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kLaneClasses; ++i) {
@@ -26,7 +26,7 @@ class NodeBest {
     }
   }
 
-  // A step's bounds so far: the best head's.
+  // The bounds of a step so far: those of the best head.
   struct Step {
     float bounds[2][kNodes / 4];
   };
@@ -37,7 +37,7 @@ class NodeBest {
     return step;
   }
 
-  // Takes in the scores of one more head. All threads of a warp.
+  // Adds the scores of one more head. All threads of a warp must call this.
   template <class Scores>
   __device__ static void take(Step& step, const Scores& scores) {
     float bounds[2][kLaneNodes];
@@ -49,8 +49,8 @@ class NodeBest {
     }
   }
 
-  // The step's nodes are those from number run * kNodes on, of which `count` exist; rows from first_row on see them.
-  // They must come in ascending order.
+  // Ends a step. Its nodes are those from number run * kNodes on, of which `count` exist. Rows from first_row on see
+  // them. Nodes must come in ascending order.
   __device__ void end_step(const Step& step, int number, int run, int first_row, int count) {
     const int turn = run % kTurns;
     CUTE_UNROLL
@@ -66,8 +66,8 @@ class NodeBest {
     }
   }
 
-  // keys: (kQueryTile, kClasses); of a candidate's place step * kNodes + its place in the step. All are written, or
-  // with `joins` those that are better than what other heads have written.
+  // Writes keys, (kQueryTile, kClasses). A key holds the candidate's place, which is step * kNodes + its place in the
+  // step. With `joins` only those are written that are better than what earlier heads have written.
   __device__ void write(uint64_t* keys, bool joins) const {
     const int lane = threadIdx.x % 4;
     CUTE_UNROLL
@@ -83,13 +83,13 @@ class NodeBest {
   }
 
  private:
-  // A lane's class i is class 4 * i + lane of all.
+  // Class i of a lane is class 4 * i + lane of the row.
   static constexpr int kLaneNodes = kNodes / 4, kLaneClasses = kClasses / 4;
   static constexpr uint32_t kInfinityBits = 0x7f800000u;
-  static constexpr int kTurns = kClasses / kNodes;  // runs of kNodes nodes whose classes differ
+  static constexpr int kTurns = kClasses / kNodes;  // number of runs of kNodes nodes whose classes differ
   static_assert(kClasses % kNodes == 0, "the nodes of a step must be of different classes");
 
-  // The best box of each of the thread's nodes and rows. All threads of a warp.
+  // Reads the bound of the best box of each of the thread's nodes and rows. All threads of a warp must call this.
   template <class Scores>
   __device__ static void read_bounds(const Scores& scores, float (&bounds)[2][kLaneNodes]) {
     bool plain = true;
@@ -105,8 +105,8 @@ class NodeBest {
       bounds[i / kLaneNodes][i % kLaneNodes] = largest(scores, i / kLaneNodes, i % kLaneNodes);
   }
 
-  // As integers floats from +0 on keep their order, and the maximum of three is one instruction. Not such a float where
-  // all are negative or one is a NaN.
+  // Compared as integers, floats from +0 on keep their order, and the maximum of three is one instruction. The result
+  // is not such a float if all bounds are negative or one is a NaN.
   template <class Scores>
   __device__ static int largest_as_integers(const Scores& scores, int half, int node) {
     int bits = INT_MIN;
@@ -118,7 +118,7 @@ class NodeBest {
     return bits;
   }
 
-  // A NaN counts as -infinity.
+  // Returns the largest bound; a NaN counts as -infinity.
   template <class Scores>
   __device__ static float largest(const Scores& scores, int half, int node) {
     float best = -INFINITY;
@@ -130,12 +130,12 @@ class NodeBest {
     return best;
   }
 
-  // The first of two neighbouring accumulators, which are a pair of boxes of the row.
+  // Returns the first of two adjacent accumulators, which are a pair of boxes of the row.
   __device__ static constexpr int first_element(int pair, int half, int node) {
     return (pair * kLaneNodes + node) * 4 + half * 2;
   }
 
-  // A later node enters by a larger bound only; no node, a NaN, is below every bound.
+  // A later node replaces an entry only with a strictly larger bound. Empty slots hold NaN and lose to every bound.
   __device__ void add(int half, int own, float bound, int step, bool exists) {
     if (!exists || bound <= score_[half][own]) return;
     score_[half][own] = bound;
@@ -143,7 +143,7 @@ class NodeBest {
   }
 
   int num_rows_;
-  float score_[2][kLaneClasses];  // NaN: no node
+  float score_[2][kLaneClasses];  // NaN marks an empty slot
   int step_[2][kLaneClasses];
 };
 

@@ -16,7 +16,7 @@ int64_t level_bytes(const SearchParams& params, int level) {
   return (bytes + 255) / 256 * 256;
 }
 
-// The searched part of the document that holds a block: that of its last tile, which searches most.
+// Returns the ranges of the last tile of the document that holds a block. This tile searches most.
 __device__ TileRanges last_tile_of_document(const AttentionGeometry& geometry, int64_t block) {
   const int64_t position = block * geometry.block_size;
   int64_t first = 0, last = geometry.num_documents;  // the first document after the block is in [first, last]
@@ -32,15 +32,15 @@ __device__ TileRanges last_tile_of_document(const AttentionGeometry& geometry, i
   return tile_ranges(geometry, (end - 1) / kQueryTile);
 }
 
-// The node with a place, if there is one.
+// The node at a place, if there is one.
 struct Node {
   int64_t first_block;  // where its document's nodes begin
-  int64_t number;       // in its document
+  int64_t number;       // number of the node in its document
   bool exists;
 
   __device__ Node(const SearchParams& params, int level, int64_t place) {
     const int64_t blocks = int64_t{1} << (4 * level);
-    // This block is always part of a node that begins in [place, place + 1) * blocks.
+    // This block always belongs to a node that begins in [place, place + 1) * blocks.
     const TileRanges ranges = last_tile_of_document(params.geometry, (place + 1) * blocks - 1);
     first_block = ranges.sink_end;
     number = place - (first_block >> (4 * level));
@@ -49,7 +49,8 @@ struct Node {
   }
 };
 
-// A thread a box and dim. box: of the node. Levels 0 and 1 are made of keys, the others of the level below.
+// The box and dim of one thread. `box` is counted within the node. The boxes of levels 0 and 1 are made from keys,
+// those of other levels from the level below.
 struct BoxDim {
   int dim, box, head;
   int64_t place;
@@ -67,11 +68,11 @@ struct BoxDim {
 struct Bounds {
   float largest, smallest;
 
-  // Bounds of no value: below and above every other.
+  // The bounds of no value, which are below and above every other.
   __device__ explicit Bounds(float finite) : largest(-finite), smallest(finite) {}
 
   __device__ void widen(float high, float low) {
-    if (high > largest) largest = high;  // a NaN is not
+    if (high > largest) largest = high;  // false for a NaN
     if (low < smallest) smallest = low;
   }
 };
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(kThreads)
   const Node node(params, level, at.place);
   if (!node.exists) return;
   const int64_t num_parts = kTreeFanout * boxes_per_node(level - 1) / boxes_per_node(level);
-  const int64_t first_part = (node.number * boxes_per_node(level) + at.box) * num_parts;  // box of the document below
+  const int64_t first_part = (node.number * boxes_per_node(level) + at.box) * num_parts;  // box of the level below
   const int64_t document = boxes.first_element(level - 1, at.head, node.first_block, params.num_index_dims);
   Bounds bounds(largest_finite(params.query_element));
   for (int64_t part = first_part; part < first_part + num_parts; ++part) {

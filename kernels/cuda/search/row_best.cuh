@@ -1,8 +1,8 @@
 // The best blocks of each row, kept in registers.
 //
-// Four lanes of a warp hold a row's scores, and each of them those of two rows. At the end of a step they exchange the
-// largest of each unit of 64 keys, so that every lane has one row's, of every second or fourth unit, and keeps the best
-// of these for itself. The lists of a row's lanes are joined at the end.
+// Four lanes of a warp hold the scores of two rows. At the end of a step they exchange the maxima of the units of 64
+// keys, so that each lane has the maxima of one row for half of the units, and keeps a list of the best of these. At
+// the end the lists of a row's lanes are merged.
 #pragma once
 
 #include "kernels/cuda/search/score_columns.cuh"
@@ -12,14 +12,14 @@ namespace hiptrain::kernels {
 
 constexpr int kRegisterPicks = 3;
 
-// Blocks are multiples of kUnitKeys = 64, and no longer than the kKeys that are taken at a time.
+// The size of a block is a multiple of kUnitKeys = 64 and at most kKeys, the number of keys of a step.
 template <class Score, int kKeys, int kUnitKeys>
 class RowBest {
  public:
   static_assert(kUnitKeys == 64, "smaller units are not exchanged");
 
-  // num_rows: rows of the tile that exist. best: written by finish. checks_nan: every NaN score counts as -infinity and
-  // is added to num_nan_scores; otherwise the lists are worthless once saw_nan().
+  // `num_rows` is the number of rows that the tile has. finish() writes `best`. With `checks_nan` every NaN score
+  // counts as -infinity and is added to num_nan_scores. Otherwise the lists have no meaning once saw_nan() is true.
   __device__ RowBest(TileBest best, int num_rows, int64_t* num_nan_scores, bool checks_nan)
       : best_(best), num_rows_(num_rows), num_nan_scores_(num_nan_scores), checks_nan_(checks_nan) {
     CUTE_UNROLL
@@ -30,11 +30,11 @@ class RowBest {
     read_limit();
   }
 
-  // A step's scores so far: the best head's.
+  // The scores of a step so far: those of the best head.
   using Step = LargestScores<Score, kKeys, kKeys / kUnitKeys>;
   __device__ Step begin_step() const { return Step(only_positive_); }
 
-  // Takes in the scores of one more head. All threads of a warp. units_of() are the step's units.
+  // Adds the scores of one more head. All threads of a warp must call this. units_of() returns the step's units.
   template <class Scores, class UnitsOf>
   __device__ void take(Step& step, Scores& scores, const UnitsOf& units_of) const {
     const Step before = step;
@@ -45,7 +45,7 @@ class RowBest {
     step.take(scores);
   }
 
-  // All threads of a warp. Blocks must come in ascending order.
+  // Ends a step. All threads of a warp must call this. Blocks must come in ascending order.
   template <class UnitsOf>
   __device__ void end_step(const Step& step, const UnitsOf& units_of) {
     Mine mine = exchange(step);
@@ -65,13 +65,14 @@ class RowBest {
     read_limit();
   }
 
-  // The blocks come once more, with the scores of other heads: best may hold some already, which finish joins.
+  // Called before the blocks are streamed again with the scores of other heads. `best` may then hold some of them
+  // already, which finish() merges.
   __device__ void begin_again() const {}
 
-  // Whether a NaN was among the scores of any of the thread's units. Only without checks_nan.
+  // Whether there was a NaN among the scores of the thread's units. Only meaningful without checks_nan.
   __device__ bool saw_nan() const { return saw_nan_; }
 
-  // Adds the lists to best.
+  // Adds the lists to `best`.
   __device__ void finish() const {
     CUTE_UNROLL
     for (int lane = 0; lane < 2; ++lane) {
@@ -87,10 +88,10 @@ class RowBest {
  private:
   using Columns = ScoreColumns<kKeys, kUnitKeys>;
   static constexpr int kUnits = Columns::kUnits;
-  static constexpr int kOwnUnits = kUnits / 2;  // that a lane keeps, neighbours
+  static constexpr int kOwnUnits = kUnits / 2;  // number of adjacent units that a lane keeps
   static_assert(kUnits == 2 || kUnits == 4, "two lanes keep a row's units");
 
-  // A lane's scores after the exchange, of its row.
+  // The scores of a lane's row after the exchange.
   struct Mine {
     float score[kOwnUnits];
   };
@@ -108,14 +109,14 @@ class RowBest {
     return mine;
   }
 
-  // This lane keeps one of two parts and gives the other to the lane that keeps it.
+  // Keeps one of two parts and gives the other to the lane that keeps it.
   template <int kLanes, class Part>
   __device__ static Part exchange_with(bool second, Part first_part, Part second_part) {
     const Part kept = second ? second_part : first_part, given = second ? first_part : second_part;
     return Step::larger(kept, __shfl_xor_sync(kWholeWarp, given, kLanes));
   }
 
-  // The score of a block's first unit becomes that of the block.
+  // Sets the score of a block's first unit to that of the block.
   __device__ static void join_units(int block_shift, Mine& mine) {
     if (block_shift == 0) return;
     if constexpr (kOwnUnits == 2) {
@@ -125,13 +126,14 @@ class RowBest {
     }
   }
 
-  // What a score must exceed to enter; a NaN is exceeded by all, infinity by none.
+  // Reads the score that a new block must exceed to enter the list. Every score exceeds a NaN, and none exceeds
+  // infinity.
   __device__ void read_limit() {
     limit_ = row() < num_rows_ ? score_[kRegisterPicks - 1] : INFINITY;
     only_positive_ = __all_sync(kWholeWarp, limit_ >= 0);
   }
 
-  // A later block enters by a larger score only; an empty place, a NaN, is below every score.
+  // A later block replaces an entry only with a strictly larger score. Empty slots hold NaN and lose to every score.
   __device__ void add(float score, int32_t block, bool sees) {
     CUTE_UNROLL
     for (int place = kRegisterPicks - 1; place >= 0; --place) {
@@ -146,7 +148,7 @@ class RowBest {
   TileBest best_;
   int num_rows_;
   int64_t* num_nan_scores_;
-  float score_[kRegisterPicks];  // best first; NaN: an empty place
+  float score_[kRegisterPicks];  // best first; NaN marks an empty slot
   int32_t block_[kRegisterPicks];
   float limit_;
   bool checks_nan_, only_positive_, saw_nan_ = false;

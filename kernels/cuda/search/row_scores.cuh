@@ -1,5 +1,5 @@
-// Scores of a tile's rows with blocks of keys in float32, bit for bit those of the reference: a dot product is one
-// chain of fused multiply-adds from +0 over ascending dims.
+// Scores of a tile's rows with blocks of keys in float32, with the same bits as the CPU form: a dot product is one
+// chain of fused multiply-adds that starts at +0 and runs over ascending dims.
 #pragma once
 
 #include <cmath>
@@ -12,10 +12,10 @@
 namespace hiptrain::kernels {
 
 constexpr int kScoreThreads = 256;
-constexpr int64_t kMostSharedBytes = 227 * 1024;  // of a thread block
+constexpr int64_t kMostSharedBytes = 227 * 1024;  // shared memory of a thread block
 
-// The heads whose queries fit beside base_bytes of shared memory where a head's take head_bytes: all, or fewer, at
-// least one.
+// Returns how many heads' queries fit beside base_bytes of shared memory if each head takes head_bytes: at least one,
+// and at most all.
 inline int held_heads_beside(int64_t base_bytes, int64_t head_bytes, int num_heads) {
   const int64_t fitting = (kMostSharedBytes - base_bytes) / head_bytes;
   return static_cast<int>(fitting < 1 ? 1 : fitting < num_heads ? fitting : num_heads);
@@ -25,7 +25,7 @@ inline int held_heads_beside(int64_t base_bytes, int64_t head_bytes, int num_hea
 struct RowQueries {
   const void* elements;
   ElementType element;
-  int64_t first;  // element of the first row's first head: (rows, num_heads, num_dims) from there on
+  int64_t first;  // index of the first row's first element; (rows, num_heads, num_dims) follow
   int num_rows, num_heads, num_dims;
 
   __device__ RowQueries(const SearchParams& params, int head, int64_t tile, int rows)
@@ -37,36 +37,37 @@ struct RowQueries {
         num_heads(params.num_index_heads),
         num_dims(params.num_index_dims) {}
 
-  // 0 where there is no such row.
+  // Returns 0 if the row does not exist.
   __device__ float operator()(int row, int head, int dim) const {
     if (row >= num_rows) return 0;
     return load_element(elements, element, first + (int64_t{row} * num_heads + head) * num_dims + dim);
   }
 };
 
-// What the queries are multiplied as.
+// The form in which queries are multiplied.
 enum class QueryForm {
   kPlain,
   kFloat8,  // rounded to float8 (kernels/float8_score.h)
-  // The keys are boxes, (maximum, minimum) by dim: the score is then the upper bound sum of
-  // max(q * minimum, q * maximum) as a product, since one of q+ and q- is zero. Values are clamped to finite ones.
+  // The keys are boxes, (maximum, minimum) by dim. The score is the upper bound, the sum of max(q * minimum, q *
+  // maximum), computed as a product, which is possible because one of q+ and q- is zero. Values are clamped to finite
+  // ones.
   kBounds
 };
 
-// Used by all kScoreThreads threads of a thread block. A thread multiplies 4 rows with every 16th key. The queries of
-// some heads at a time lie in shared memory: where these are not all heads, they are loaded anew for every block of
+// All kScoreThreads threads of a thread block use this together. A thread multiplies 4 rows with every 16th key. Shared
+// memory holds the queries of some heads at a time; if these are not all heads, they are reloaded for every block of
 // keys.
 class RowScores {
  public:
-  // num_dims: of the keys, twice those of the queries for boxes.
+  // `num_dims` is that of the keys, which for boxes is twice that of the queries.
   static int64_t bytes(int num_dims, int num_keys, int held_heads) {
     const int64_t floats =
         kQueryTile * (int64_t{held_heads} * num_dims + 1) + int64_t{num_keys} * (num_dims + 1) + kKeyLanes * kQueryTile;
     return floats * static_cast<int64_t>(sizeof(float));
   }
 
-  // memory: bytes(num_dims, num_keys, held_heads) of shared memory, 16-byte aligned. queries must outlive this.
-  // num_keys: 8, 16, 32, or a multiple of 64.
+  // `memory` is bytes(num_dims, num_keys, held_heads) of shared memory, aligned to 16 bytes. `queries` must outlive
+  // this object. `num_keys` is 8, 16, 32, or a multiple of 64.
   __device__ RowScores(float* memory, const RowQueries& queries, QueryForm form, int num_keys, int held_heads)
       : queries_(queries),
         form_(form),
@@ -81,16 +82,16 @@ class RowScores {
     if (holds_all()) load_columns(0);
   }
 
-  // keys (num_keys, num_dims) from an offset on.
+  // Loads keys, (num_keys, num_dims), from `offset` on.
   __device__ void set_keys(const void* keys, ElementType element, int64_t offset) {
-    __syncthreads();  // nobody reads the keys before
+    __syncthreads();  // no thread still reads the previous keys
     for (int i = threadIdx.x; i < num_keys_ * num_dims_; i += kScoreThreads) {
       keys_[i + i / num_dims_] = load_element(keys, element, offset + i);
     }
     __syncthreads();
   }
 
-  // Thread r < kQueryTile gets the best head's best score of row r, a NaN being -infinity. NaNs of rows
+  // Thread r < kQueryTile gets the best score of row r over all heads; a NaN counts as -infinity. NaNs of rows
   // [first_row, end_row) are counted.
   __device__ float best(int first_row, int end_row) {
     float best[kRows] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
@@ -119,21 +120,21 @@ class RowScores {
 
   __device__ bool holds_all() const { return held_heads_ >= queries_.num_heads; }
 
-  // Finds what the queries of each row are multiplied with before they are rounded to float8.
+  // Computes what the queries of each row are multiplied with before they are rounded to float8.
   __device__ void set_scales() {
     const int row = threadIdx.x;
     if (row < kQueryTile) {
       float largest = 0;
       for (int i = 0; i < queries_.num_heads * queries_.num_dims; ++i)
-        largest = fmaxf(largest, fabsf(as_finite(queries_(row, 0, i))));  // a NaN leaves it
+        largest = fmaxf(largest, fabsf(as_finite(queries_(row, 0, i))));  // ignores a NaN
       scales_[row] = float8_query_scale(largest, queries_.num_dims);
     }
     __syncthreads();
   }
 
-  // Loads the queries of held_heads_ heads from one on.
+  // Loads the queries of held_heads_ heads, from first_head on.
   __device__ void load_columns(int first_head) {
-    __syncthreads();  // nobody reads those before
+    __syncthreads();  // no thread still reads the previous ones
     const int heads = min(held_heads_, queries_.num_heads - first_head);
     for (int i = threadIdx.x; i < kQueryTile * heads * queries_.num_dims; i += kScoreThreads) {
       const int row = i % kQueryTile, column = i / kQueryTile, dim = column % queries_.num_dims;
@@ -163,7 +164,7 @@ class RowScores {
     }
   }
 
-  // The keys first_key + lane, + kKeyLanes, ..., kKeys of them.
+  // Scores kKeys keys: first_key + lane, then every kKeyLanes-th.
   template <int kKeys>
   __device__ void score_keys(const float* columns, int first_key, int first_row, int end_row, float (&best)[kRows]) {
     const float* const keys = keys_ + (first_key + threadIdx.x / kRowLanes) * (num_dims_ + 1);
@@ -184,17 +185,17 @@ class RowScores {
       const float score = sums[i / kRows][i % kRows];
       const int row = first_own_row() + i % kRows;
       if (isnan(score)) num_nan_ += row >= first_row && row < end_row;
-      best[i % kRows] = fmaxf(best[i % kRows], score);  // of a number and a NaN the number
+      best[i % kRows] = fmaxf(best[i % kRows], score);  // fmaxf ignores a NaN
     }
   }
 
-  const RowQueries& queries_;  // no copy: nvcc 13.0 compiles one into reads of other members of the kernel's params
+  const RowQueries& queries_;  // not a copy: nvcc 13.0 compiles that into reads of other kernel parameters
   QueryForm form_;
   int num_dims_, num_keys_, held_heads_;
-  float* scales_;     // (kQueryTile): of float8
+  float* scales_;     // (kQueryTile), for float8
   float* columns_;    // (held heads, num_dims, kQueryTile)
   float* lane_best_;  // (kKeyLanes, kQueryTile)
-  float* keys_;       // (num_keys, num_dims + 1): the odd row length spreads the banks
+  float* keys_;       // (num_keys, num_dims + 1); the odd row length avoids bank conflicts
   unsigned long long num_nan_ = 0;
 };
 

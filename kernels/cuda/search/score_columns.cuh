@@ -1,7 +1,7 @@
 // The accumulators of scores on the tensor cores as one thread sees them.
 //
-// A warpgroup holds the scores of a tile's 64 rows with kKeys keys. A thread has two rows, and of each the columns that
-// its place among four lanes gives it: (2 columns, 2 rows, kKeys / 8 groups of 8 columns).
+// A warpgroup holds the scores of a tile's 64 rows with kKeys keys. A thread has two rows, and in each of them the
+// columns that its place among four lanes gives it: (2 columns, 2 rows, kKeys / 8 groups of 8 columns).
 #pragma once
 
 #include <cuda_fp16.h>
@@ -17,27 +17,27 @@ namespace hiptrain::kernels {
 
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
-// half: 0 or 1, of the thread's two rows.
+// Returns a row of the thread. `half` is 0 or 1, one of its two rows.
 __device__ inline int row_of_thread(int half) {
   return threadIdx.x % kWarpgroupThreads / 32 * 16 + threadIdx.x % 32 / 4 + half * 8;
 }
 
-// The keys of a step that a tile searches, in units of kUnitKeys counted from the step's first, which begins a block:
-// [begin, end). Accumulators are joined to units, and those to blocks.
+// The keys of a step that a tile searches, in units of kUnitKeys: the units [begin, end), counted from the first one of
+// the step, which is the first one of a block. Maxima are computed for units and then combined for blocks.
 struct StepUnits {
   int begin, end;
   int64_t first_block;  // the block that the step's first unit begins
   int block_shift;      // log2 of the units of a block
 
-  // Whether the unit is of a searched block, and its first.
+  // Whether the unit belongs to a searched block, and whether it is the first unit of one.
   __device__ bool holds(int unit) const { return unit >= begin && unit < end; }
   __device__ bool begins_block(int unit) const { return unit >> block_shift << block_shift == unit && holds(unit); }
   __device__ int64_t block(int unit) const { return first_block + (unit >> block_shift); }
-  // The first row that sees the block.
+  // Returns the first row that sees the block.
   __device__ int first_row(int) const { return 0; }
 };
 
-// The next smaller number of a type; a NaN and -infinity stay.
+// Returns the next smaller number of a type. A NaN and -infinity stay as they are.
 template <class Score>
 __device__ float next_smaller(float value);
 
@@ -57,15 +57,15 @@ __device__ inline float next_smaller<cutlass::half_t>(float value) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(value > 0 ? bits - 1 : bits + 1)));
 }
 
-// The largest score of each of a thread's two rows and of each of kParts equal parts of the columns, over the scores of
-// all heads that were taken, or a NaN if there is one.
+// The largest scores of each of a thread's two rows in each of kParts equal parts of the columns, over all heads so
+// far. If there is a NaN, the result is NaN.
 template <class Score, int kKeys, int kParts>
 class LargestScores;
 
 template <int kKeys, int kParts>
 class LargestScores<float, kKeys, kParts> {
  public:
-  // Holds no scores yet. only_positive: what is not above 0 counts as 0.
+  // Holds no scores at first. With only_positive, scores that are not above 0 count as 0.
   __device__ explicit LargestScores(bool only_positive) : only_positive_(only_positive) {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kParts; ++i) values_[i] = only_positive ? 0.0f : -INFINITY;
@@ -84,7 +84,7 @@ class LargestScores<float, kKeys, kParts> {
     }
   }
 
-  // half: 0 or 1, of the thread's rows.
+  // Returns the largest score of a part. `half` is 0 or 1, one of the thread's rows.
   __device__ float part(int half, int i) const { return values_[half * kParts + i]; }
   __device__ static float larger(float a, float b) {
     asm("max.NaN.f32 %0, %0, %1;" : "+f"(a) : "f"(b));
@@ -100,10 +100,10 @@ class LargestScores<float, kKeys, kParts> {
   }
 
  private:
-  static constexpr int kGroups = kKeys / 8 / kParts;  // of 8 columns, a part
+  static constexpr int kGroups = kKeys / 8 / kParts;  // groups of 8 columns in a part
 
-  // As integers positive floats keep their order, negative ones are below 0, and a NaN, which the tensor cores make
-  // with a positive sign, is above all. The maximum of three integers is one instruction.
+  // Compared as integers, positive floats keep their order, negative ones are below 0, and a NaN is above all, because
+  // the tensor cores make NaNs with a positive sign. The maximum of three integers is one instruction.
   template <class Scores>
   __device__ static float largest_if_positive(float before, const Scores& scores, int half, int first_group) {
     int bits = __float_as_int(before);
@@ -127,7 +127,8 @@ class LargestScores<float, kKeys, kParts> {
   bool only_positive_;
 };
 
-// Scores of float8 keys are finite or NaN. Two registers, four scores, are one instruction, whatever their signs.
+// The same for scores of float8 keys, which are finite or NaN. One instruction takes two registers, which hold four
+// scores, whatever their signs.
 template <int kKeys, int kParts>
 class LargestScores<cutlass::half_t, kKeys, kParts> {
  public:
@@ -150,7 +151,7 @@ class LargestScores<cutlass::half_t, kKeys, kParts> {
     }
   }
 
-  // Two neighbouring parts of a row in one register.
+  // Returns two adjacent parts of a row in one register.
   __device__ __half2 part(int half, int i) const {
     const __half2 first = pairs_[half * kParts + 2 * i], second = pairs_[half * kParts + 2 * i + 1];
     return __hmax2_nan(__lows2half2(first, second), __highs2half2(first, second));
@@ -176,14 +177,14 @@ class LargestScores<cutlass::half_t, kKeys, kParts> {
   __half2 pairs_[2 * kParts];
 };
 
-// kUnitKeys: a multiple of 16 of which blocks are multiples.
+// Functions on units of kUnitKeys keys, a multiple of 16. The size of a block is a multiple of kUnitKeys.
 template <int kKeys, int kUnitKeys>
 struct ScoreColumns {
   static constexpr int kUnits = kKeys / kUnitKeys;
 
   __device__ static int row(int half) { return row_of_thread(half); }
 
-  // The best of the thread's columns. Scores must have no NaN.
+  // Returns the best score of the thread's columns in a unit. Scores must not contain NaN.
   template <class Scores>
   __device__ static float best_of_unit(const Scores& scores, int half, int unit) {
     constexpr int kGroups = kUnitKeys / 8;
@@ -204,8 +205,8 @@ struct ScoreColumns {
     }
   }
 
-  // Every NaN becomes -infinity; those of searched keys and rows that see them are added to num_nan_scores, if not
-  // null.
+  // Replaces every NaN by -infinity. NaNs of searched keys, in rows that see them, are added to num_nan_scores if that
+  // is not null.
   template <class Scores, class Units>
   __device__ static void drop_nan(Scores& scores, const Units& units, int num_rows, int64_t* num_nan_scores) {
     using Score = typename Scores::value_type;
@@ -227,7 +228,8 @@ struct ScoreColumns {
     }
   }
 
-  // best: of the units of a row; that of a block's first unit of the step becomes the best of all its units.
+  // Combines units to blocks. `best` holds the best score of each unit of a row. The value of a block's first unit in
+  // the step becomes the best of all its units.
   __device__ static void join_units(int block_shift, float* best /* (kUnits) */) {
     CUTE_UNROLL
     for (int shift = 0; (1 << shift) < kUnits; ++shift) {

@@ -1,28 +1,28 @@
-// The parts of search_cuda. Each writes the picks of its tiles, and of no others.
+// The parts of search_cuda. Each of them writes the picks of its own tiles only.
 #pragma once
 
 #include "kernels/search.h"
 
 namespace hiptrain::kernels {
 
-// Whether the tensor cores multiply the index and the copy engine can read it: bfloat16 or float8 keys of a
-// multiple of 16 bytes.
+// Whether the tensor cores can multiply the index and the TMA can read it: keys are bfloat16 or float8, and their rows
+// a multiple of 16 bytes.
 bool fits_tensor_cores(const SearchParams& params);
 
-// Tiles that scan.
+// Searches the tiles that scan.
 void scan_on_tensor_cores(const SearchParams& params, Stream stream);
 
-// The same for every index: float32 arithmetic in the reference's order, so the same bits.
+// The same for every index, with float32 arithmetic in the order of the CPU form, which gives the same bits.
 void scan_in_float32(const SearchParams& params, Stream stream);
 
-// Tiles that use the tree.
+// Searches the tiles that use the tree.
 void search_tree_cuda(const SearchParams& params, Stream stream);
 int64_t search_tree_workspace_bytes(const SearchParams& params);
 
 struct NodeBoxes;
 struct TreeLists;
-// Whether the tensor cores' kernel holds a box of both its ends (64 index dims at most), and the lists and a head's
-// queries beside the boxes.
+// Whether the kernel on tensor cores can be used: a box with both of its ends must fit (64 index dims at most), and
+// shared memory must hold the lists and the queries of at least one head beside the boxes.
 bool tree_fits_tensor_cores(const SearchParams& params, const TreeLists& lists);
 void search_tree_on_tensor_cores(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists,
                                  Stream stream);

@@ -18,7 +18,7 @@ bool fits_tensor_cores(const SearchParams& params) {
 
 namespace {
 
-// In float32 where shared memory has no room: 128 dims with very many picks.
+// Falls back to float32 if shared memory is too small, which happens for 128 dims with very many picks.
 template <class Element, int kDims>
 void scan_dims(const SearchParams& params, Stream stream) {
   if (scan_held_heads<Element, kDims>(params) == 0) return scan_in_float32(params, stream);

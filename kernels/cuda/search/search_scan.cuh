@@ -1,16 +1,16 @@
-// The scan on Hopper's tensor cores, bfloat16 or float8 index keys.
+// The scan on Hopper's tensor cores, for bfloat16 or float8 index keys.
 //
-// A thread block takes kTiles neighbouring query tiles of one KV head, whose index queries of all heads lie in shared
-// memory, and streams the index keys that they search through shared memory too, a step at a time (TMA, a ring of
-// kStages buffers). A warpgroup has two tiles: it multiplies a step's keys with one's queries and then the other's, one
-// head after the other, and while it takes the maxima of one product the tensor cores work on the next. A row's list is
-// asked once a step, about the best head's scores. Where the queries of all heads are too many, the keys stream past
-// once for some heads after the others.
+// A thread block takes kTiles adjacent query tiles of one KV head. The index queries of all heads of these tiles are
+// kept in shared memory, and the index keys that they search are streamed through shared memory, a step at a time (TMA,
+// a ring of kStages buffers). A warpgroup has two tiles. It multiplies the keys of a step with the queries of one tile
+// and then of the other, one head after another. While it computes the maxima of one product, the tensor cores work on
+// the next. The list of a row is consulted once a step, with the scores of the best head. If the queries of all heads
+// do not fit, the keys are streamed once for each part of the heads.
 //
-// NaN scores are looked for at the end of a step only. If there was one, the thread block begins anew and looks for
-// them in every product, for each has to be counted.
+// NaN scores are looked for only at the end of a step. If there was one, the thread block starts again and checks every
+// product, because every NaN has to be counted.
 //
-// The last tiles of a KV head, which search most, come first.
+// The last tiles of a KV head search most and are started first.
 #pragma once
 
 #include <cutlass/arch/barrier.h>
@@ -38,22 +38,22 @@ struct ScanShape {
   static constexpr int kDimBytes = kDims * static_cast<int>(sizeof(Element));
   static constexpr int kScanners = 2 /* warpgroups */, kTiles = 2 * kScanners;
   static constexpr int kThreads = (kScanners + 1) * kWarpgroupThreads;
-  // The launch gives all threads as many registers; the loader hands most of its own to the scanners.
+  // At launch all threads have the same number of registers. The loader gives most of its own to the scanners.
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
   static constexpr int kLoaderRegisters = 32, kScannerRegisters = 232;
   static_assert(kLoaderRegisters + kScanners * kScannerRegisters <= (kScanners + 1) * kLaunchRegisters,
                 "the scanners would wait for registers for ever");
 
-  // The more keys a step, the less its other instructions count; the scores of a tile are 64 registers.
+  // The more keys a step has, the less its other instructions count. The scores of a tile take 64 registers.
   static constexpr int kStepKeys = kFloat8 ? 256 : 128;
   static constexpr int kStages = kStepKeys * kDimBytes > 16384 ? 3 : 65536 / (kStepKeys * kDimBytes);
   using Product = IndexProduct<Element, kDims, kStepKeys, kStages>;
 };
 
-// What one tile of a thread block scans: nothing where the tile does not exist, searches nothing or uses the tree.
+// The keys that one tile of a thread block scans: none if the tile does not exist, searches nothing or uses the tree.
 struct ScanSpan {
   int32_t begin, end;  // keys
-  bool scans;          // the tile's picks are to be written
+  bool scans;          // whether the tile's picks are to be written
 
   __device__ ScanSpan(const SearchParams& params, int64_t tile) : begin(0), end(0), scans(false) {
     if (tile * kQueryTile >= params.query_begin + params.num_queries) return;
@@ -75,13 +75,14 @@ struct ScanStorage {
   ScanSpan spans[Shape::kTiles];
   RingBarriers<Shape::kStages> ring;
   bool saw_nan;
-  // Followed by the index queries of kTiles tiles, (tiles, held heads, 64 tokens, dims), and by the tiles' lists.
+  // The struct is followed by the index queries of kTiles tiles, (tiles, held heads, 64 tokens, dims), and by the lists
+  // of the tiles.
   __device__ Element* queries(int tile, int held_heads) {
     return reinterpret_cast<Element*>(this + 1) + tile * held_heads * kQueryTile * kDims;
   }
   __device__ uint64_t* lists(int held_heads) { return reinterpret_cast<uint64_t*>(queries(Shape::kTiles, held_heads)); }
 
-  // One head's queries of a thread block's kTiles tiles.
+  // The bytes of one head's queries of kTiles tiles.
   static constexpr int64_t kHeadBytes = int64_t{Shape::kTiles} * kQueryTile * Shape::kDimBytes;
 
   static int64_t bytes(int num_picks, int held_heads) {
@@ -90,7 +91,7 @@ struct ScanStorage {
   }
 };
 
-// The keys that the tiles of a thread block stream together: begin >= end if they search none.
+// The keys that the tiles of a thread block stream together. begin >= end if they search none.
 template <class Shape>
 struct ScanStream {
   int32_t begin = INT32_MAX, end = 0;
@@ -106,7 +107,7 @@ struct ScanStream {
   __device__ int num_steps() const { return max(0, (end - begin + Shape::kStepKeys - 1) / Shape::kStepKeys); }
 };
 
-// The keys of one pass. at: where in the ring it begins and, afterwards, ends.
+// Loads the keys of one pass. `at` is the position in the ring where the pass begins, and afterwards where it ends.
 template <class Element, int kDims>
 __device__ void load_index_keys(ScanStorage<Element, kDims>& shared, const CUtensorMap& map, int head,
                                 const ScanStream<ScanShape<Element, kDims>>& stream,
@@ -136,7 +137,7 @@ __device__ inline StepUnits step_units(int64_t block_size, const ScanSpan& span,
 // The index queries of a tile as its thread block reads them.
 struct TileQueries {
   const SearchParams& params;
-  int64_t first;  // element of the first token's first
+  int64_t first;  // index of the first element of the first token
   int num_rows;
 
   __device__ TileQueries(const SearchParams& search, int head, int64_t tile, int rows)
@@ -152,14 +153,14 @@ struct TileQueries {
   }
 };
 
-// What a row's index queries are multiplied with before they are rounded to float8, as the reference does
+// Returns what a row's index queries are multiplied with before they are rounded to float8, as in the CPU form
 // (kernels/float8_score.h).
 __device__ inline float row_scale(const TileQueries& queries, int row) {
   const SearchParams& params = queries.params;
   float largest = 0;
   for (int head = 0; head < params.num_index_heads; ++head) {
     for (int dim = 0; dim < params.num_index_dims; ++dim)
-      largest = fmaxf(largest, fabsf(as_finite(queries(row, head, dim))));  // a NaN leaves it
+      largest = fmaxf(largest, fabsf(as_finite(queries(row, head, dim))));  // ignores a NaN
   }
   return float8_query_scale(largest, params.num_index_dims);
 }
@@ -184,12 +185,12 @@ __device__ inline void sync_warpgroup() {
   cutlass::arch::NamedBarrier::sync(kWarpgroupThreads, 1 + threadIdx.x / kWarpgroupThreads);
 }
 
-// A warp's 16 rows of each of its warpgroup's two tiles, and their lists in shared memory.
+// The 16 rows of a warp in each of its warpgroup's two tiles, and their lists in shared memory.
 struct WarpLists {
   const SearchParams& params;
   uint64_t* keys;         // (kTiles, kQueryTile, num_picks)
   const ScanSpan* spans;  // (kTiles)
-  int first_tile, first;  // of the thread block, and of the warpgroup's two counted from it
+  int first_tile, first;  // first tile of the thread block, and of the warpgroup counted from it
 
   __device__ int64_t tile(int i) const { return first_tile + first + i; }
   __device__ const ScanSpan& span(int i) const { return spans[first + i]; }
@@ -217,17 +218,17 @@ struct WarpLists {
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
 };
 
-// The part of a warpgroup's thread in one of its tiles.
+// The work of one thread in one of the two tiles of its warpgroup.
 template <class Element, int kDims, class Selection>
 struct TileScan {
   using Product = typename ScanShape<Element, kDims>::Product;
-  decltype(Product::shared_left_operand(0, std::declval<Element*>())) queries;  // of the held heads
+  decltype(Product::shared_left_operand(0, std::declval<Element*>())) queries;  // queries of the held heads
   decltype(Product::make_scores()) scores;
-  const ScanSpan& span;  // stays in shared memory: registers are short
+  const ScanSpan& span;  // stays in shared memory, because registers are scarce
   Selection selection;
   typename Selection::Step best_head;
 
-  // tile: 0 or 1, of the warpgroup's.
+  // `tile` is 0 or 1, one of the warpgroup's two tiles.
   __device__ TileScan(const WarpLists& lists, int tile, Element* tile_queries, const SearchParams& params,
                       bool checks_nan)
       : queries(Product::shared_left_operand(threadIdx.x % kWarpgroupThreads, tile_queries)),
@@ -240,7 +241,7 @@ struct TileScan {
   __device__ void begin(int held_head, const Keys& keys, int stage) {
     Product::begin_shared(queries, held_head, keys, stage, scores);
   }
-  // last: of the step's heads.
+  // `last` is true for the last head of a step.
   template <int kUnitKeys>
   __device__ void take(const SearchParams& params, int32_t first_key, bool last) {
     const auto units_of = [&] { return step_units<kUnitKeys>(params.geometry.block_size, span, first_key); };
@@ -251,7 +252,7 @@ struct TileScan {
   }
 };
 
-// One pass over a warpgroup's two tiles: the queries of the held heads. at: as of load_index_keys.
+// One pass over the two tiles of a warpgroup, with the queries of the held heads. `at` is as in load_index_keys.
 template <int kUnitKeys, class Element, int kDims, class Selection>
 __device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDims>& shared,
                            const ScanStream<ScanShape<Element, kDims>>& stream, int num_heads,
@@ -260,7 +261,8 @@ __device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDim
   using Shape = ScanShape<Element, kDims>;
   using Product = typename Shape::Product;
   const auto keys = Product::right_operand(threadIdx.x % kWarpgroupThreads, shared.keys);
-  // From one thread: the compiler leaves products under way only where all threads are seen to go the same way.
+  // The number comes from one thread, because the compiler keeps products running only where it sees that all threads
+  // take the same branch.
   const int num_products = __shfl_sync(kWholeWarp, stream.num_steps() * num_heads, 0);
   if (num_products == 0) return;
   shared.ring.wait_full(at);
@@ -278,7 +280,7 @@ __device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDim
       at.advance();
       if (product + 1 < num_products) shared.ring.wait_full(at);
     }
-    first.begin(next_head, keys, at.stage);  // after the last step of keys that nobody asks for
+    first.begin(next_head, keys, at.stage);  // after the last step its keys are not used
     second.template take<kUnitKeys>(params, first_key, last);
     head = next_head;
     if (last) first_key += Shape::kStepKeys;
@@ -286,7 +288,7 @@ __device__ void scan_tiles(const SearchParams& params, ScanStorage<Element, kDim
   Product::finish(first.scores);
 }
 
-// What a warpgroup that scans does: its two tiles' lists, of all heads. at: as of load_index_keys.
+// The work of a warpgroup that scans: the lists of its two tiles, for all heads. `at` is as in load_index_keys.
 template <class Element, int kDims, int kUnitKeys, class Selection>
 __device__ void scan_heads(const SearchParams& params, ScanStorage<Element, kDims>& shared, const WarpLists& lists,
                            int kv_head, int held_heads, const ScanStream<ScanShape<Element, kDims>>& stream,
@@ -296,7 +298,7 @@ __device__ void scan_heads(const SearchParams& params, ScanStorage<Element, kDim
   lists.clear();
   for (int first_head = 0; first_head < params.num_index_heads; first_head += held_heads) {
     const int num_heads = min(held_heads, params.num_index_heads - first_head);
-    sync_warpgroup();                      // the products of the heads before have been made
+    sync_warpgroup();                      // the products of the earlier heads are complete
     const int tile = thread / kQueryTile;  // a thread writes one row's queries
     write_queries<Element, kDims>(TileQueries(params, kv_head, lists.tile(tile), lists.num_rows(tile)),
                                   thread % kQueryTile, first_head, num_heads, operands[tile]);
@@ -315,7 +317,7 @@ __device__ void scan_heads(const SearchParams& params, ScanStorage<Element, kDim
   }
 }
 
-// Grid: (groups of kTiles tiles * KV heads). SelectionOf: RowBest, BlockCandidates, or something that does less, for
+// Grid: (groups of kTiles tiles * KV heads). SelectionOf is RowBest, BlockCandidates, or something that does less, for
 // timing.
 template <class Element, int kDims, int kUnitKeys, template <class, int, int> class SelectionOf>
 __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
@@ -331,7 +333,7 @@ __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
   if (threadIdx.x < Shape::kTiles) shared.spans[threadIdx.x] = ScanSpan(params, first_tile + threadIdx.x);
   if (threadIdx.x == 0) {
     shared.saw_nan = false;
-    shared.ring.init(Shape::kScanners * kWarpgroupThreads / 32);  // a warp each
+    shared.ring.init(Shape::kScanners * kWarpgroupThreads / 32);  // one arrival for each warp
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
@@ -359,7 +361,8 @@ __global__ void __launch_bounds__(ScanShape<Element, kDims>::kThreads, 1)
   lists.write(head, 1);
 }
 
-// How many heads' queries a thread block holds, as evenly as these divide all heads; 0: there is no room for one.
+// Returns how many heads' queries a thread block holds at a time, such that the heads are divided evenly over the
+// passes. Returns 0 if there is no space for one head.
 template <class Element, int kDims>
 int scan_held_heads(const SearchParams& params) {
   constexpr int64_t kMostSharedBytes = 227 * 1024;

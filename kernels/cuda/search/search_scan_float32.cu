@@ -1,5 +1,5 @@
-// The scan without tensor cores: a thread block a tile, every dot product one chain of fused multiply-adds over
-// ascending dims, as in the reference.
+// The scan without tensor cores. A thread block takes one tile. Every dot product is one chain of fused multiply-adds
+// over ascending dims, as in the CPU form.
 #include "kernels/cuda/hopper/launch_check.h"
 #include "kernels/cuda/search/row_scores.cuh"
 #include "kernels/cuda/search/search.h"
@@ -9,7 +9,7 @@
 namespace hiptrain::kernels {
 namespace {
 
-// Grid: (tiles * KV heads), the tiles that search most first.
+// Grid: (tiles * KV heads). The tiles that search most come first.
 __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams params, int64_t tiles, int held_heads) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int head = static_cast<int>(blockIdx.x / tiles);
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
     scores.set_keys(params.index_key, params.key_element,
                     head * params.index_key_head_stride + block * block_keys * params.num_index_dims);
     float score = scores.best(0, num_rows);
-    if (float8) score = rounded_to_half(score);  // the largest rounded is the rounded largest
+    if (float8) score = rounded_to_half(score);  // rounding is monotonic
     if (threadIdx.x < num_rows) best.add(threadIdx.x, score_key(score, block));
   }
   scores.count_nan(params.num_nan_scores);

@@ -1,7 +1,7 @@
-// The search through the tree: a thread block takes a run of neighbouring tiles of one KV head one after the other,
-// since a tile's candidates come from its own and from the previous tile's kept nodes. Before the run it repeats the
-// levels of the tiles before that the run still hears of. Lists live in shared memory; what scores the candidates is a
-// Scorer.
+// The search through the tree. A thread block takes a run of adjacent tiles of one KV head, one after another, because
+// the candidates of a tile come from the nodes that it and the previous tile kept. Before the run it repeats those
+// levels of earlier tiles that still affect the run. Lists are kept in shared memory. A Scorer computes the scores of
+// the candidates.
 #pragma once
 
 #include <cub/block/block_scan.cuh>
@@ -12,8 +12,8 @@
 
 namespace hiptrain::kernels {
 
-// Tiles of a run: as many as leave every multiprocessor several runs, so that long and short ones even out. Before each
-// run the levels of a few tiles are repeated.
+// Returns the number of tiles of a run, such that every multiprocessor gets several runs and long and short ones even
+// out. Before each run the levels of a few tiles are repeated.
 inline int64_t tiles_per_run(const SearchParams& params) {
   constexpr int64_t kRuns = 1024, kFewest = 8, kMost = 32;
   const int64_t tiles = num_tiles(params.num_queries) * params.num_kv_heads / kRuns;
@@ -24,7 +24,7 @@ constexpr int kNodeClasses = kMaxGpuBeam;  // num_node_classes of every such bea
 constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
 static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
 
-// How many of the entries, which ascend by block, are below one.
+// Returns how many of the entries, which ascend by block, are below a block.
 __device__ inline int entries_below(const uint32_t* entries, int count, int64_t block) {
   int first = 0, last = count;
   while (first < last) {
@@ -37,13 +37,13 @@ __device__ inline int entries_below(const uint32_t* entries, int count, int64_t 
   return first;
 }
 
-// Nodes of one level that a tile scores, ascending: the children of some nodes, of the last one maybe only the first,
-// or some nodes themselves.
+// The nodes of one level that a tile scores, ascending. They are the children of some nodes (of the last one possibly
+// only the first children), or some nodes themselves.
 struct TreeCandidates {
-  const uint32_t* parents;  // list entries of node and first row; null: nodes 0, 1, ..., which every row sees
+  const uint32_t* parents;  // list entries: node and first row; null: nodes 0, 1, ..., which every row sees
   int num_parents;
   int fanout_shift;   // log2 of the children of a parent; 0: the parents are the candidates
-  int last_children;  // of the last parent
+  int last_children;  // children of the last parent
 
   __device__ int count() const { return num_parents == 0 ? 0 : (num_parents - 1 << fanout_shift) + last_children; }
   __device__ uint32_t parent(int i) const {
@@ -58,7 +58,7 @@ struct TreeCandidates {
     return make_list_entry((entry_block(entry) << fanout_shift) + i - (in_parent << fanout_shift),
                            entry_first_row(entry));
   }
-  // How many parents are below a node of their level.
+  // Returns how many parents are below a node of their level.
   __device__ int parents_below(int64_t node) const {
     return parents == nullptr ? static_cast<int>(min(node, int64_t{num_parents}))
                               : entries_below(parents, num_parents, node);
@@ -72,13 +72,13 @@ struct TreeCandidates {
 struct TreeTile {
   int head, num_rows;
   int64_t tile;
-  int64_t first_block;  // of the document's nodes
+  int64_t first_block;  // where the document's nodes begin
 };
 
-// The best candidate of each row and class. A key is score_key of the bound and the candidate's place among the
+// The best candidate of each row and class. A key is the score_key of the bound and of the candidate's place among the
 // candidates.
 struct ClassBest {
-  uint64_t* keys;  // (kQueryTile, num_classes); 0: none; shared memory
+  uint64_t* keys;  // (kQueryTile, num_classes), in shared memory; 0 marks an empty slot
   int num_classes;
 };
 
@@ -91,14 +91,14 @@ struct TreeLists {
     return {static_cast<int>(effective_beam(params)), params.num_picks, tree_top_level(blocks, params.top_nodes) + 1};
   }
 
-  // What the tokens of a tile keep, at most.
+  // The largest number of nodes that the tokens of a tile keep.
   HIPTRAIN_HOST_DEVICE int kept_nodes() const { return kTileRows * beam; }
   HIPTRAIN_HOST_DEVICE static int kept_blocks() { return kTileRows * kBlockClasses; }
   HIPTRAIN_HOST_DEVICE int kept(int level) const { return level == 0 ? kept_blocks() : kept_nodes(); }
-  HIPTRAIN_HOST_DEVICE int kept_before(int level) const {  // entries of the levels below
+  HIPTRAIN_HOST_DEVICE int kept_before(int level) const {  // number of entries of the levels below
     return level == 0 ? 0 : kept_blocks() + (level - 1) * kept_nodes();
   }
-  // What is handed on, from two tiles, and a last parent.
+  // The largest number of nodes that are passed on from two tiles, and one more for a last parent.
   HIPTRAIN_HOST_DEVICE int handed_nodes() const { return 2 * kept_nodes() + 1; }
   HIPTRAIN_HOST_DEVICE static int handed_blocks() { return 2 * kept_blocks(); }
 
@@ -106,7 +106,7 @@ struct TreeLists {
     const int entries = 2 * handed_nodes() + handed_blocks() + kept_before(num_levels);
     return TileBest::bytes(num_picks) + entries * static_cast<int64_t>(sizeof(uint32_t));
   }
-  // Needed between the scoring of two levels.
+  // Memory that is needed between the scoring of two levels.
   HIPTRAIN_HOST_DEVICE static int64_t scratch_bytes(int num_threads) {
     return TileBest::bytes(kBlockClasses) +
            (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
@@ -114,20 +114,20 @@ struct TreeLists {
 };
 static_assert(kMaxGpuBeam <= kBlockClasses, "scratch memory must hold what any level keeps");
 
-// kThreads: of the thread block, all of which call all functions. Scorer: score_nodes writes the best candidates of
-// each row, score_blocks adds every candidate to the best of each row that sees it. Both return when all threads are
-// done.
+// kThreads is the number of threads of the thread block, all of which call all functions. A Scorer has two functions:
+// score_nodes writes the best candidates of each row, and score_blocks adds every candidate to the best of each row
+// that sees it. Both return when all threads are done.
 template <int kThreads, class Scorer>
 class TileTreeSearch {
  public:
   struct Storage {
     typename cub::BlockScan<int, kThreads>::TempStorage scan;
-    int num_kept[kMaxTreeLevels];  // that the next tile hears of
-    int before[kThreads];          // entries handed on before each parent's children
+    int num_kept[kMaxTreeLevels];  // number of nodes that the next tile receives
+    int before[kThreads];          // number of entries passed on before each parent's children
   };
 
-  // memory: lists.bytes() of shared memory, scratch: lists.scratch_bytes(kThreads) that the scorers may use too; both
-  // 8-byte aligned.
+  // `memory` is lists.bytes() of shared memory. `scratch` is lists.scratch_bytes(kThreads), which the scorers may use
+  // too. Both are aligned to 8 bytes.
   __device__ TileTreeSearch(const SearchParams& params, const TreeLists& lists, Scorer& scorer, unsigned char* memory,
                             unsigned char* scratch, Storage& storage)
       : params_(params), lists_(lists), scorer_(scorer), storage_(storage) {
@@ -156,7 +156,7 @@ class TileTreeSearch {
 
  private:
   static constexpr uint32_t kNoRow = 0xffffffffu;
-  static constexpr uint32_t kNotLeading = 0x80000000u;  // in a kept node's place: it is handed on only if it is common
+  static constexpr uint32_t kNotLeading = 0x80000000u;  // flags a kept node that is passed on only if it is common
 
   __device__ void forget_kept() {
     __syncthreads();
@@ -164,13 +164,13 @@ class TileTreeSearch {
     __syncthreads();
   }
 
-  // tiles_before: the tile's distance from the first that picks; above 0 only the levels that later tiles still hear
-  // of are searched.
+  // `tiles_before` is the distance from the tile to the first one that picks. If it is above 0, only the levels that
+  // still reach later tiles are searched.
   __device__ void search_tile(int head, int64_t tile, const TileRanges& ranges, int tiles_before) {
     const TreeTile at{head, num_picking_rows(params_, tile), tile, ranges.sink_end};
     const int64_t num_blocks = ranges.num_searched();
     const int top = tree_top_level(num_blocks, params_.top_nodes);
-    const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // of the levels that keep nodes
+    const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // the lowest level that keeps nodes
     TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
     scorer_.set_tile(at);
     for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {
@@ -188,14 +188,14 @@ class TileTreeSearch {
     __syncthreads();
   }
 
-  // Those of num_parents whole parents and of one more, which has what is left of num_nodes.
+  // Returns the children of num_parents whole parents and of one more parent, which has the rest of num_nodes.
   __device__ static TreeCandidates children_of(const uint32_t* parents, int num_parents, int64_t num_nodes) {
     const int last = static_cast<int>(num_nodes % kFanout);
     const int whole = num_parents + static_cast<int>(parents == nullptr ? num_nodes / kFanout : 0);
     return {parents, whole + (last > 0), kFanoutShift, last > 0 ? last : kFanout};
   }
 
-  // The `beam` best of a row's nodes stay, and those after the `leading` best are marked.
+  // Keeps the `beam` best nodes of a row and marks those after the `leading` best.
   __device__ void keep_beam(const ClassBest& best, int leading) const {
     if (threadIdx.x < kTileRows) {
       uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;
@@ -216,8 +216,8 @@ class TileTreeSearch {
     __syncthreads();
   }
 
-  // What is handed on of a level's candidates: with their children come the whole nodes of the level below that lie in
-  // no whole node of the level.
+  // Returns the candidates of the level below: the children of the nodes that are passed on, and the whole nodes of the
+  // level below that lie in no whole node of this level.
   __device__ TreeCandidates candidates_below(const TreeCandidates& candidates, const ClassBest& best,
                                              int64_t num_blocks, int level) {
     uint32_t* const handed_on = level == 0 ? handed_blocks_ : handed_nodes_ + level % 2 * lists_.handed_nodes();
@@ -228,9 +228,9 @@ class TileTreeSearch {
     return children_of(handed_on, num_handed_on, num_whole_nodes(num_blocks, level - 1));
   }
 
-  // The sliding union, ascending: the rows' leading nodes and what this tile hears of from the previous one, whose
-  // place is taken by what the next one hears of: the leading nodes and the common ones. A table holds the first rows
-  // of the children of kThreads parents at a time.
+  // Writes the sliding union in ascending order: the leading nodes of the rows, and the nodes that the previous tile
+  // passed on. The latter are then replaced by what the next tile receives: the leading nodes and the common ones. A
+  // table holds the first rows of the children of kThreads parents at a time.
   __device__ int hand_on(const TreeCandidates& candidates, const ClassBest& best, int level, uint32_t* handed_on) {
     const uint32_t* const previous = kept_ + lists_.kept_before(level);
     const int num_previous = storage_.num_kept[level], num_kept_keys = kTileRows * best.num_classes;
@@ -261,7 +261,7 @@ class TileTreeSearch {
     return num_handed_on + num_strays;
   }
 
-  // The places take half of the keys' room, the strays the other half.
+  // Replaces keys by places. The places take half of the memory of the keys, and the strays take the other half.
   __device__ void keys_to_places(int count) const {
     constexpr int kMost = kTileRows * kBlockClasses / kThreads;
     uint32_t places[kMost];
@@ -277,7 +277,7 @@ class TileTreeSearch {
     __syncthreads();
   }
 
-  // The nodes that the previous tile handed on and that are no candidates now.
+  // Finds the strays: nodes that the previous tile passed on and that are not candidates now.
   __device__ int find_strays(const TreeCandidates& candidates, const uint32_t* previous, int num_previous) {
     int count = 0;
     for (int first = 0; first < num_previous; first += kThreads) {
@@ -296,24 +296,25 @@ class TileTreeSearch {
     return count;
   }
 
-  // The table's place of a child of the thread's parent.
+  // The slot of the table for a child of the thread's parent.
   __device__ uint32_t& row_of(int child) const { return first_rows_[child * kThreads + threadIdx.x]; }
 
-  // Not a loop over all children that asks for bits: ptxas 13.0 takes those of `children` for those of `own` in one.
+  // Calls body(bit) for every set bit. This is not a loop over all children that tests bits: in such a loop ptxas 13.0
+  // mixes up the bits of `children` and of `own`.
   template <class Body>
   __device__ static void for_each_bit(uint32_t bits, const Body& body) {
     for (; bits != 0; bits &= bits - 1) body(__ffs(bits) - 1);
   }
 
-  // Which of the children of the thread's parent are in the table, a bit each.
+  // Returns which children of the thread's parent are in the table, one bit each.
   __device__ uint32_t entered() const {
     uint32_t children = 0;
     for (int child = 0; child < kFanout; ++child) children |= static_cast<uint32_t>(row_of(child) != kNoRow) << child;
     return children;
   }
 
-  // The table's place of a child. place: among the candidates; with kNotLeading, or kNoRow: it has none. first: the
-  // table's first parent.
+  // Returns the slot of the table for a child, or null if it has none. `place` is its place among the candidates;
+  // kNoRow and places with kNotLeading have no slot. `first` is the first parent of the table.
   __device__ uint32_t* find_row(uint32_t place, int first) const {
     const uint32_t parent = place / kFanout - static_cast<uint32_t>(first);
     return parent < kThreads ? &first_rows_[place % kFanout * kThreads + parent] : nullptr;
@@ -324,7 +325,7 @@ class TileTreeSearch {
     if (first_row != nullptr) atomicMin(first_row, static_cast<uint32_t>(row));
   }
 
-  // Which of the children of the thread's parent kCommonTokens rows keep. The table counts them.
+  // Returns which children of the thread's parent are kept by at least kCommonTokens rows. The table counts them.
   __device__ uint32_t find_common(int num_kept_keys, int first) const {
     for (int child = 0; child < kFanout; ++child) row_of(child) = 0;
     __syncthreads();
@@ -348,11 +349,12 @@ class TileTreeSearch {
     }
   }
 
-  // Writes the table's nodes, and the strays that belong before them. own: bits of the thread's parent's children.
+  // Writes the nodes of the table, and the strays that belong before them. `own` has one bit for each child of the
+  // thread's parent.
   __device__ void write_chunk(const TreeCandidates& candidates, int first, uint32_t own, int num_strays,
                               uint32_t* handed_on, int& num_handed_on, int& num_own) {
     const uint32_t children = entered();
-    int before, total;  // handed on in the lower half, own in the upper
+    int before, total;  // count of nodes passed on in the lower half, of own ones in the upper half
     cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(__popc(children) | __popc(own) << 16, before, total);
     storage_.before[threadIdx.x] = num_handed_on + (before & 0xffff);
     if (children != 0) {
@@ -379,13 +381,13 @@ class TileTreeSearch {
   Storage& storage_;
   uint64_t* picks_;          // (kQueryTile, num_picks)
   uint32_t* handed_blocks_;  // (handed_blocks)
-  uint32_t* handed_nodes_;   // (2, handed_nodes): of odd and even levels
-  uint32_t* kept_;           // (kept_before(num_levels)): what the next tile hears of, by level, first rows 0
-  uint64_t* class_keys_;     // of a ClassBest
-  uint32_t* places_;         // (kQueryTile, num_classes): in the keys' room, the places of a ClassBest
+  uint32_t* handed_nodes_;   // (2, handed_nodes), for even and odd levels
+  uint32_t* kept_;           // (kept_before(num_levels)), what the next tile receives, by level, first rows 0
+  uint64_t* class_keys_;     // keys of a ClassBest
+  uint32_t* places_;         // (kQueryTile, num_classes), places of a ClassBest, in the memory of the keys
   uint32_t* strays_;         // (kept_blocks)
-  uint32_t* first_rows_;     // (kFanout, kThreads): of the children of kThreads parents
-  uint32_t* own_;            // (kept_blocks): what the next tile will hear of, of one level
+  uint32_t* first_rows_;     // (kFanout, kThreads), table for the children of kThreads parents
+  uint32_t* own_;            // (kept_blocks), what the next tile will receive of one level
 };
 
 }  // namespace hiptrain::kernels

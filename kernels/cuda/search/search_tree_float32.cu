@@ -1,4 +1,4 @@
-// The tree without tensor cores, in the reference's arithmetic: for every index, and the same bits.
+// The tree without tensor cores, for every index, in the arithmetic of the CPU form, which gives the same bits.
 #include "kernels/cuda/hopper/launch_check.h"
 #include "kernels/cuda/search/row_scores.cuh"
 #include "kernels/cuda/search/search.h"
@@ -23,7 +23,7 @@ class Float32Scorer {
   __device__ void set_tile(const TreeTile&) {}
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
-    __syncthreads();  // nobody reads the scores before
+    __syncthreads();  // no thread still reads the previous scores
     const RowQueries queries(params_, at.head, at.tile, at.num_rows);
     RowScores scores(memory_, queries, QueryForm::kBounds, boxes_per_node(level), held_heads_);
     for (int i = threadIdx.x; i < kTileRows * best.num_classes; i += kScoreThreads) best.keys[i] = 0;
@@ -36,7 +36,7 @@ class Float32Scorer {
   }
 
   __device__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates, const TileBest& best) {
-    __syncthreads();  // nobody reads the scores before
+    __syncthreads();  // no thread still reads the previous scores
     const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
     const RowQueries queries(params_, at.head, at.tile, at.num_rows);
     RowScores scores(memory_, queries, QueryForm::kPlain, static_cast<int>(params_.geometry.block_size), held_heads_);
@@ -47,7 +47,8 @@ class Float32Scorer {
   }
 
  private:
-  // The keys of node n begin at element first + n * node_elements. add(row, score, node, place among the candidates)
+  // Scores all candidates. The keys of node n begin at element first + n * node_elements. Calls add(row, score, node,
+  // place among the candidates).
   template <class Add>
   __device__ void score(RowScores& scores, const void* keys, int64_t first, int64_t node_elements, int num_rows,
                         const TreeCandidates& candidates, const Add& add) const {
@@ -68,7 +69,7 @@ class Float32Scorer {
   int held_heads_;
 };
 
-// Grid: (runs of tiles * KV heads), the last runs first.
+// Grid: (runs of tiles * KV heads). The last runs come first.
 __global__ void __launch_bounds__(kScoreThreads)
     tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int held_heads,
                 int64_t scores_bytes, int64_t runs, int64_t run_tiles) {

@@ -1,8 +1,8 @@
-// The tree on Hopper's tensor cores, bfloat16 index: a warpgroup a run of tiles. Candidates are gathered 128 rows a
-// step by the copy engine, boxes of some nodes or keys of some blocks, while the rows before are multiplied with the
-// index queries of one head after the other, which lie in shared memory; the best head's scores count. Several thread
-// blocks on a multiprocessor hide each other's waits. Where the queries of all heads are too many, the candidates of a
-// level stream past once for some heads after the others.
+// The tree on Hopper's tensor cores, for a bfloat16 index. A warpgroup takes a run of tiles. The TMA gathers
+// candidates, 128 rows a step, which are boxes of some nodes or keys of some blocks. Meanwhile the previous rows are
+// multiplied with the index queries of one head after another, which are in shared memory; the best head's scores
+// count. Several thread blocks on a multiprocessor hide each other's stalls. If the queries of all heads do not fit,
+// the candidates of a level are streamed once for each part of the heads.
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <utility>
 
@@ -33,11 +33,11 @@ struct TreeMaps {
 
 template <int kDims>
 struct TreeStorage {
-  alignas(1024) bfloat16_t rows[kBoxBuffers * kStepRows * 2 * kDims];  // of boxes or of keys
+  alignas(1024) bfloat16_t rows[kBoxBuffers * kStepRows * 2 * kDims];  // boxes or keys
   Barrier boxes_full[kBoxBuffers], keys_full[kKeyBuffers];
   typename TileTreeSearch<kWarpgroupThreads, int>::Storage search;
-  // Followed by the queries of some heads, the lists of a TileTreeSearch, and its scratch memory where the rows are too
-  // few.
+  // The struct is followed by the queries of some heads, the lists of a TileTreeSearch, and its scratch memory if the
+  // rows are too small for that.
   __device__ bfloat16_t* queries() { return reinterpret_cast<bfloat16_t*>(this + 1); }  // (64, 2 * kDims, heads)
   __device__ unsigned char* lists(int held_heads) {
     return reinterpret_cast<unsigned char*>(this + 1) + held_heads * kHeadBytes;
@@ -46,15 +46,16 @@ struct TreeStorage {
   static constexpr int64_t kHeadBytes = kQueryTile * 2 * kDims * 2;
 };
 
-// The rows of a step double as scratch memory between levels, if they are large enough, and if a level's candidates
-// stream past once: the next pass's rows would overwrite what the pass before has found.
+// Returns the bytes of separate scratch memory. The rows of a step serve as scratch memory between levels if they are
+// large enough and the candidates of a level are streamed once. In a second pass the rows would overwrite what the
+// first pass has found.
 template <int kDims>
 HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists, bool one_pass) {
   const int64_t bytes = lists.scratch_bytes(kWarpgroupThreads);
   return one_pass && bytes <= static_cast<int64_t>(sizeof(TreeStorage<kDims>::rows)) ? 0 : bytes;
 }
 
-// The entries of a step's units, from the candidates of which the step has some, the first on.
+// The list entries of a step's units. The step has `count` of the candidates, from `first` on.
 struct CandidateEntries {
   const TreeCandidates& candidates;
   int first, count, block_shift;
@@ -62,7 +63,7 @@ struct CandidateEntries {
   __device__ uint32_t operator[](int unit) const { return candidates[first + (unit >> block_shift)]; }
 };
 
-// The same, read at once: where a selection asks for them at most steps.
+// The same, but read in advance, for selections that need them at most steps.
 template <int kUnits>
 struct LoadedEntries {
   uint32_t entries[kUnits];
@@ -71,7 +72,7 @@ struct LoadedEntries {
     CUTE_UNROLL
     for (int unit = 0; unit < kUnits; ++unit) entries[unit] = of[min(unit, (of.count << of.block_shift) - 1)];
   }
-  // A choice, for an array that is asked by a variable lies in memory.
+  // A chain of selects, because an array with a variable index would be placed in memory.
   __device__ uint32_t operator[](int unit) const {
     uint32_t entry = entries[0];
     CUTE_UNROLL
@@ -80,10 +81,10 @@ struct LoadedEntries {
   }
 };
 
-// The blocks of a step, as a selection asks for them.
+// The blocks of a step, as a selection reads them.
 template <class Entries>
 struct StepBlocks {
-  Entries entries;  // of units
+  Entries entries;  // entries of the units
   int count, block_shift;
 
   __device__ explicit StepBlocks(const CandidateEntries& of)
@@ -94,11 +95,11 @@ struct StepBlocks {
   __device__ int first_row(int unit) const { return static_cast<int>(entry_first_row(entries[unit])); }
 };
 
-// A ring of kBuffers steps: all threads take step after step, some of them ask for rows kBuffers - 1 steps ahead.
+// A ring of kBuffers steps. All threads take step after step, and some of them request rows kBuffers - 1 steps ahead.
 template <int kBuffers>
 struct StepRing {
   Barrier* full;
-  uint32_t step = 0;  // counted from the first ever
+  uint32_t step = 0;  // counted from the start of the kernel
 
   __device__ int buffer(int ahead = 0) const { return (step + ahead) % kBuffers; }
   __device__ void wait() const { full[buffer()].wait(step / kBuffers % 2); }
@@ -107,7 +108,7 @@ struct StepRing {
 template <int kDims>
 class TensorScorer {
  public:
-  // held_heads: of whose queries there is room in shared memory.
+  // `held_heads` is the number of heads whose queries fit in shared memory.
   __device__ TensorScorer(const SearchParams& params, const TreeMaps& maps, TreeStorage<kDims>& shared, int held_heads)
       : params_(params),
         maps_(maps),
@@ -178,7 +179,7 @@ class TensorScorer {
   template <class Selection>
   __device__ void score_boxes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
     using Product = BoxProduct<kDims>;
-    constexpr int kParts = kFanout / Selection::kNodes;  // steps of a parent
+    constexpr int kParts = kFanout / Selection::kNodes;  // steps a parent
     const int last_parts = (candidates.last_children + Selection::kNodes - 1) / Selection::kNodes;
     const int steps = candidates.num_parents == 0 ? 0 : (candidates.num_parents - 1) * kParts + last_parts;
     const int64_t first_node = at.first_block >> (4 * level);
@@ -204,15 +205,15 @@ class TensorScorer {
     });
   }
 
-  // body(first head, number of heads) for all index heads, as many at a time as shared memory has room for.
+  // Calls body(first head, number of heads) for all index heads, as many at a time as shared memory can hold.
   template <class Body>
   __device__ void for_held_heads(const Body& body) const {
     for (int first = 0; first < params_.num_index_heads; first += held_heads_)
       body(first, min(held_heads_, params_.num_index_heads - first));
   }
 
-  // Calls body(row, place of the head among these, first of 8 dims, their values) for the queries of some heads, zeros
-  // where there are none. One thread each; body writes the left operand.
+  // Calls body(row, place of the head among these, first of 8 dims, their values) for the queries of some heads, with
+  // zeros where there are none. Each call is made by one thread, and body writes the left operand.
   template <class Body>
   __device__ void for_each_query_vector(const TreeTile& at, int first_head, int num_heads, const Body& body) const {
     constexpr int kWidth = 8, kVectors = kDims / kWidth;
@@ -235,7 +236,7 @@ class TensorScorer {
     });
   }
 
-  // A bound, the sum of max(q * minimum, q * maximum), is the product of (q+, q-) with (maximum, minimum).
+  // A bound is the sum of max(q * minimum, q * maximum), which is the product of (q+, q-) with (maximum, minimum).
   __device__ void write_bound_queries(const TreeTile& at, int first_head, int num_heads) const {
     const float finite = largest_finite(ElementType::kBfloat16);
     const auto queries = BoxProduct<kDims>::shared_queries(shared_.queries());
@@ -245,7 +246,7 @@ class TensorScorer {
       for (int i = 0; i < 8; ++i) {
         float value = static_cast<float>(values[i]);
         value = value > finite ? finite : value < -finite ? -finite : value;
-        parts[2 * i] = static_cast<bfloat16_t>(value > 0 ? value : 0.0f);  // a NaN is in neither
+        parts[2 * i] = static_cast<bfloat16_t>(value > 0 ? value : 0.0f);  // a NaN enters neither
         parts[2 * i + 1] = static_cast<bfloat16_t>(value < 0 ? value : 0.0f);
       }
       *reinterpret_cast<uint4*>(&queries(row, 2 * dim, head)) = *reinterpret_cast<const uint4*>(parts);
@@ -253,8 +254,8 @@ class TensorScorer {
     });
   }
 
-  // One thread. Nodes beyond the level's last arrive as zeros, those of others as what they are: no row is asked about
-  // them.
+  // Called with one thread. Nodes beyond the last one of the level are read as zeros, and nodes of other documents as
+  // they are; no row uses either.
   template <class Product>
   __device__ void load_boxes(const TreeTile& at, int level, int32_t first_node, int buffer) {
     Barrier& full = shared_.boxes_full[buffer];
@@ -267,9 +268,10 @@ class TensorScorer {
     }
   }
 
-  // One thread a warp, for a copy holds its warp up; of the copies it may be that some arrive before the first thread
-  // has said how many bytes come: nobody is let through till then. Rows of a last step's missing blocks keep what was
-  // there. Inlined, for products are under way across no call.
+  // One thread of each warp requests copies, because a request delays its warp. Some copies may arrive before the first
+  // thread has set the expected number of bytes; the barrier does not open before that. If the last step has fewer
+  // blocks, the other rows keep their old contents. The function is inlined because products cannot stay in flight
+  // across a call.
   template <class Product>
   __device__ __forceinline__ void load_blocks(const TreeTile& at, const TreeCandidates& candidates, int first,
                                               int count, int buffer) {
@@ -277,7 +279,7 @@ class TensorScorer {
     const int block_keys = static_cast<int>(params_.geometry.block_size);
     Barrier& full = shared_.keys_full[buffer];
     if (threadIdx.x == 0) full.arrive_and_expect_tx(count * block_keys * kDims * 2);
-#pragma unroll 1  // for the sake of the instruction cache
+#pragma unroll 1  // saves instruction cache
     for (int i = static_cast<int>(threadIdx.x) / 32; i < count; i += kWarpgroupThreads / 32) {
       const auto row = static_cast<int32_t>((at.first_block + entry_block(candidates[first + i])) * block_keys);
       for (int dim = 0; dim < kDims; dim += Product::kPanelDims) {
@@ -290,8 +292,9 @@ class TensorScorer {
     }
   }
 
-  // load(step, buffer); take(best head's, a head's scores, found), end(best head's, step, found): found is what
-  // look_up(step) found while the first head's scores were made.
+  // Scores all steps. load(step, buffer) requests rows. look_up(step) runs during the first head's product, and its
+  // result `found` is passed to take(best head's scores, a head's scores, found) and to end(best head's scores, step,
+  // found).
   template <class Product, int kBuffers, class Selection, class Load, class LookUp, class Take, class End>
   __device__ void score(StepRing<kBuffers>& ring, int steps, int num_heads, const Selection& selection,
                         const Load& load, const LookUp& look_up, const Take& take, const End& end) {
@@ -302,7 +305,7 @@ class TensorScorer {
     const auto rows = Product::right_operand(threadIdx.x, shared_.rows);
     auto scores = Product::make_scores();
     for (int step = 0; step < steps; ++step, ++ring.step) {
-      __syncthreads();  // the products of the step before have been made
+      __syncthreads();  // the products of the previous step are complete
       ring.wait();
       Product::begin_shared(queries, 0, rows, ring.buffer(), scores);
       if (step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
@@ -326,10 +329,10 @@ class TensorScorer {
   int held_heads_;
   StepRing<kBoxBuffers> box_ring_;
   StepRing<kKeyBuffers> key_ring_;
-  const bfloat16_t* queries_ = nullptr;  // (kQueryTile, num_index_heads, num_index_dims): of the tile
+  const bfloat16_t* queries_ = nullptr;  // (kQueryTile, num_index_heads, num_index_dims) of the tile
 };
 
-// Grid: (runs of tiles * KV heads), the last runs first.
+// Grid: (runs of tiles * KV heads). The last runs come first.
 template <int kDims>
 __global__ void __launch_bounds__(kWarpgroupThreads, 2)
     tree_kernel(const SearchParams params, const __grid_constant__ TreeMaps maps, const TreeLists lists, int held_heads,
@@ -359,7 +362,7 @@ TreeMaps tree_maps(const SearchParams& params, const NodeBoxes& boxes) {
                          params.index_key_head_stride,
                          {static_cast<int>(params.geometry.block_size), KeyProduct<kDims>::kPanelDims});
   for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
-    if (boxes.num_nodes[level] == 0) continue;  // the top may be empty: nothing is read
+    if (boxes.num_nodes[level] == 0) continue;  // the top level may be empty, and then nothing is read
     const auto node_boxes = static_cast<int>(boxes_per_node(level));
     maps.level[level] = node_map(boxes.boxes[level], 2 * dims, node_boxes, boxes.num_nodes[level], params.num_kv_heads,
                                  {kStepRows / node_boxes, BoxProduct<kDims>::kPanelDims});
@@ -373,10 +376,11 @@ int64_t shared_bytes_of(const TreeLists& lists, int held_heads, bool one_pass) {
          lists.bytes() + extra_scratch_bytes<kDims>(lists, one_pass);
 }
 
-constexpr int64_t kMultiprocessorBytes = 228 * 1024, kBlockReserve = 1024;  // of shared memory
+constexpr int64_t kMultiprocessorBytes = 228 * 1024, kBlockReserve = 1024;  // shared memory
 
-// How many heads' queries a thread block holds: as many as let two blocks share a multiprocessor, else as many as one
-// block has room for; as evenly as these divide all heads. 0: not one.
+// Returns how many heads' queries a thread block holds at a time: as many as let two blocks share a multiprocessor,
+// otherwise as many as fit in one block, such that the heads are divided evenly over the passes. Returns 0 if not even
+// one fits.
 template <int kDims>
 int held_heads_of(const SearchParams& params, const TreeLists& lists) {
   const int heads = params.num_index_heads;

@@ -1,4 +1,5 @@
-// The union: a thread block a tile sorts the picks of its tokens and of the tile before in shared memory.
+// The sliding union. A thread block takes one tile and sorts the picks of its tokens and of the tile before in shared
+// memory.
 #include "kernels/cuda/hopper/launch_check.h"
 #include "kernels/cuda/search/tile_list.cuh"
 #include "kernels/search.h"
@@ -10,7 +11,8 @@ namespace {
 constexpr int kThreads = 128;
 using List = TileList<kThreads>;
 
-// Picks of the tokens [begin, end) become entries; first_row of token begin, the next token's is row_step more.
+// Turns the picks of the tokens [begin, end) into entries. The first row is 0 for token `begin` and grows by row_step
+// with each token.
 __device__ void read_picks(const UnionParams& params, int head, int64_t begin, int64_t end, int row_step,
                            uint32_t* entries) {
   const int32_t* const picks =
@@ -57,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) unite_picks(const UnionParams params
 
 constexpr int kScanThreads = 1024;
 
-// One thread block: the sums run over the tiles of all KV heads, kScanThreads a time.
+// One thread block computes the sums over the tiles of all KV heads, kScanThreads at a time.
 __global__ void __launch_bounds__(kScanThreads) sum_counts(const ListOffsetsParams params) {
   using Scan = cub::BlockScan<int64_t, kScanThreads>;
   __shared__ Scan::TempStorage storage;
@@ -73,7 +75,7 @@ __global__ void __launch_bounds__(kScanThreads) sum_counts(const ListOffsetsPara
       if (i % params.num_tiles == 0 && head > 0) params.offsets[i + head - 1] = total + before;
     }
     total += chunk_total;
-    __syncthreads();  // the storage is used again
+    __syncthreads();  // the storage is reused
   }
   if (threadIdx.x == 0) params.offsets[num_lists + params.num_kv_heads - 1] = total;
 }

@@ -1,4 +1,4 @@
-// The best candidates of each row of a query tile, kept in shared memory while the candidates stream past.
+// The best candidates of each row of a query tile, kept in shared memory while the candidates are streamed.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace hiptrain::kernels {
 
-// The total order of the search, (score descending, block ascending), as one number: larger is better. The upper half
-// is the score's bits in an order preserving form, the lower half the inverted block. The score is not a NaN. Zero is
-// below every key: an empty place.
+// The total order of the search, (score descending, block ascending), as one number. Larger is better. The upper half
+// is the score's bits in an order-preserving form, and the lower half the inverted block number. The score must not be
+// NaN. Zero is below every key and marks an empty slot.
 __device__ inline uint64_t score_key(float score, int64_t block) {
   const uint32_t bits = __float_as_uint(score + 0.0f);  // -0 + 0 is +0
   const uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -32,7 +32,7 @@ struct TileBest {
     for (int i = thread; i < kQueryTile * capacity; i += num_threads) keys[i] = 0;
   }
 
-  // One thread a row at a time.
+  // Adds a candidate. Only one thread may change a row at a time.
   __device__ void add(int row, uint64_t key) const {
     uint64_t* const own = keys + row * capacity;
     int place = capacity - 1;
@@ -41,7 +41,7 @@ struct TileBest {
     own[place] = key;
   }
 
-  // The same for a block that may be there with another score: the better one stays.
+  // The same for a block that may already be in the list with another score. The better score stays.
   __device__ void add_or_raise(int row, uint64_t key) const {
     uint64_t* const own = keys + row * capacity;
     for (int i = 0; i < capacity; ++i) {
@@ -53,7 +53,7 @@ struct TileBest {
     add(row, key);
   }
 
-  // What a candidate must exceed to be kept: 0 while there is an empty place.
+  // Returns the key that a candidate must exceed to be kept. It is 0 while there is an empty slot.
   __device__ uint64_t worst(int row) const { return keys[row * capacity + capacity - 1]; }
 
   HIPTRAIN_HOST_DEVICE static constexpr int64_t bytes(int64_t capacity) {
@@ -61,13 +61,13 @@ struct TileBest {
   }
 };
 
-// Rows of a tile that pick: its tokens up to the call's last.
+// Returns the number of rows of a tile that pick: its tokens up to the last one of the call.
 __device__ inline int num_picking_rows(const SearchParams& params, int64_t tile) {
   const int64_t left = params.query_begin + params.num_queries - tile * kQueryTile;
   return static_cast<int>(left < kQueryTile ? left : kQueryTile);
 }
 
-// Writes the picks of the tile's rows [first_row, end_row); best counts blocks from first_block.
+// Writes the picks of the tile's rows [first_row, end_row). Block numbers in `best` are counted from first_block.
 __device__ inline void write_picks(const SearchParams& params, int head, int64_t tile, const TileBest& best,
                                    int first_row, int end_row, int thread, int num_threads, int64_t first_block = 0) {
   int32_t* const out =

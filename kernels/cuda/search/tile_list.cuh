@@ -1,4 +1,4 @@
-// The sliding union of one tile in shared memory: used for lists of picks and, inside the tree, of kept nodes.
+// The sliding union of one tile in shared memory, used for lists of picks.
 #pragma once
 
 #include <cub/block/block_scan.cuh>
@@ -8,7 +8,7 @@
 
 namespace hiptrain::kernels {
 
-// Sorts after every entry: no sequence has a block 2^26 - 1.
+// Sorts after every entry, because no sequence has a block 2^26 - 1.
 constexpr uint32_t kNoEntry = 0xffffffffu;
 
 __host__ __device__ inline int power_of_two_from(int count) {
@@ -17,20 +17,20 @@ __host__ __device__ inline int power_of_two_from(int count) {
   return power;
 }
 
-// All functions are called by all kThreads threads of a thread block; entries are in shared memory.
+// All kThreads threads of a thread block call all functions. The entries are in shared memory.
 template <int kThreads>
 class TileList {
  public:
   struct Storage {
     typename cub::BlockScan<int, kThreads>::TempStorage scan;
-    int rows[kQueryTile];  // entries by first row
+    int rows[kQueryTile];  // number of entries by first row
   };
 
-  // entries: room for power_of_two_from(count) of them.
+  // `entries` has space for power_of_two_from(count) entries.
   __device__ TileList(Storage& storage, uint32_t* entries) : storage_(storage), entries_(entries) {}
 
-  // entries, in any order and with repeats and kNoEntry, of which the ones of the tile before carry first row 0: become
-  // ascending by block, each block once, with the smallest of its first rows. Returns how many.
+  // Sorts entries, which may be in any order and contain repeats and kNoEntry, by block, and keeps each block once,
+  // with the smallest of its first rows. Entries of the tile before have first row 0. Returns their number.
   __device__ int unite(int count) {
     sort(count);
     return keep_if(count, [this](int i) {
@@ -39,13 +39,13 @@ class TileList {
     });
   }
 
-  // Cuts a united list to the max_blocks entries with the smallest first rows (ties: the lowest block).
+  // Reduces a united list to the max_blocks entries with the smallest first rows (ties: the lowest block).
   __device__ int cap(int count, int max_blocks) {
     if (count <= max_blocks) return count;
     const int row = last_row_kept(count, max_blocks);
-    const int earlier = storage_.rows[row];  // entries before the row: all stay, and of the row's the first ones
+    const int earlier = storage_.rows[row];  // entries before the row, which all stay
     const int kept_of_row = max_blocks - earlier;
-    int seen = 0;  // of the row's entries, by the chunks before
+    int seen = 0;  // entries of the row in earlier chunks
     return keep_if(count, [&](int i) {
       const bool of_row = entry_first_row(entries_[i]) == row;
       int before, total;
@@ -58,7 +58,7 @@ class TileList {
   }
 
  private:
-  // Bitonic sort, ascending.
+  // Sorts in ascending order (bitonic sort).
   __device__ void sort(int count) {
     const int size = power_of_two_from(count);
     for (int i = count + threadIdx.x; i < size; i += kThreads) entries_[i] = kNoEntry;
@@ -78,7 +78,8 @@ class TileList {
     __syncthreads();
   }
 
-  // Moves the entries that keep(i) says to the front, in order. All threads ask keep, those beyond count for the last.
+  // Moves the entries for which keep(i) is true to the front, in order. All threads call keep; those beyond count call
+  // it for the last entry.
   template <class Keep>
   __device__ int keep_if(int count, const Keep& keep) {
     int kept = 0;
@@ -88,7 +89,7 @@ class TileList {
       const uint32_t entry = entries_[min(i, count - 1)];
       int place, total;
       cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(static_cast<int>(keeps), place, total);
-      __syncthreads();  // all have read their entries, and the scan's storage is free
+      __syncthreads();  // all threads have read their entries, and the storage of the scan is free
       if (keeps) entries_[kept + place] = entry;
       kept += total;
       __syncthreads();
@@ -96,7 +97,8 @@ class TileList {
     return kept;
   }
 
-  // The first row at which the number of entries up to it reaches max_blocks; leaves in rows the entries before each.
+  // Returns the first row at which the number of entries up to it reaches max_blocks. Leaves in `rows` the number of
+  // entries before each row.
   __device__ int last_row_kept(int count, int max_blocks) {
     for (int i = threadIdx.x; i < kQueryTile; i += kThreads) storage_.rows[i] = 0;
     __syncthreads();

@@ -1,4 +1,4 @@
-// The CPU's inner loops for each instruction set, against plain loops.
+// Compares the inner loops of the CPU kernels with plain loops, for each instruction set.
 #include "kernels/reference/matrix_tile.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ std::vector<float> random_values(int64_t count) {
   return values;
 }
 
-// Baseline and the one that is taken: equal where the machine has no other.
+// The baseline and the chosen instruction set, which are the same on a machine that has no other.
 class TileKernelsTest : public ::testing::TestWithParam<bool> {
  protected:
   const TileKernels& kernels() const { return GetParam() ? tile_kernels() : baseline_tile_kernels(); }
@@ -36,7 +36,7 @@ struct ProductCase {
   bool transposed, ragged;
 };
 
-// Rows beyond their range of k meet NaN, which may not show.
+// Rows have NaN beyond their range of k, which must not affect the result.
 void expect_product(const TileKernels& kernels, const ProductCase& size) {
   const int num_strips = (size.num_columns + kStripColumns - 1) / kStripColumns;
   std::vector<float> left = random_values(int64_t{size.num_rows} * size.num_inner);
@@ -108,7 +108,7 @@ TEST_P(TileKernelsTest, PackingKeepsElements) {
     }
 }
 
-// One row whose maximum is 0: what comes out are the exponentials.
+// One row with maximum 0, so that the results are the exponentials.
 std::vector<float> exponentials(const TileKernels& kernels, std::vector<float> scores) {
   const int num_keys = static_cast<int>(scores.size());
   float maximum = 0, sum = 0;
