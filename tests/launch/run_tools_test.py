@@ -89,7 +89,7 @@ def test_plot_of_a_run_that_was_not_measured(tmp_path):
 
 def test_plot_without_a_run(tmp_path):
     result = run_tool("plot_run.py", tmp_path)
-    assert result.returncode != 0 and "no metrics.jsonl there" in result.stderr
+    assert result.returncode != 0 and "there is no metrics.jsonl" in result.stderr
 
 
 def test_tensorboard_has_the_same_numbers(run, tmp_path):

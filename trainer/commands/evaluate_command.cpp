@@ -44,10 +44,18 @@ void print_selection(const SelectionStatistics& selection) {
             << selection.dropped_entries << " (this rank)\n";
 }
 
+void print_facts(const char* what, const std::vector<FactBucket>& buckets) {
+  for (const FactBucket& bucket : buckets)
+    std::cout << "  " << what << std::setw(9) << bucket.begin << " to " << std::setw(9) << bucket.end << "  found "
+              << bucket.retrieved << " of " << bucket.facts << "\n";
+}
+
 void print_retrieval(const RetrievalReport& report) {
   std::cout << "retrieval " << std::setprecision(4)
             << static_cast<double>(report.retrieved) / static_cast<double>(std::max<int64_t>(report.facts, 1)) << " ("
             << report.retrieved << " of " << report.facts << " facts)\n";
+  print_facts("planted at ", report.by_depth);
+  print_facts("distance   ", report.by_distance);
 }
 
 void print_recall(const RecallReport& recall, bool by_layer) {

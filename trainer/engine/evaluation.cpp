@@ -16,10 +16,13 @@ namespace {
 
 constexpr int64_t kFirstBucket = 1024;
 constexpr int kMaxBuckets = 40;
+constexpr int64_t kDepths = 4;
 
 int bucket_of(int64_t position) {
   return static_cast<int>(std::bit_width(static_cast<uint64_t>(position / kFirstBucket)));
 }
+
+int64_t bucket_begin(int64_t bucket) { return bucket == 0 ? 0 : kFirstBucket << (bucket - 1); }
 
 // Sums of losses and counts of targets by bucket: (2, kMaxBuckets) float64, added to.
 void add_losses(at::Tensor& sums, const TokenLosses& losses, const LocalBatch& batch) {
@@ -40,9 +43,8 @@ LossReport report_of(const at::Tensor& sums) {
   const double* sum = sums.const_data_ptr<double>();
   LossReport report;
   for (int bucket = 0; bucket < kMaxBuckets; ++bucket) {
-    const int64_t end = kFirstBucket << bucket;
-    const PositionBucket entry{.begin = bucket == 0 ? 0 : end / 2,
-                               .end = end,
+    const PositionBucket entry{.begin = bucket_begin(bucket),
+                               .end = bucket_begin(bucket + 1),
                                .loss_sum = sum[bucket],
                                .num_targets = static_cast<int64_t>(sum[kMaxBuckets + bucket])};
     report.loss_sum += entry.loss_sum;
@@ -79,20 +81,47 @@ TokenBatch batch_of_sequence(const at::Tensor& tokens) {
   return batch;
 }
 
-// Facts of one sequence that are retrieved by predictions (length) int32, the most probable token after each position.
-int64_t count_retrieved(const at::Tensor& facts, const at::Tensor& tokens, const at::Tensor& predictions,
-                        int64_t& num_facts) {
+// Facts of all sequences, by what is asked of them: counted by bucket, (2, buckets) int64, all and retrieved ones.
+struct FactCounts {
+  at::Tensor by_depth = at::zeros({2, kDepths}, at::kLong);
+  at::Tensor by_distance = at::zeros({2, kMaxBuckets}, at::kLong);
+};
+
+// One sequence's facts (facts, 3), and predictions (length) int32, the most probable token after each position.
+void count_facts(FactCounts& counts, const at::Tensor& facts, const at::Tensor& tokens,
+                 const at::Tensor& predictions) {
   const auto fact = facts.accessor<int32_t, 2>();
   const int32_t* token = tokens.const_data_ptr<int32_t>();
   const int32_t* predicted = predictions.const_data_ptr<int32_t>();
-  int64_t retrieved = 0;
+  auto by_depth = counts.by_depth.accessor<int64_t, 2>(), by_distance = counts.by_distance.accessor<int64_t, 2>();
   for (int64_t i = 0; i < facts.size(0); ++i) {
-    const int64_t begin = fact[i][1], size = fact[i][2];
-    if (fact[i][0] < 0) continue;
-    ++num_facts;
-    retrieved += std::equal(token + begin, token + begin + size, predicted + begin - 1);
+    const int64_t value = fact[i][0], begin = fact[i][1], size = fact[i][2];
+    if (value < 0) continue;
+    const int64_t depth = std::min(value * kDepths / predictions.size(0), kDepths - 1);
+    const int distance = bucket_of(std::max<int64_t>(begin - value, 0));
+    const bool retrieved = std::equal(token + begin, token + begin + size, predicted + begin - 1);
+    ++by_depth[0][depth], ++by_distance[0][distance];
+    by_depth[1][depth] += retrieved, by_distance[1][distance] += retrieved;
   }
-  return retrieved;
+}
+
+// counts (2, buckets); buckets without facts are left out. bounds(i): where bucket i begins.
+template <typename Bounds>
+std::vector<FactBucket> fact_buckets(const at::Tensor& counts, const Bounds& bounds) {
+  const auto count = counts.accessor<int64_t, 2>();
+  std::vector<FactBucket> buckets;
+  for (int64_t i = 0; i < counts.size(1); ++i)
+    if (count[0][i] > 0)
+      buckets.push_back({.begin = bounds(i), .end = bounds(i + 1), .facts = count[0][i], .retrieved = count[1][i]});
+  return buckets;
+}
+
+RetrievalReport report_of(const at::Tensor& losses, const FactCounts& counts, int64_t length) {
+  return {.loss = report_of(losses),
+          .facts = counts.by_depth[0].sum().item<int64_t>(),
+          .retrieved = counts.by_depth[1].sum().item<int64_t>(),
+          .by_depth = fact_buckets(counts.by_depth, [&](int64_t i) { return length * i / kDepths; }),
+          .by_distance = fact_buckets(counts.by_distance, bucket_begin)};
 }
 
 void check_retrieval_file(const std::filesystem::path& path, const RetrievalFile& file) {
@@ -140,7 +169,7 @@ RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& 
                                    int64_t num_sequences, bool measures_recall) {
   const int64_t all = file.tokens.size(0), count = num_sequences > 0 ? std::min(num_sequences, all) : all;
   at::Tensor sums = at::zeros({2, kMaxBuckets}, at::kDouble);
-  at::Tensor facts = at::zeros({2}, at::kLong);
+  FactCounts facts;
   for_each_sequence(
       transformer, grid, count, measures_recall,
       [&](int64_t i) { return retrieval_batch(file, i, grid.sequence(), transformer.device()); },
@@ -149,13 +178,10 @@ RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& 
         const at::Tensor predictions =
             gather_sequence(losses.predictions.view({1, -1, 1}), batch.shard, grid.sequence()).flatten().cpu();
         if (grid.sequence().rank() != 0) return;  // counted once a sequence
-        int64_t num_facts = 0;
-        facts[1] += count_retrieved(file.facts[i], file.tokens[i].contiguous(), predictions, num_facts);
-        facts[0] += num_facts;
+        count_facts(facts, file.facts[i], file.tokens[i].contiguous(), predictions);
       });
-  grid.control().all_reduce_sum(sums);
-  grid.control().all_reduce_sum(facts);
-  return {.loss = report_of(sums), .facts = facts[0].item<int64_t>(), .retrieved = facts[1].item<int64_t>()};
+  for (at::Tensor* counts : {&sums, &facts.by_depth, &facts.by_distance}) grid.control().all_reduce_sum(*counts);
+  return report_of(sums, facts, file.tokens.size(1) - 1);
 }
 
 }  // namespace hiptrain

@@ -44,9 +44,17 @@ struct RetrievalFile {
 // Throws FormatError for a file without these tensors.
 RetrievalFile read_retrieval_file(const std::filesystem::path& path);
 
+// Facts for which a number of tokens lies in [begin, end).
+struct FactBucket {
+  int64_t begin, end;
+  int64_t facts = 0, retrieved = 0;
+};
+
 struct RetrievalReport {
   LossReport loss;
   int64_t facts = 0, retrieved = 0;
+  std::vector<FactBucket> by_depth;     // position of the value in the sequence: four equal parts of its length
+  std::vector<FactBucket> by_distance;  // tokens from the value to its repetition: below 1K, 1K to 2K, 2K to 4K, ...
 };
 RetrievalReport evaluate_retrieval(Transformer& transformer, const ProcessGrid& grid, const RetrievalFile& file,
                                    int64_t num_sequences, bool measures_recall = false);

@@ -357,7 +357,7 @@ class TileTreeSearch {
     int before, total;  // count of nodes passed on in the lower half, of own ones in the upper half
     cub::BlockScan<int, kThreads>(storage_.scan).ExclusiveSum(__popc(children) | __popc(own) << 16, before, total);
     storage_.before[threadIdx.x] = num_handed_on + (before & 0xffff);
-    if (children != 0) {
+    if ((children | own) != 0) {  // a common child is kept for the next tile, even where this tile passes on none
       const int64_t node = entry_block(candidates.parent(first + threadIdx.x)) * kFanout;
       uint32_t* next = handed_on + num_handed_on + (before & 0xffff) + entries_below(strays_, num_strays, node);
       for_each_bit(children, [&](int child) { *next++ = make_list_entry(node + child, row_of(child)); });
