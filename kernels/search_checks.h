@@ -33,8 +33,6 @@ inline void check_search(const SearchParams& params) {
                    (params.key_element == params.query_element || params.key_element == ElementType::kFloat8E4m3),
                "index queries must be float32 or bfloat16, and keys of the same type or float8",
                static_cast<int64_t>(params.key_element));
-  check_search(params.key_element != ElementType::kFloat8E4m3 || params.scan_tokens >= params.geometry.num_tokens,
-               "with float8 keys scan_tokens must be at least the sequence's tokens", params.scan_tokens);
   check_search(num_blocks < int64_t{1} << (32 - kFirstRowBits), "the sequence must have fewer than 2^26 blocks",
                num_blocks);
 }

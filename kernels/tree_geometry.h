@@ -14,18 +14,21 @@ constexpr int kMaxGpuBeam = 16;
 // A box covers an eighth of a block, half a block, 8 blocks, 128 blocks, ... at levels 0, 1, 2, 3, ...
 HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
 
-// Narrows a box of a block by an eighth of its width on either side. A box that holds every key promises a higher score
+// Narrows a box of a block by a quarter of its width on either side. A box that holds every key promises a higher score
 // than any of its keys has, and the more so the longer the query is. Blocks are chosen better by what is likely
 // (kernels/TUNING.md). The result is exact in any order of rounding because the factor is a power of two.
 HIPTRAIN_HOST_DEVICE inline void narrow_box(float* largest, float* smallest) {
-  const float cut = *largest * 0.125f - *smallest * 0.125f;
+  const float cut = *largest * 0.25f - *smallest * 0.25f;
   if (!(cut > 0)) return;  // the box holds one value or none
   *largest -= cut;
   *smallest += cut;
 }
 
-// A token keeps the best block of each class. A block's class is its number modulo kBlockClasses.
-constexpr int kBlockClasses = 32;
+// A node's class is its number modulo kNodeClasses. A token keeps equally many nodes of each class: the best ones.
+constexpr int kNodeClasses = 4;
+
+// The number of blocks that a token keeps, of all classes.
+constexpr int kKeptBlocks = 32;
 
 // Returns the number of whole blocks of the sequence.
 HIPTRAIN_HOST_DEVICE inline int64_t num_sequence_blocks(const SearchParams& params) {
@@ -39,11 +42,11 @@ HIPTRAIN_HOST_DEVICE inline bool keeps_all_nodes(int64_t num_blocks, int64_t bea
 
 // Whether blocks are chosen by their boxes before their keys are scored. They are not where that could leave too few
 // blocks to pick from, since the 16 blocks of one kept node may be all there are.
-HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks, int top_level) {
-  return top_level > 0 && num_picks <= kTreeFanout && !keeps_all_nodes(num_blocks, beam);
+HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks) {
+  return num_picks <= kTreeFanout && !keeps_all_nodes(num_blocks, beam);
 }
-HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params, int top_level) {
-  return boxes_blocks(num_sequence_blocks(params), params.beam, params.num_picks, top_level);
+HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params) {
+  return boxes_blocks(num_sequence_blocks(params), params.beam, params.num_picks);
 }
 
 // Returns the number of nodes that a token keeps at a level, which is never more than level 1 has.
@@ -63,11 +66,11 @@ HIPTRAIN_HOST_DEVICE inline int64_t leading_nodes(const SearchParams& params, in
 // The other kept nodes are passed on to the next tile only if at least this many tokens of a tile keep them.
 constexpr int kCommonTokens = 8;
 
-// Returns the number of classes for nodes of the levels above blocks.
-HIPTRAIN_HOST_DEVICE inline int64_t num_node_classes(int64_t beam) {
-  int64_t classes = 16;
-  while (classes < beam) classes *= 2;
-  return classes;
+// Returns the number of nodes above blocks from which a token chooses the `beam` best: the best ones of all classes.
+HIPTRAIN_HOST_DEVICE inline int64_t num_class_best(int64_t beam) {
+  int64_t count = 16;
+  while (count < beam) count *= 2;
+  return count;
 }
 
 // Whether a tile that searches num_blocks blocks uses the tree.
@@ -78,17 +81,17 @@ HIPTRAIN_HOST_DEVICE inline bool uses_tree(const SearchParams& params, int64_t n
 // Returns the number of whole nodes of a level in num_blocks blocks.
 HIPTRAIN_HOST_DEVICE inline int64_t num_whole_nodes(int64_t num_blocks, int level) { return num_blocks >> (4 * level); }
 
-// Returns the lowest level with at most top_nodes whole nodes in num_blocks blocks.
-HIPTRAIN_HOST_DEVICE inline int tree_top_level(int64_t num_blocks, int top_nodes) {
+// Returns the lowest level whose whole nodes in num_blocks blocks have at most as many boxes as top_nodes blocks.
+HIPTRAIN_HOST_DEVICE inline int tree_top_level(int64_t num_blocks, int64_t top_nodes) {
   int level = 0;
-  while (num_whole_nodes(num_blocks, level) > top_nodes) ++level;
+  while (num_whole_nodes(num_blocks, level) * boxes_per_node(level) > top_nodes * boxes_per_node(0)) ++level;
   return level;
 }
 
 // Returns the number of tiles before a tile whose kept nodes reach it through the levels, from the top level to the
 // lowest one that keeps nodes.
 HIPTRAIN_HOST_DEVICE inline int num_halo_tiles(const SearchParams& params, int top_level) {
-  return top_level + (boxes_blocks(params, top_level) ? 1 : 0);
+  return top_level + (boxes_blocks(params) ? 1 : 0);
 }
 
 }  // namespace hiptrain::kernels

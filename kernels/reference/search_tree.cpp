@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/float8_score.h"
 #include "kernels/list_entry.h"
 #include "kernels/reference/block_scores.h"
 #include "kernels/reference/parallel_for.h"
@@ -18,7 +19,14 @@ namespace {
 constexpr int64_t kBoxesAtOnce = 64;
 
 float largest_finite(ElementType element) {
+  if (element == ElementType::kFloat8E4m3) return kLargestFloat8;
   return element == ElementType::kFloat32 ? std::numeric_limits<float>::max() : bfloat16_to_float(0x7f7f);
+}
+
+// Rounds to a number of the element type.
+float rounded_to(ElementType element, float value) {
+  if (element == ElementType::kFloat8E4m3) return float8_to_float(float_to_float8(value));
+  return element == ElementType::kFloat32 ? value : bfloat16_to_float(float_to_bfloat16(value));
 }
 
 // Makes the box that contains no key, whose bound is below every other.
@@ -39,8 +47,7 @@ void narrow_boxes(ElementType element, std::vector<float>* boxes) {
   for (size_t i = 0; i < boxes->size(); i += 2) {
     float* const box = boxes->data() + i;
     narrow_box(box, box + 1);
-    if (element != ElementType::kBfloat16) continue;
-    for (int side = 0; side < 2; ++side) box[side] = bfloat16_to_float(float_to_bfloat16(box[side]));
+    for (int side = 0; side < 2; ++side) box[side] = rounded_to(element, box[side]);
   }
 }
 
@@ -70,21 +77,26 @@ std::vector<uint32_t> candidates_below(const std::vector<uint32_t>& handed_on, i
   return candidates;
 }
 
-// The best node of each class, for each row of a tile.
+// The best nodes of each class, for each row of a tile.
 class ClassBest {
  public:
-  explicit ClassBest(int64_t num_classes)
-      : num_classes_(num_classes), keys_(static_cast<size_t>(kQueryTile * num_classes)) {}
+  // num_kept is the number of nodes of all classes.
+  explicit ClassBest(int64_t num_kept) : num_kept_(num_kept), keys_(static_cast<size_t>(kQueryTile * num_kept)) {}
 
   void add(int64_t row, int64_t node, float bound) {
-    uint64_t& key = keys_[static_cast<size_t>(row * num_classes_ + node % num_classes_)];
-    key = std::max(key, score_key(bound, node));
+    const int64_t size = num_kept_ / kNodeClasses;
+    uint64_t* const keys = keys_.data() + row * num_kept_ + node % kNodeClasses * size;  // best first
+    const uint64_t key = score_key(bound, node);
+    if (key <= keys[size - 1]) return;
+    int64_t place = size - 1;
+    for (; place > 0 && keys[place - 1] < key; --place) keys[place] = keys[place - 1];
+    keys[place] = key;
   }
 
   // Returns the `count` best nodes of a row, or all if there are fewer.
   std::vector<uint64_t> row(int64_t row, int64_t count) const {
     std::vector<uint64_t> best;
-    std::copy_if(keys_.begin() + row * num_classes_, keys_.begin() + (row + 1) * num_classes_, std::back_inserter(best),
+    std::copy_if(keys_.begin() + row * num_kept_, keys_.begin() + (row + 1) * num_kept_, std::back_inserter(best),
                  [](uint64_t key) { return key != 0; });
     std::sort(best.begin(), best.end(), std::greater<>());
     if (std::ssize(best) > count) best.resize(static_cast<size_t>(count));
@@ -92,8 +104,8 @@ class ClassBest {
   }
 
  private:
-  int64_t num_classes_;
-  std::vector<uint64_t> keys_;  // (kQueryTile, num_classes)
+  int64_t num_kept_;
+  std::vector<uint64_t> keys_;  // (kQueryTile, kNodeClasses, num_kept / kNodeClasses)
 };
 
 // Returns the nodes that the next tile receives: the leading nodes, and those that many rows keep. `kept` are the nodes
@@ -112,14 +124,14 @@ std::vector<uint32_t> common_and_leading(std::vector<uint32_t> kept, const std::
 }  // namespace
 
 TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
-    : num_dims_(params.num_index_dims), largest_(largest_finite(params.query_element)) {
+    : num_dims_(params.num_index_dims), largest_(largest_finite(params.key_element)) {
   const int top = tree_top_level(num_blocks, params.top_nodes);
   for (int level = 0; level <= top; ++level) {
     const int64_t num_boxes = num_whole_nodes(num_blocks, level) * boxes_per_node(level);
     const int64_t box_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
-    const bool boxed = level > 0 || boxes_blocks(params, top);
+    const bool boxed = level > 0 || boxes_blocks(params);
     levels_.push_back(boxed ? boxes_of(index_keys, num_boxes, box_keys) : std::vector<float>());
-    if (boxed && level == 0) narrow_boxes(params.query_element, &levels_.back());
+    if (boxed && level == 0) narrow_boxes(params.key_element, &levels_.back());
   }
 }
 
@@ -147,18 +159,23 @@ TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
 void TreeSearch::pack_bound_columns(const float* columns) {
   for (int64_t d = 0; d < int64_t{params_.num_index_heads} * params_.num_index_dims; ++d) {
     for (int64_t row = 0; row < kQueryTile; ++row) {
-      const float value = std::clamp(columns[d * kQueryTile + row], -largest_, largest_);
+      const float value = std::clamp(columns[d * kQueryTile + row], -largest_, largest_);  // a NaN enters neither
       bound_columns_[static_cast<size_t>(2 * d * kQueryTile + row)] = value > 0 ? value : 0;
       bound_columns_[static_cast<size_t>((2 * d + 1) * kQueryTile + row)] = value < 0 ? value : 0;
     }
   }
 }
 
+// Rounding is monotonic, so that it may follow the choice of the best box or key.
+float TreeSearch::stored_score(float score) const {
+  return params_.key_element == ElementType::kFloat8E4m3 ? rounded_to_half(score) : score;
+}
+
 TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
                                              int64_t num_rows) const {
-  const int64_t beam = level == 0 ? kBlockClasses : effective_beam(params_);
+  const int64_t beam = level == 0 ? kKeptBlocks : effective_beam(params_);
   const int64_t leading = level == 0 ? beam : leading_nodes(params_, level);
-  ClassBest best(level == 0 ? kBlockClasses : num_node_classes(beam));
+  ClassBest best(level == 0 ? kKeptBlocks : num_class_best(beam));
   float bounds[kQueryTile];
   for (const uint32_t entry : candidates) {
     const int64_t node = entry_block(entry), first_row = entry_first_row(entry);
@@ -169,7 +186,7 @@ TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, 
                  .num_dims = 2 * int64_t{params_.num_index_dims},
                  .wanted = row_bits(first_row, num_rows),
                  .num_heads = params_.num_index_heads});
-    for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, bounds[row]);
+    for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, stored_score(bounds[row]));
   }
   KeptNodes kept;
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -199,7 +216,7 @@ int64_t TreeSearch::score_leaves(const TileRanges& ranges, const Entries& candid
                             .wanted = row_bits(first_row, num_rows),
                             .num_heads = params_.num_index_heads});
     for (int64_t row = first_row; row < num_rows; ++row) {
-      best->add(row, score_key(scores[row], block));
+      best->add(row, score_key(stored_score(scores[row]), block));
     }
   }
   return num_nan;
@@ -220,7 +237,7 @@ int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes
                                 int tiles_before, RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin, num_blocks = ranges.num_searched();
   const int top = tree_top_level(num_blocks, params_.top_nodes);
-  const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // the lowest level that keeps nodes
+  const int lowest = boxes_blocks(params_) ? 0 : 1;  // the lowest level that keeps nodes
   pack_bound_columns(columns);
   previous_.resize(static_cast<size_t>(top + 1));
   Entries candidates;

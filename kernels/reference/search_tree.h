@@ -58,6 +58,7 @@ class TreeSearch {
   };
 
   void pack_bound_columns(const float* columns);
+  float stored_score(float score) const;  // as a float8 index rounds it
   KeptNodes best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows) const;
   int64_t score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
                        RunningBest* best) const;

@@ -279,8 +279,8 @@ struct Sequence {
     params.num_index_dims = dims;
     params.num_picks = kPicks;
     params.scan_tokens = scan_tokens;
-    params.beam = 8;
-    params.top_nodes = 128;
+    params.beam = 16;
+    params.top_nodes = 16384;
     return params;
   }
 
@@ -319,9 +319,9 @@ void time_scan(int64_t tokens, int dims, int index_heads, Data data, float key_m
 }
 
 // Every tile that searches anything uses the tree. Returns nanoseconds a token.
-double time_tree(int64_t tokens, int dims, int index_heads, Data data, int repeats) {
-  const Sequence sequence(tokens, dims, index_heads, data);
-  SearchParams params = sequence.search_params(0);
+double time_tree(int64_t tokens, int dims, int index_heads, bool float8, int repeats) {
+  const Sequence sequence(tokens, dims, index_heads, Data::kSubjects);
+  SearchParams params = sequence.search_params(0, float8);
   const Buffer<char> workspace(search_workspace_bytes(params));
   params.workspace = workspace.data();
   const float boxes = median_ms(repeats, [&] { build_node_boxes(params, node_boxes(params), nullptr); });
@@ -329,8 +329,8 @@ double time_tree(int64_t tokens, int dims, int index_heads, Data data, int repea
   const double ns_per_token = search * 1e6 / static_cast<double>(tokens);
   std::printf(
       "tree  %8lld tokens  %d x %2d dims  %-8s %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
-      static_cast<long long>(tokens), index_heads, dims, data == Data::kSubjects ? "subjects" : "waves", search,
-      ns_per_token, boxes, static_cast<double>(search_workspace_bytes(params)) / 1048576);
+      static_cast<long long>(tokens), index_heads, dims, float8 ? "float8" : "bfloat16", search, ns_per_token, boxes,
+      static_cast<double>(search_workspace_bytes(params)) / 1048576);
   return ns_per_token;
 }
 
@@ -428,12 +428,11 @@ int main(int argc, char** argv) {
     for (const int dims : {16, 64}) time_scan(128 * kThousand, dims, kGroup, Data::kSubjects, 0, "subjects", 3);
   }
   if (wanted("tree", argc, argv)) {
-    for (const int dims : {16, 32, 64})
-      for (const int64_t tokens : {64 * kThousand, 128 * kThousand, 256 * kThousand})
-        time_tree(tokens, dims, kGroup, Data::kSubjects, 3);
-    for (const int index_heads : {1, kGroup}) {
-      const double at_million = time_tree(kMillion, 32, index_heads, Data::kSubjects, 3);
-      const double at_four = time_tree(4 * kMillion, 32, index_heads, Data::kSubjects, 1);
+    for (const bool float8 : {false, true}) {
+      for (const int dims : {16, 32, 64}) time_tree(256 * kThousand, dims, kGroup, float8, 3);
+      for (const int64_t tokens : {64 * kThousand, 128 * kThousand}) time_tree(tokens, 32, kGroup, float8, 3);
+      const double at_million = time_tree(kMillion, 32, kGroup, float8, 3);
+      const double at_four = time_tree(4 * kMillion, 32, kGroup, float8, 1);
       std::printf("tree  time a token at 4M over 1M: %.2f\n", at_four / at_million);
     }
   }

@@ -28,9 +28,8 @@ class TreeDefinition {
       return best_blocks(candidates, setup_.num_picks);
     }
     int top = 0;
-    while (whole(searched, top) > setup_.top_nodes) ++top;
-    const bool blocks_are_kept =
-        top > 0 && setup_.num_picks <= 16 && setup_.beam < setup_.num_tokens / setup_.block_size / 16;
+    while (whole(searched, top) * (top == 0 ? 8 : 32) > 8 * setup_.top_nodes) ++top;
+    const bool blocks_are_kept = setup_.num_picks <= 16 && setup_.beam < setup_.num_tokens / setup_.block_size / 16;
     for (int level = top; level >= (blocks_are_kept ? 0 : 1); --level) {
       kept_[static_cast<size_t>(token)][level] = keep(ranges, token, level, seen(ranges, token, level, top));
     }
@@ -53,18 +52,18 @@ class TreeDefinition {
     candidates->emplace_back(block_score(setup_, data_, head_, token, block), block);
   }
 
-  // Keeps the best node of each class, and the best of these.
+  // Keeps the best nodes of each class, and the best of these.
   std::vector<int32_t> keep(const TileRanges& ranges, int64_t token, int level, const std::set<int64_t>& nodes) const {
     const int64_t most = std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16);
     const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, most);
-    int64_t classes = level == 0 ? 32 : 16;
-    while (classes < beam) classes *= 2;
+    int64_t count = level == 0 ? 32 : 16;
+    while (count < beam) count *= 2;
     std::map<int64_t, std::vector<std::pair<float, int64_t>>> by_class;
-    for (const int64_t node : nodes) by_class[node % classes].emplace_back(bound(ranges, token, level, node), node);
+    for (const int64_t node : nodes) by_class[node % 4].emplace_back(bound(ranges, token, level, node), node);
     std::vector<std::pair<float, int64_t>> winners;
     for (const auto& [number, candidates] : by_class) {
-      const int64_t winner = best_blocks(candidates, 1)[0];
-      winners.emplace_back(bound(ranges, token, level, winner), winner);
+      for (const int64_t winner : best_blocks(candidates, std::min<int64_t>(count / 4, std::ssize(candidates))))
+        winners.emplace_back(bound(ranges, token, level, winner), winner);
     }
     return best_blocks(winners, std::min<int64_t>(beam, std::ssize(winners)));
   }
@@ -122,8 +121,8 @@ class TreeDefinition {
         low = std::min(low, value);
         high = std::max(high, value);
       }
-      if (narrow) {  // an eighth of the width on either side
-        const float cut = high / 8 - low / 8;
+      if (narrow) {  // a quarter of the width on either side
+        const float cut = high / 4 - low / 4;
         high = rounded_to(setup_.index_element, high - cut);
         low = rounded_to(setup_.index_element, low + cut);
       }
@@ -156,22 +155,25 @@ void expect_definition(const SelectionCase& setup, const IndexData& data) {
 
 using SearchTreeAtPlace = AtPlace;
 INSTANTIATE_TEST_SUITE_P(Places, SearchTreeAtPlace, ::testing::ValuesIn(kPlaces), place_name);
+INSTANTIATE_TEST_SUITE_P(Float8Places, SearchTreeAtPlace, ::testing::ValuesIn(kFloat8Places), place_name);
 
 // A number of dims that the tensor cores take.
 SelectionCase tree_case(Place place, int64_t num_tokens) {
   SelectionCase setup = at(place, {});
-  setup.num_dims = 8;
+  setup.num_dims = setup.index_element == ElementType::kFloat8E4m3 ? 16 : 8;
   setup.num_tokens = num_tokens;
   setup.scan_tokens = 0;
   return setup;
 }
 
 // Moves every run of 64 keys to a centre of its own, so that nodes differ and a narrow beam has a choice to make.
+// Float8 keys stay small enough that all sums are exact in half precision.
 void move_keys_apart(const SelectionCase& setup, std::mt19937& generator, IndexData* data) {
+  const int64_t far = setup.index_element == ElementType::kFloat8E4m3 ? 4 : 40;
   std::vector<float> centre(static_cast<size_t>(setup.num_dims));
   for (int64_t row = 0; row < setup.num_heads * setup.num_tokens; ++row) {
     for (size_t d = 0; d < centre.size(); ++d) {
-      if (row % 64 == 0) centre[d] = static_cast<float>(between(generator, -40, 40));
+      if (row % 64 == 0) centre[d] = static_cast<float>(between(generator, -far, far));
       data->key[static_cast<size_t>(row) * centre.size() + d] += centre[d];
     }
   }
@@ -208,7 +210,7 @@ TEST(SearchTree, BoxesHoldTheirKeysAndNoMoreButForBlocks) {
         }
         const auto [low, high] = std::minmax_element(values.begin(), values.end());
         const float* bounds = boxes.node(level, box / node_boxes) + (box % node_boxes * 3 + d) * 2;
-        const float cut = level == 0 ? (*high - *low) / 8 : 0;  // only boxes of blocks are narrowed
+        const float cut = level == 0 ? (*high - *low) / 4 : 0;  // only boxes of blocks are narrowed
         ASSERT_FLOAT_EQ(bounds[0], *high - cut) << "level " << level << " box " << box;
         ASSERT_FLOAT_EQ(bounds[1], *low + cut) << "level " << level << " box " << box;
       }
@@ -228,10 +230,11 @@ TEST_P(SearchTreeAtPlace, OneLevelFollowsTheDefinition) {
     setup.num_heads = 1 + i % 2;
     setup.num_dims = static_cast<int>(between(generator, 1, 6));
     if (GetParam().index_element == ElementType::kBfloat16) setup.num_dims = one_of<int>(generator, {5, 8, 16, 24, 32});
+    if (GetParam().index_element == ElementType::kFloat8E4m3) setup.num_dims = one_of<int>(generator, {5, 16, 32});
     setup.num_picks = static_cast<int>(between(generator, 1, 8));
     setup.beam = static_cast<int>(between(generator, 1, 3));
-    setup.top_nodes = static_cast<int>(between(generator, 1, 6));
-    setup.scan_tokens = one_of<int64_t>(generator, {0, 500});  // 500: the first tiles scan
+    setup.top_nodes = one_of<int>(generator, {4, 8, 24, 200});  // 200: all blocks are scored by their boxes
+    setup.scan_tokens = one_of<int64_t>(generator, {0, 500});   // 500: the first tiles scan
     setup.index_heads = one_of<int>(generator, {1, 2, 3, 4});
     IndexData data = small_integers(setup, generator);
     if (i % 3 != 0) {
@@ -246,14 +249,14 @@ TEST_P(SearchTreeAtPlace, TwoLevelsFollowTheDefinition) {
   std::mt19937 generator(kSeed + 1);
   SelectionCase setup = tree_case(GetParam(), 8601);  // two whole nodes of level 2 at the end
   setup.beam = 1;
-  setup.top_nodes = 3;
+  setup.top_nodes = 12;
   setup.index_heads = 3;
   IndexData data = small_integers(setup, generator);
   make_queries_rarely_change(setup, generator, &data);
   move_keys_apart(setup, generator, &data);
   expect_definition(setup, data);
   setup.beam = 3;
-  setup.top_nodes = 18;  // the top level changes within the sequence
+  setup.top_nodes = 72;  // the top level changes within the sequence
   expect_definition(setup, data);
 }
 
@@ -267,7 +270,7 @@ TEST_P(SearchTreeAtPlace, IndexesOfAnyWidthFollowTheReference) {
       setup.num_dims = num_dims;
       setup.num_picks = one_of<int>(generator, {1, 2, 3, 5, 20});
       setup.beam = static_cast<int>(between(generator, 2, 9));
-      setup.top_nodes = static_cast<int>(between(generator, 1, 20));
+      setup.top_nodes = one_of<int>(generator, {4, 20, 80, 1000});
       setup.index_heads = one_of<int>(generator, {1, 2, 3, 4, 7, 16});
       IndexData data = small_integers(setup, generator);
       make_queries_rarely_change(setup, generator, &data);
@@ -300,7 +303,7 @@ TEST_P(SearchTreeAtPlace, NothingFromTheFuture) {
   SelectionCase setup = tree_case(GetParam(), 2114);
   setup.num_picks = 3;
   setup.beam = 1;
-  setup.top_nodes = 8;
+  setup.top_nodes = 32;
   setup.index_heads = 2;
   ASSERT_GE(search_halo(search_params(setup)), kQueryTile);
   IndexData data = normal_values(setup, generator);
@@ -326,19 +329,34 @@ TEST_P(SearchTreeAtPlace, ChunksAgreeWithTheirHalo) {
   expect_chunks_agree(setup, data, {0, 64, 1024, 3328, 3392, 5760, 6000});
 }
 
+// A node that many tokens of a tile keep is passed on to the next tile even if it leads for none of them, and even if
+// none of its siblings is passed on.
+TEST_P(SearchTreeAtPlace, CommonNodesReachTheNextTile) {
+  std::mt19937 generator(kSeed + 15);
+  SelectionCase setup = tree_case(GetParam(), 90'000);  // 21 nodes of level 2, the children of two nodes
+  setup.beam = 8;                                       // of which two lead
+  setup.top_nodes = 84;
+  IndexData data = small_integers(setup, generator);
+  make_queries_rarely_change(setup, generator, &data);
+  move_keys_apart(setup, generator, &data);
+  expect_as_reference(setup, data);
+}
+
 TEST(SearchTree, HaloIsThatOfTheHighestTree) {
   SelectionCase setup = tree_case(kPlaces[0], 1 << 20);
   setup.block_size = 64;
-  setup.top_nodes = 64;
+  setup.top_nodes = 256;
   EXPECT_EQ(search_halo(search_params(setup)), 3 * kQueryTile);  // 16,382 blocks, 1,023 and 63 nodes
   setup.num_picks = 17;                                          // blocks are not chosen by their boxes
   EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
-  setup.top_nodes = 1024;
+  setup.top_nodes = 4096;
   EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
   setup.num_picks = 2;
   setup.document_starts = {0, 1 << 19};  // 8,190 blocks each
   EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
   setup.top_nodes = 8192;
+  EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
+  setup.num_picks = 17;
   EXPECT_EQ(search_halo(search_params(setup)), 0);
   setup.top_nodes = 1;
   setup.scan_tokens = 1 << 20;
@@ -351,7 +369,7 @@ TEST_P(SearchTreeAtPlace, DocumentsPickWhatTheyPickAlone) {
   setup.document_starts = {0, 128, 1280, 1408};
   setup.num_heads = 2;
   setup.beam = 1;
-  setup.top_nodes = 2;
+  setup.top_nodes = 8;
   setup.index_heads = 2;
   expect_documents_alone(setup, normal_values(setup, generator));
 }
@@ -379,7 +397,7 @@ TEST_P(SearchTreeAtPlace, EqualScoresGoToTheLowestBlocks) {
   SelectionCase setup = tree_case(GetParam(), 1400);
   setup.num_picks = 4;
   setup.beam = 1;
-  setup.top_nodes = 1;
+  setup.top_nodes = 4;
   const auto size = static_cast<size_t>(1400 * setup.num_dims);
   const IndexData data{std::vector<float>(size, 0.0f), std::vector<float>(size, 1.0f)};
   const SearchResult result = run_search(setup, data);
@@ -393,7 +411,7 @@ TEST_P(SearchTreeAtPlace, ManyPicksFromFewNodesAreStillAllThere) {
   SelectionCase setup = tree_case(GetParam(), 2500);
   setup.num_picks = 48;
   setup.beam = 3;
-  setup.top_nodes = 2;
+  setup.top_nodes = 8;
   expect_valid(setup, run_search(setup, normal_values(setup, generator)).picks);
 }
 
@@ -413,7 +431,7 @@ TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
   std::mt19937 generator(kSeed + 9);
   SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
-  setup.top_nodes = 8;
+  setup.top_nodes = 32;
   IndexData data = small_integers(setup, generator);
   for (int64_t key = 3; key < setup.num_tokens; key += 8) {
     data.key[static_cast<size_t>(key * setup.num_dims + between(generator, 0, 3))] = kNan;
@@ -431,7 +449,7 @@ TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
 TEST_P(SearchTreeAtPlace, NothingButNanIsCountedAndStillPicks) {
   SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
-  setup.top_nodes = 1;
+  setup.top_nodes = 4;
   const auto size = static_cast<size_t>(1500 * setup.num_dims);
   const IndexData nan_keys{std::vector<float>(size, 1.0f), std::vector<float>(size, kNan)};
   const IndexData nan_queries{std::vector<float>(size, kNan), std::vector<float>(size, 1.0f)};
@@ -447,7 +465,7 @@ TEST_P(SearchTreeAtPlace, InfiniteKeysAreFound) {
   std::mt19937 generator(kSeed + 10);
   SelectionCase setup = tree_case(GetParam(), 1500);
   setup.beam = 1;
-  setup.top_nodes = 8;
+  setup.top_nodes = 32;
   IndexData data = small_integers(setup, generator);
   data.key[static_cast<size_t>(900 * setup.num_dims)] = kInfinity;  // block 56
   for (int d = 0; d < setup.num_dims; ++d) data.query[static_cast<size_t>(1490 * setup.num_dims + d)] = 1;
@@ -459,7 +477,7 @@ TEST_P(SearchTreeAtPlace, PlantedKeysAreFound) {
   SelectionCase setup = tree_case(GetParam(), 8192);
   setup.num_dims = 16;
   setup.beam = 8;
-  setup.top_nodes = 64;
+  setup.top_nodes = 128;
   setup.index_heads = 4;
   IndexData data = normal_values(setup, generator);
   // Adjacent keys are similar. Otherwise no box would say anything about its keys.

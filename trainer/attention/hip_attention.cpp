@@ -76,8 +76,8 @@ SearchSettings search_settings(const AttentionConfig& config, bool in_float8) {
           .top_nodes = config.top_nodes};
 }
 
-at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute) {
-  return config.indexes_in_float8(num_tokens, compute == at::kBFloat16) ? at::kFloat8_e4m3fn : compute;
+at::ScalarType index_key_type(const AttentionConfig& config, at::ScalarType compute) {
+  return config.indexes_in_float8(compute == at::kBFloat16) ? at::kFloat8_e4m3fn : compute;
 }
 
 int64_t num_kept_queries(const ModelConfig& model, const AttentionConfig& attention, int64_t storage_bytes,

@@ -34,7 +34,7 @@ SearchSettings search_settings(const AttentionConfig& config, bool in_float8);
 
 // The type of the index keys of a sequence: attention.index_dtype where all of it is scanned, the layers' type
 // (compute) beyond.
-at::ScalarType index_key_type(const AttentionConfig& config, int64_t num_tokens, at::ScalarType compute);
+at::ScalarType index_key_type(const AttentionConfig& config, at::ScalarType compute);
 
 // How many of a rank's tokens, the first, keep their queries from where their index is made until they attend: all
 // where one query tile holds them, else as many token tiles as fit, beside the index and the picks, where backward will

@@ -180,7 +180,7 @@ Picks pick(const HipAttention& attention, AttentionExchange& exchange, const Att
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, query.device());
   // As in training: the GPU's index is of the values' type, the CPU's always float32.
   const at::ScalarType type = query.is_cuda() ? query.scalar_type() : at::kFloat;
-  const at::ScalarType key_type = index_key_type(config, shard.num_tokens(), type);
+  const at::ScalarType key_type = index_key_type(config, type);
   IndexKeys keys(exchange, attention.exchange_kind(), num_kv_heads, dims.size(0), shard,
                  query.options().dtype(key_type));
   keys.own().copy_(index_keys(key, dims, key_type));

@@ -156,7 +156,7 @@ BlockLists time_search(const BenchAttentionCommand& command, const AttentionConf
   const int head_dim = static_cast<int>(command.head_dim);
   const at::Tensor dims = index_dim_tensor(config, head_dim, head_dim, device);
   const at::ScalarType type = inputs.query.scalar_type();
-  const at::ScalarType key_type = index_key_type(config, layer.shard.num_tokens(), type);
+  const at::ScalarType key_type = index_key_type(config, type);
   IndexKeys keys(layer.exchange, layer.attention.exchange_kind(), command.kv_heads, dims.size(0), layer.shard,
                  inputs.query.options().dtype(key_type));
   const IndexQuerySource source{.num_heads = config.num_index_heads(command.query_heads / command.kv_heads),

@@ -193,7 +193,7 @@ class RateBench {
           exchange(sequence, inputs.query.device(), parallel),
           attention(config, inputs.key.size(0), shard, inputs.document_starts, exchange, counts),
           dims(index_dim_tensor(config, head_dim(), head_dim(), inputs.query.device())),
-          key_type(index_key_type(config, shard.num_tokens(), inputs.query.scalar_type())),
+          key_type(index_key_type(config, inputs.query.scalar_type())),
           keys(exchange, attention.exchange_kind(), inputs.key.size(0), dims.size(0), shard,
                inputs.query.options().dtype(key_type)) {
       make_index_keys();

@@ -126,15 +126,16 @@ std::vector<ConfigField> attention_fields() {
        "dims of a head that enter the score: how many (at most all), from the pairs that rotate slowest, or a list"},
       {"attention.index_dtype", enumeration<&RunConfig::attention, &AttentionConfig::index_dtype>,
        one_of({"auto", "compute", "float8_e4m3"}),
-       "type of the searched keys; compute: the type that layers compute in; float8_e4m3: float8 in sequences of at "
-       "most scan_tokens, compute beyond; auto: float8_e4m3 where layers compute in bfloat16, else compute"},
+       "type of the searched keys; compute: the type that layers compute in; auto: float8_e4m3 where layers "
+       "compute in bfloat16, else compute"},
       {"attention.scan_tokens", auto_count<&RunConfig::attention, &AttentionConfig::scan_tokens>, at_least(0),
        "up to this much context every key is scored; beyond, a tree is searched; 0: the tree at every length; auto: "
-       "131072 in sequences of at most 131072 tokens that are searched in float8, else 65536"},
+       "131072 where keys are searched in float8, else 65536"},
       {"attention.beam", slot<&RunConfig::attention, &AttentionConfig::beam>, between(1, 65536),
        "nodes that a token keeps at each level of the tree, on a GPU at most 16; published: that a tile keeps"},
       {"attention.top_nodes", slot<&RunConfig::attention, &AttentionConfig::top_nodes>, between(1, 65536),
-       "most nodes at the tree's top level"},
+       "bounds the tree's top level, all nodes of which are scored: it has at most as many boxes as this many blocks. "
+       "16384 blocks of 64 are 1048576 tokens"},
       {"attention.max_blocks", slot<&RunConfig::attention, &AttentionConfig::max_blocks>, at_least(0),
        "most blocks of a tile's list, what is dropped is counted; 0: no cap"},
       {"attention.blocks", slot<&RunConfig::attention, &AttentionConfig::blocks>, between(1, 65536),

@@ -64,8 +64,8 @@ struct AttentionConfig {
   std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
   IndexType index_dtype = IndexType::kAutomatic;
   int64_t scan_tokens = kAuto;  // up to this much context every key is scored; beyond, the tree
-  int64_t beam = 8;             // tree: nodes that a token keeps at each level; published: nodes of a tile
-  int64_t top_nodes = 128;      // tree: bound of the top level
+  int64_t beam = 16;            // tree: nodes that a token keeps at each level; published: nodes of a tile
+  int64_t top_nodes = 16384;    // tree: the top level has at most the boxes of this many blocks
   int64_t max_blocks = 0;       // cap of a tile's list; 0: none
   int64_t blocks = 16;          // published: blocks of a tile's list
   int64_t query_stride = 8;     // published: every n-th query selects
@@ -75,11 +75,9 @@ struct AttentionConfig {
   bool operator==(const AttentionConfig&) const = default;
   // Index queries of a token and KV head.
   int64_t num_index_heads(int64_t group_size) const { return index_heads == IndexHeads::kEach ? group_size : 1; }
-  // Whether a sequence's index keys are float8: only if all of it is scanned, for the tree reads the layers' type.
-  // in_bfloat16: of the layers' type.
-  bool indexes_in_float8(int64_t num_tokens, bool in_bfloat16) const {
-    const bool wanted = index_dtype == IndexType::kFloat8 || (index_dtype == IndexType::kAutomatic && in_bfloat16);
-    return wanted && num_tokens <= scanned_tokens(true);
+  // Whether index keys are float8. in_bfloat16: whether the layers compute in bfloat16.
+  bool indexes_in_float8(bool in_bfloat16) const {
+    return index_dtype == IndexType::kFloat8 || (index_dtype == IndexType::kAutomatic && in_bfloat16);
   }
   // scan_tokens, where it is auto the length up to which the scan is faster than the tree (kernels/TUNING.md).
   int64_t scanned_tokens(bool in_float8) const {

@@ -88,8 +88,7 @@ struct FactCounts {
 };
 
 // One sequence's facts (facts, 3), and predictions (length) int32, the most probable token after each position.
-void count_facts(FactCounts& counts, const at::Tensor& facts, const at::Tensor& tokens,
-                 const at::Tensor& predictions) {
+void count_facts(FactCounts& counts, const at::Tensor& facts, const at::Tensor& tokens, const at::Tensor& predictions) {
   const auto fact = facts.accessor<int32_t, 2>();
   const int32_t* token = tokens.const_data_ptr<int32_t>();
   const int32_t* predicted = predictions.const_data_ptr<int32_t>();

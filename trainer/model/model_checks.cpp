@@ -56,7 +56,7 @@ void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_r
 void check_beam(const RunConfig& config, const AttentionConfig& attention, const std::string& name,
                 std::vector<std::string>& messages) {
   const int64_t num_tokens = config.data.sequence_length;
-  const bool in_float8 = attention.indexes_in_float8(num_tokens, config.precision == "bfloat16");
+  const bool in_float8 = attention.indexes_in_float8(config.precision == "bfloat16");
   const bool picks = attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
   const int64_t nodes = num_tokens / attention.block_size / kernels::kTreeFanout;
   if (picks && num_tokens > attention.scanned_tokens(in_float8) &&

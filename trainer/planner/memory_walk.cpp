@@ -202,9 +202,7 @@ class StepWalk {
   int64_t index_dims(const AttentionConfig& attention) const {
     return std::min<int64_t>(attention.index_dims, model_.head_dim);
   }
-  bool indexes_in_float8(const AttentionConfig& attention) const {
-    return attention.indexes_in_float8(inputs_.tokens, compute_ == 2);
-  }
+  bool indexes_in_float8(const AttentionConfig& attention) const { return attention.indexes_in_float8(compute_ == 2); }
   int64_t index_key_bytes(const AttentionConfig& attention) const {
     return indexes_in_float8(attention) ? 1 : compute_;
   }
@@ -370,12 +368,12 @@ class StepWalk {
   int64_t tree_bytes(const AttentionConfig& attention) const {
     if (!inputs_.on_gpu || inputs_.tokens <= attention.scanned_tokens(indexes_in_float8(attention))) return 0;
     const int64_t blocks = ceil_div(inputs_.tokens, attention.block_size);
-    const int top = kernels::tree_top_level(blocks, static_cast<int>(attention.top_nodes));
+    const int top = kernels::tree_top_level(blocks, attention.top_nodes);
     int64_t boxes = 0;
-    const int lowest = kernels::boxes_blocks(blocks, attention.beam, attention.picks, top) ? 0 : 1;
+    const int lowest = kernels::boxes_blocks(blocks, attention.beam, attention.picks) ? 0 : 1;
     for (int level = lowest; level <= top; ++level)
       boxes += kernels::num_whole_nodes(blocks, level) * kernels::boxes_per_node(level);
-    return boxes * model_.num_kv_heads * 2 * index_dims(attention) * compute_;
+    return boxes * model_.num_kv_heads * 2 * index_dims(attention) * index_key_bytes(attention);
   }
 
   // HipAttention::Pass

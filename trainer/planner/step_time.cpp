@@ -106,7 +106,7 @@ class StepTimeModel {
   void add_search(const AttentionConfig& attention, PartTime& part) const {
     if (attention.type != "hip" || attention.picks == 0) return;
     const double whole = real(inputs_.tokens), heads = real(model_.num_kv_heads) / real(inputs_.sequence_ranks);
-    const bool in_float8 = attention.indexes_in_float8(inputs_.tokens, element_ == 2);
+    const bool in_float8 = attention.indexes_in_float8(element_ == 2);
     const ScanWork scan = scan_work(attention, model_.head_dim, inputs_.tokens, in_float8);
     const RateCurve& rate = in_float8 ? rates_.scan_float8 : rates_.scan;
     const double index_queries = heads * real(attention.num_index_heads(model_.group_size()));  // of a token

@@ -136,7 +136,7 @@ TransformerLayer::FirstPass TransformerLayer::first_pass(const LayerTensors& wei
   FirstPass pass{
       .keys = ExchangedKeys(context.exchange, attention.exchange_kind(), heads, model_.head_dim, shard, options),
       .index_keys = std::nullopt};
-  const at::ScalarType index_type = index_key_type(attention_, shard.num_tokens(), types_.compute);
+  const at::ScalarType index_type = index_key_type(attention_, types_.compute);
   if (with_index)
     pass.index_keys.emplace(context.exchange, attention.exchange_kind(), heads, index_dims_.size(0), shard,
                             options.dtype(index_type));

@@ -62,10 +62,10 @@ CUtensorMap tensor_map(const void* base, int64_t num_columns, int64_t num_rows, 
 }
 
 CUtensorMap node_map(const void* base, int64_t num_columns, int64_t node_rows, int64_t num_nodes, int64_t num_heads,
-                     NodeMapBox box) {
+                     NodeMapBox box, ElementType element) {
   return encode<5>(base, {num_columns, 2, num_nodes, node_rows / 2, num_heads},
                    {num_columns, node_rows * num_columns, 2 * num_columns, num_nodes * node_rows * num_columns},
-                   {box.columns, 2, box.nodes, node_rows / 2, 1}, ElementType::kBfloat16);
+                   {box.columns, 2, box.nodes, node_rows / 2, 1}, element);
 }
 
 }  // namespace hiptrain::kernels

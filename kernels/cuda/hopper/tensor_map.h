@@ -31,6 +31,6 @@ struct NodeMapBox {
 // whose rows interleave in pairs: rows 0 and 1 of each node, then rows 2 and 3 of each node, and so on. Its coordinates
 // are (column, 0, node, 0, head).
 CUtensorMap node_map(const void* base, int64_t num_columns, int64_t node_rows, int64_t num_nodes, int64_t num_heads,
-                     NodeMapBox box);
+                     NodeMapBox box, ElementType element);
 
 }  // namespace hiptrain::kernels

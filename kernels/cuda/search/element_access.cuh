@@ -14,12 +14,13 @@ __device__ inline float load_element(const void* elements, ElementType element, 
   return static_cast<float>(static_cast<const __nv_fp8_e4m3*>(elements)[i]);
 }
 
-// float32 or bfloat16
 __device__ inline void store_element(void* elements, ElementType element, int64_t i, float value) {
   if (element == ElementType::kFloat32) {
     static_cast<float*>(elements)[i] = value;
-  } else {
+  } else if (element == ElementType::kBfloat16) {
     static_cast<__nv_bfloat16*>(elements)[i] = __float2bfloat16(value);
+  } else {
+    static_cast<__nv_fp8_e4m3*>(elements)[i] = __nv_fp8_e4m3(value);
   }
 }
 

@@ -1,118 +1,71 @@
-// The best nodes of each row and class, kept in registers while the scores of their boxes are streamed: what a thread
-// does with its accumulators.
+// The best nodes of each row, kept in registers while the scores of their boxes are streamed: what a thread does with
+// its accumulators.
 //
-// The boxes of a step's nodes interleave in pairs (node_map). Each of the four lanes that hold a row's scores therefore
-// has all boxes of every fourth node and owns the classes of these nodes, so that lanes need not exchange anything.
+// A step is one or more runs of 128 boxes, which are adjacent nodes. The boxes of a run interleave in pairs (node_map).
+// Each of the four lanes that hold a row's scores therefore has all boxes of every fourth node and keeps a list of
+// the best of these, so that lanes need not exchange anything.
 #pragma once
 
 #include <climits>
 
 #include "kernels/cuda/search/score_columns.cuh"
 #include "kernels/cuda/search/tile_best.cuh"
+#include "kernels/tree_geometry.h"
 
 namespace hiptrain::kernels {
 
-template <int kBoxes /* boxes a node */, int kClasses /* a multiple of kNodes */>
-class NodeBest {
+constexpr int kRunBoxes = 128;
+
+// The bounds of a thread's nodes in one run: the best head's so far. All threads of a warp must call its functions.
+template <class Score, int kBoxes>
+class RunBounds;
+
+template <int kBoxes>
+class RunBounds<float, kBoxes> {
  public:
-  static constexpr int kNodes = 128 / kBoxes;  // nodes a step
+  static constexpr int kLaneNodes = kRunBoxes / kBoxes / 4;
 
-  // `num_rows` is the number of rows that the tile has.
-  __device__ explicit NodeBest(int num_rows) : num_rows_(num_rows) {
+  __device__ RunBounds() {
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kLaneClasses; ++i) {
-      score_[i / kLaneClasses][i % kLaneClasses] = NAN;
-      step_[i / kLaneClasses][i % kLaneClasses] = 0;
-    }
+    for (int i = 0; i < 2 * kLaneNodes; ++i) bounds_[i / kLaneNodes][i % kLaneNodes] = -INFINITY;
   }
 
-  // The bounds of a step so far: those of the best head.
-  struct Step {
-    float bounds[2][kNodes / 4];
-  };
-  __device__ static Step begin_step() {
-    Step step;
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kLaneNodes; ++i) step.bounds[i / kLaneNodes][i % kLaneNodes] = -INFINITY;
-    return step;
-  }
-
-  // Adds the scores of one more head. All threads of a warp must call this.
+  // Adds the scores of one more head. The run's scores begin at `first`.
   template <class Scores>
-  __device__ static void take(Step& step, const Scores& scores) {
-    float bounds[2][kLaneNodes];
-    read_bounds(scores, bounds);
-    CUTE_UNROLL
-    for (int i = 0; i < 2 * kLaneNodes; ++i) {
-      float& best = step.bounds[i / kLaneNodes][i % kLaneNodes];
-      best = fmaxf(best, bounds[i / kLaneNodes][i % kLaneNodes]);
-    }
-  }
-
-  // Ends a step. Its nodes are those from number run * kNodes on, of which `count` exist. Rows from first_row on see
-  // them. Nodes must come in ascending order.
-  __device__ void end_step(const Step& step, int number, int run, int first_row, int count) {
-    const int turn = run % kTurns;
-    CUTE_UNROLL
-    for (int t = 0; t < kTurns; ++t) {
-      if (t != turn) continue;
-      CUTE_UNROLL
-      for (int i = 0; i < 2 * kLaneNodes; ++i) {
-        const int half = i / kLaneNodes, node = i % kLaneNodes;
-        const bool sees = row_of_thread(half) >= first_row && row_of_thread(half) < num_rows_;
-        add(half, t * kLaneNodes + node, step.bounds[half][node], number,
-            sees && 4 * node + static_cast<int>(threadIdx.x) % 4 < count);
-      }
-    }
-  }
-
-  // Writes keys, (kQueryTile, kClasses). A key holds the candidate's place, which is step * kNodes + its place in the
-  // step. With `joins` only those are written that are better than what earlier heads have written.
-  __device__ void write(uint64_t* keys, bool joins) const {
-    const int lane = threadIdx.x % 4;
-    CUTE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      CUTE_UNROLL
-      for (int i = 0; i < kLaneClasses; ++i) {
-        const int place = step_[half][i] * kNodes + 4 * (i % kLaneNodes) + lane;
-        const uint64_t own = isnan(score_[half][i]) ? 0 : score_key(score_[half][i], place);
-        uint64_t& key = keys[row_of_thread(half) * kClasses + 4 * i + lane];
-        if (!joins || own > key) key = own;
-      }
-    }
-  }
-
- private:
-  // Class i of a lane is class 4 * i + lane of the row.
-  static constexpr int kLaneNodes = kNodes / 4, kLaneClasses = kClasses / 4;
-  static constexpr uint32_t kInfinityBits = 0x7f800000u;
-  static constexpr int kTurns = kClasses / kNodes;  // number of runs of kNodes nodes whose classes differ
-  static_assert(kClasses % kNodes == 0, "the nodes of a step must be of different classes");
-
-  // Reads the bound of the best box of each of the thread's nodes and rows. All threads of a warp must call this.
-  template <class Scores>
-  __device__ static void read_bounds(const Scores& scores, float (&bounds)[2][kLaneNodes]) {
+  __device__ void take(const Scores& scores, int first) {
+    int bits[2][kLaneNodes];
     bool plain = true;
     CUTE_UNROLL
     for (int i = 0; i < 2 * kLaneNodes; ++i) {
-      const int bits = largest_as_integers(scores, i / kLaneNodes, i % kLaneNodes);
-      plain &= static_cast<uint32_t>(bits) <= kInfinityBits;
-      bounds[i / kLaneNodes][i % kLaneNodes] = __int_as_float(bits);
+      int& largest = bits[i / kLaneNodes][i % kLaneNodes];
+      largest = largest_as_integers(scores, first, i / kLaneNodes, i % kLaneNodes);
+      plain &= static_cast<uint32_t>(largest) <= kInfinityBits;
     }
-    if (__all_sync(kWholeWarp, plain)) return;
+    if (!__all_sync(kWholeWarp, plain)) {
+      CUTE_UNROLL
+      for (int i = 0; i < 2 * kLaneNodes; ++i)
+        bits[i / kLaneNodes][i % kLaneNodes] = __float_as_int(largest(scores, first, i / kLaneNodes, i % kLaneNodes));
+    }
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kLaneNodes; ++i)
-      bounds[i / kLaneNodes][i % kLaneNodes] = largest(scores, i / kLaneNodes, i % kLaneNodes);
+    for (int i = 0; i < 2 * kLaneNodes; ++i) {
+      float& bound = bounds_[i / kLaneNodes][i % kLaneNodes];
+      bound = fmaxf(bound, __int_as_float(bits[i / kLaneNodes][i % kLaneNodes]));
+    }
   }
+
+  __device__ float bound(int half, int node) const { return bounds_[half][node]; }
+
+ private:
+  static constexpr uint32_t kInfinityBits = 0x7f800000u;
 
   // Compared as integers, floats from +0 on keep their order, and the maximum of three is one instruction. The result
   // is not such a float if all bounds are negative or one is a NaN.
   template <class Scores>
-  __device__ static int largest_as_integers(const Scores& scores, int half, int node) {
+  __device__ static int largest_as_integers(const Scores& scores, int first, int half, int node) {
     int bits = INT_MIN;
     CUTE_UNROLL
     for (int pair = 0; pair < kBoxes / 2; ++pair) {
-      const int element = first_element(pair, half, node);
+      const int element = first + first_element(pair, half, node);
       bits = __vimax3_s32(bits, __float_as_int(scores(element)), __float_as_int(scores(element + 1)));
     }
     return bits;
@@ -120,11 +73,11 @@ class NodeBest {
 
   // Returns the largest bound; a NaN counts as -infinity.
   template <class Scores>
-  __device__ static float largest(const Scores& scores, int half, int node) {
+  __device__ static float largest(const Scores& scores, int first, int half, int node) {
     float best = -INFINITY;
     CUTE_UNROLL
     for (int pair = 0; pair < kBoxes / 2; ++pair) {
-      const int element = first_element(pair, half, node);
+      const int element = first + first_element(pair, half, node);
       best = fmaxf(best, fmaxf(scores(element), scores(element + 1)));
     }
     return best;
@@ -135,16 +88,119 @@ class NodeBest {
     return (pair * kLaneNodes + node) * 4 + half * 2;
   }
 
+  float bounds_[2][kLaneNodes];
+};
+
+// The same for float8 boxes, whose bounds are finite. One instruction takes the larger of two pairs of bounds.
+template <int kBoxes>
+class RunBounds<cutlass::half_t, kBoxes> {
+ public:
+  static constexpr int kLaneNodes = kRunBoxes / kBoxes / 4;
+
+  __device__ RunBounds() {
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i) pairs_[i / kLaneNodes][i % kLaneNodes] = __float2half2_rn(-INFINITY);
+  }
+
+  template <class Scores>
+  __device__ void take(const Scores& scores, int first) {
+    const auto pairs = cute::recast<__half2>(scores);  // (2 rows, groups of 8 columns)
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i) {
+      const int half = i / kLaneNodes, node = i % kLaneNodes;
+      const auto pair = [&](int number) { return pairs(first / 2 + (number * kLaneNodes + node) * 2 + half); };
+      CUTE_UNROLL
+      for (int number = 0; number < kBoxes / 2; number += 2)
+        pairs_[half][node] = __hmax2_nan(pairs_[half][node], __hmax2_nan(pair(number), pair(number + 1)));
+    }
+  }
+
+  __device__ float bound(int half, int node) const {
+    return fmaxf(__low2float(pairs_[half][node]), __high2float(pairs_[half][node]));
+  }
+
+ private:
+  __half2 pairs_[2][kLaneNodes];
+};
+
+template <class Score, int kBoxes /* boxes a node */, int kKept /* nodes of each class */, int kRuns /* runs a step */>
+class NodeBest {
+ public:
+  static constexpr int kNodes = kRunBoxes / kBoxes;  // nodes of a run
+
+  // `num_rows` is the number of rows that the tile has.
+  __device__ explicit NodeBest(int num_rows) : num_rows_(num_rows) {
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kKept; ++i) {
+      score_[i / kKept][i % kKept] = NAN;
+      node_[i / kKept][i % kKept] = 0;
+    }
+  }
+
+  // The bounds of a step so far: those of the best head.
+  struct Step {
+    RunBounds<Score, kBoxes> runs[kRuns];
+  };
+  __device__ static Step begin_step() { return {}; }
+
+  // Adds the scores of one more head. All threads of a warp must call this.
+  template <class Scores>
+  __device__ static void take(Step& step, const Scores& scores) {
+    CUTE_UNROLL
+    for (int run = 0; run < kRuns; ++run) step.runs[run].take(scores, run * kRunBoxes / 2);
+  }
+
+  // Adds the nodes of one run of a step, of which `count` exist. Its number counts all runs that are scored. Rows from
+  // first_row on see them. Nodes must come in ascending order. All threads of a warp must call this.
+  __device__ void add_run(const RunBounds<Score, kBoxes>& bounds, int number, int first_row, int count) {
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kLaneNodes; ++i) {
+      const int half = i / kLaneNodes, node = i % kLaneNodes, row = row_of_thread(half);
+      const float bound = bounds.bound(half, node);
+      const bool enters =
+          row >= first_row && row < num_rows_ && 4 * node + lane() < count && !(bound <= score_[half][kKept - 1]);
+      if (__any_sync(kWholeWarp, enters)) add(score_[half], node_[half], bound, number * kLaneNodes + node, enters);
+    }
+  }
+
+  // Writes keys, (kQueryTile, kNodeClasses, kKept). A key holds the candidate's place, which is the number of its run *
+  // kNodes + its place in the run. With `joins` the lists are joined with what earlier heads have written.
+  __device__ void write(uint64_t* keys, bool joins) const {
+    const TileBest best{keys, kKept};
+    CUTE_UNROLL
+    for (int i = 0; i < 2 * kKept; ++i) {
+      const int half = i / kKept, list = row_of_thread(half) * kNodeClasses + lane(), node = node_[half][i % kKept];
+      const float score = score_[half][i % kKept];
+      const uint64_t key =
+          isnan(score) ? 0 : score_key(score, node / kLaneNodes * kNodes + 4 * (node % kLaneNodes) + lane());
+      if (!joins)
+        keys[list * kKept + i % kKept] = key;
+      else if (key != 0)
+        best.add_or_raise(list, key);
+    }
+  }
+
+ private:
+  static constexpr int kLaneNodes = kNodes / 4;
+  static_assert(kNodeClasses == 4, "a class is what one of the four lanes of a row sees");
+
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 4; }
+
   // A later node replaces an entry only with a strictly larger bound. Empty slots hold NaN and lose to every bound.
-  __device__ void add(int half, int own, float bound, int step, bool exists) {
-    if (!exists || bound <= score_[half][own]) return;
-    score_[half][own] = bound;
-    step_[half][own] = step;
+  __device__ static void add(float (&scores)[kKept], int (&nodes)[kKept], float bound, int node, bool exists) {
+    CUTE_UNROLL
+    for (int place = kKept - 1; place >= 0; --place) {
+      const int above = place > 0 ? place - 1 : 0;
+      const bool enters = exists && !(bound <= scores[place]);
+      const bool before = place > 0 && exists && !(bound <= scores[above]);
+      scores[place] = before ? scores[above] : enters ? bound : scores[place];
+      nodes[place] = before ? nodes[above] : enters ? node : nodes[place];
+    }
   }
 
   int num_rows_;
-  float score_[2][kLaneClasses];  // NaN marks an empty slot
-  int step_[2][kLaneClasses];
+  float score_[2][kKept];  // best first; NaN marks an empty slot
+  int node_[2][kKept];     // number of the run * kLaneNodes + place among the lane's nodes of the run
 };
 
 }  // namespace hiptrain::kernels

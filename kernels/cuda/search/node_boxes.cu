@@ -12,7 +12,7 @@ constexpr int kThreads = 256;
 int64_t level_bytes(const SearchParams& params, int level) {
   const int64_t nodes = params.num_kv_heads * num_whole_nodes(num_sequence_blocks(params), level);
   const int64_t bytes =
-      nodes * NodeBoxes::node_elements(level, params.num_index_dims) * element_bytes(params.query_element);
+      nodes * NodeBoxes::node_elements(level, params.num_index_dims) * element_bytes(params.key_element);
   return (bytes + 255) / 256 * 256;
 }
 
@@ -81,8 +81,8 @@ __device__ void store_bounds(const SearchParams& params, const NodeBoxes& boxes,
                              const Bounds& bounds) {
   const int64_t box = (at.head * boxes.num_nodes[level] + at.place) * boxes_per_node(level) + at.box;
   const int64_t element = (box * params.num_index_dims + at.dim) * 2;
-  store_element(boxes.boxes[level], params.query_element, element, bounds.largest);
-  store_element(boxes.boxes[level], params.query_element, element + 1, bounds.smallest);
+  store_element(boxes.boxes[level], params.key_element, element, bounds.largest);
+  store_element(boxes.boxes[level], params.key_element, element + 1, bounds.smallest);
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads)
   const BoxDim at(params, boxes, level, i);
   const Node node(params, level, at.place);
   if (!node.exists) return;
-  const float finite = largest_finite(params.query_element);
+  const float finite = largest_finite(params.key_element);
   const int64_t num_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
   const int64_t first_key =
       node.first_block * params.geometry.block_size + (node.number * boxes_per_node(level) + at.box) * num_keys;
@@ -116,11 +116,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t num_parts = kTreeFanout * boxes_per_node(level - 1) / boxes_per_node(level);
   const int64_t first_part = (node.number * boxes_per_node(level) + at.box) * num_parts;  // box of the level below
   const int64_t document = boxes.first_element(level - 1, at.head, node.first_block, params.num_index_dims);
-  Bounds bounds(largest_finite(params.query_element));
+  Bounds bounds(largest_finite(params.key_element));
   for (int64_t part = first_part; part < first_part + num_parts; ++part) {
     const int64_t element = document + (part * params.num_index_dims + at.dim) * 2;
-    bounds.widen(load_element(boxes.boxes[level - 1], params.query_element, element),
-                 load_element(boxes.boxes[level - 1], params.query_element, element + 1));
+    bounds.widen(load_element(boxes.boxes[level - 1], params.key_element, element),
+                 load_element(boxes.boxes[level - 1], params.key_element, element + 1));
   }
   store_bounds(params, boxes, level, at, bounds);
 }
@@ -132,7 +132,7 @@ NodeBoxes node_boxes(const SearchParams& params) {
   auto* memory = static_cast<char*>(params.workspace);
   const int64_t num_blocks = num_sequence_blocks(params);
   const int top = tree_top_level(num_blocks, params.top_nodes);
-  boxes.lowest_level = boxes_blocks(params, top) ? 0 : 1;
+  boxes.lowest_level = boxes_blocks(params) ? 0 : 1;
   boxes.num_levels = top + 1;
   for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
     boxes.num_nodes[level] = num_whole_nodes(num_blocks, level);
@@ -145,7 +145,7 @@ NodeBoxes node_boxes(const SearchParams& params) {
 int64_t search_tree_workspace_bytes(const SearchParams& params) {
   const int top = tree_top_level(num_sequence_blocks(params), params.top_nodes);
   int64_t bytes = 0;
-  for (int level = boxes_blocks(params, top) ? 0 : 1; level <= top; ++level) bytes += level_bytes(params, level);
+  for (int level = boxes_blocks(params) ? 0 : 1; level <= top; ++level) bytes += level_bytes(params, level);
   return bytes;
 }
 

@@ -36,6 +36,7 @@ void build_node_boxes(const SearchParams& params, const NodeBoxes& boxes, Stream
 
 // Returns the largest finite number of the index's element type, to which bounds are clamped.
 __device__ inline float largest_finite(ElementType element) {
+  if (element == ElementType::kFloat8E4m3) return kLargestFloat8;
   return element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
 }
 

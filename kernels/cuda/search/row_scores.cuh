@@ -51,7 +51,8 @@ enum class QueryForm {
   // The keys are boxes, (maximum, minimum) by dim. The score is the upper bound, the sum of max(q * minimum, q *
   // maximum), computed as a product, which is possible because one of q+ and q- is zero. Values are clamped to finite
   // ones.
-  kBounds
+  kBounds,
+  kFloat8Bounds  // kBounds with queries that are rounded to float8
 };
 
 // All kScoreThreads threads of a thread block use this together. A thread multiplies 4 rows with every 16th key. Shared
@@ -71,14 +72,14 @@ class RowScores {
   __device__ RowScores(float* memory, const RowQueries& queries, QueryForm form, int num_keys, int held_heads)
       : queries_(queries),
         form_(form),
-        num_dims_(form == QueryForm::kBounds ? 2 * queries.num_dims : queries.num_dims),
+        num_dims_(is_bound() ? 2 * queries.num_dims : queries.num_dims),
         num_keys_(num_keys),
         held_heads_(held_heads),
         scales_(memory),
         columns_(scales_ + kQueryTile),
         lane_best_(columns_ + kQueryTile * held_heads * num_dims_),
         keys_(lane_best_ + kKeyLanes * kQueryTile) {
-    if (form == QueryForm::kFloat8) set_scales();
+    if (is_float8()) set_scales();
     if (holds_all()) load_columns(0);
   }
 
@@ -118,6 +119,8 @@ class RowScores {
 
   __device__ static int first_own_row() { return threadIdx.x % kRowLanes * kRows; }
 
+  __device__ bool is_bound() const { return form_ == QueryForm::kBounds || form_ == QueryForm::kFloat8Bounds; }
+  __device__ bool is_float8() const { return form_ == QueryForm::kFloat8 || form_ == QueryForm::kFloat8Bounds; }
   __device__ bool holds_all() const { return held_heads_ >= queries_.num_heads; }
 
   // Computes what the queries of each row are multiplied with before they are rounded to float8.
@@ -138,16 +141,15 @@ class RowScores {
     const int heads = min(held_heads_, queries_.num_heads - first_head);
     for (int i = threadIdx.x; i < kQueryTile * heads * queries_.num_dims; i += kScoreThreads) {
       const int row = i % kQueryTile, column = i / kQueryTile, dim = column % queries_.num_dims;
-      const float value = queries_(row, first_head + column / queries_.num_dims, dim);
-      if (form_ == QueryForm::kBounds) {
+      float value = queries_(row, first_head + column / queries_.num_dims, dim);
+      if (is_float8()) value = static_cast<float>(__nv_fp8_e4m3(as_finite(value) * scales_[row]));
+      if (is_bound()) {
         const float finite = queries_.element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
         const float clamped = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
         columns_[2 * column * kQueryTile + row] = clamped > 0 ? clamped : 0.0f;
         columns_[(2 * column + 1) * kQueryTile + row] = clamped < 0 ? clamped : 0.0f;
       } else {
-        const bool float8 = form_ == QueryForm::kFloat8;
-        columns_[column * kQueryTile + row] =
-            float8 ? static_cast<float>(__nv_fp8_e4m3(as_finite(value) * scales_[row])) : value;
+        columns_[column * kQueryTile + row] = value;
       }
     }
     __syncthreads();

@@ -29,8 +29,10 @@ void search_tree_cuda(const SearchParams& params, Stream stream) {
   check_search(lists.beam <= kMaxGpuBeam, "on a GPU beam must be at most 16, or the nodes of level 1", params.beam);
   const NodeBoxes boxes = node_boxes(params);
   if (!params.has_boxes) build_node_boxes(params, boxes, stream);
-  if (tree_fits_tensor_cores(params, lists)) {
-    search_tree_on_tensor_cores(params, boxes, lists, stream);
+  if (tree_fits_bfloat16(params, lists)) {
+    search_tree_in_bfloat16(params, boxes, lists, stream);
+  } else if (tree_fits_float8(params, lists)) {
+    search_tree_in_float8(params, boxes, lists, stream);
   } else {
     search_tree_in_float32(params, boxes, lists, stream);
   }

@@ -21,11 +21,11 @@ int64_t search_tree_workspace_bytes(const SearchParams& params);
 
 struct NodeBoxes;
 struct TreeLists;
-// Whether the kernel on tensor cores can be used: a box with both of its ends must fit (64 index dims at most), and
-// shared memory must hold the lists and the queries of at least one head beside the boxes.
-bool tree_fits_tensor_cores(const SearchParams& params, const TreeLists& lists);
-void search_tree_on_tensor_cores(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists,
-                                 Stream stream);
+// Whether the keys are of this type and the kernel on tensor cores can be used (search_tree_tensor_cores.cuh).
+bool tree_fits_bfloat16(const SearchParams& params, const TreeLists& lists);
+bool tree_fits_float8(const SearchParams& params, const TreeLists& lists);
+void search_tree_in_bfloat16(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
+void search_tree_in_float8(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
 void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
 
 }  // namespace hiptrain::kernels

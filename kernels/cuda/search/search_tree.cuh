@@ -20,7 +20,7 @@ inline int64_t tiles_per_run(const SearchParams& params) {
   return tiles < kFewest ? kFewest : tiles > kMost ? kMost : tiles;
 }
 
-constexpr int kNodeClasses = kMaxGpuBeam;  // num_node_classes of every such beam
+constexpr int kKeptNodes = kMaxGpuBeam;  // num_class_best of every such beam
 constexpr int kFanoutShift = 4, kFanout = 1 << kFanoutShift, kTileRows = static_cast<int>(kQueryTile);
 static_assert(kFanout == kTreeFanout, "the shift must be that of the tree's fanout");
 
@@ -75,11 +75,11 @@ struct TreeTile {
   int64_t first_block;  // where the document's nodes begin
 };
 
-// The best candidate of each row and class. A key is the score_key of the bound and of the candidate's place among the
+// The best candidates of each row and class. A key is the score_key of the bound and of the candidate's place among the
 // candidates.
 struct ClassBest {
-  uint64_t* keys;  // (kQueryTile, num_classes), in shared memory; 0 marks an empty slot
-  int num_classes;
+  uint64_t* keys;  // (kQueryTile, kNodeClasses, num_kept / kNodeClasses), in shared memory; 0 marks an empty slot
+  int num_kept;    // of all classes
 };
 
 // Sizes of the lists in shared memory, host and device.
@@ -93,7 +93,7 @@ struct TreeLists {
 
   // The largest number of nodes that the tokens of a tile keep.
   HIPTRAIN_HOST_DEVICE int kept_nodes() const { return kTileRows * beam; }
-  HIPTRAIN_HOST_DEVICE static int kept_blocks() { return kTileRows * kBlockClasses; }
+  HIPTRAIN_HOST_DEVICE static int kept_blocks() { return kTileRows * kKeptBlocks; }
   HIPTRAIN_HOST_DEVICE int kept(int level) const { return level == 0 ? kept_blocks() : kept_nodes(); }
   HIPTRAIN_HOST_DEVICE int kept_before(int level) const {  // number of entries of the levels below
     return level == 0 ? 0 : kept_blocks() + (level - 1) * kept_nodes();
@@ -108,11 +108,11 @@ struct TreeLists {
   }
   // Memory that is needed between the scoring of two levels.
   HIPTRAIN_HOST_DEVICE static int64_t scratch_bytes(int num_threads) {
-    return TileBest::bytes(kBlockClasses) +
+    return TileBest::bytes(kKeptBlocks) +
            (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
   }
 };
-static_assert(kMaxGpuBeam <= kBlockClasses, "scratch memory must hold what any level keeps");
+static_assert(kMaxGpuBeam <= kKeptBlocks, "scratch memory must hold what any level keeps");
 
 // kThreads is the number of threads of the thread block, all of which call all functions. A Scorer has two functions:
 // score_nodes writes the best candidates of each row, and score_blocks adds every candidate to the best of each row
@@ -143,7 +143,8 @@ class TileTreeSearch {
     forget_kept();
   }
 
-  __device__ void search_run(int head, int64_t begin, int64_t end) {
+  // Inlined because a Scorer's products cannot stay in flight across a call.
+  __device__ __forceinline__ void search_run(int head, int64_t begin, int64_t end) {
     const int64_t halo = num_halo_tiles(params_, lists_.num_levels - 1);
     for (int64_t tile = begin > halo ? begin - halo : 0; tile < end; ++tile) {
       const TileRanges ranges = tile_ranges(params_.geometry, tile);
@@ -166,15 +167,15 @@ class TileTreeSearch {
 
   // `tiles_before` is the distance from the tile to the first one that picks. If it is above 0, only the levels that
   // still reach later tiles are searched.
-  __device__ void search_tile(int head, int64_t tile, const TileRanges& ranges, int tiles_before) {
+  __device__ __forceinline__ void search_tile(int head, int64_t tile, const TileRanges& ranges, int tiles_before) {
     const TreeTile at{head, num_picking_rows(params_, tile), tile, ranges.sink_end};
     const int64_t num_blocks = ranges.num_searched();
     const int top = tree_top_level(num_blocks, params_.top_nodes);
-    const int lowest = boxes_blocks(params_, top) ? 0 : 1;  // the lowest level that keeps nodes
+    const int lowest = boxes_blocks(params_) ? 0 : 1;  // the lowest level that keeps nodes
     TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
     scorer_.set_tile(at);
     for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {
-      const ClassBest best{class_keys_, level == 0 ? kBlockClasses : kNodeClasses};
+      const ClassBest best{class_keys_, level == 0 ? kKeptBlocks : kKeptNodes};
       scorer_.score_nodes(at, level, candidates, best);
       if (level > 0) keep_beam(best, static_cast<int>(leading_nodes(params_, level)));
       candidates = candidates_below(candidates, best, num_blocks, level);
@@ -198,12 +199,12 @@ class TileTreeSearch {
   // Keeps the `beam` best nodes of a row and marks those after the `leading` best.
   __device__ void keep_beam(const ClassBest& best, int leading) const {
     if (threadIdx.x < kTileRows) {
-      uint64_t* const row = best.keys + threadIdx.x * kNodeClasses;
-      uint64_t keys[kNodeClasses];
+      uint64_t* const row = best.keys + threadIdx.x * kKeptNodes;
+      uint64_t keys[kKeptNodes];
 #pragma unroll
-      for (int i = 0; i < kNodeClasses; ++i) keys[i] = row[i];
+      for (int i = 0; i < kKeptNodes; ++i) keys[i] = row[i];
 #pragma unroll
-      for (int i = 0; i < kNodeClasses; ++i) {
+      for (int i = 0; i < kKeptNodes; ++i) {
         int better = 0;
 #pragma unroll
         for (const uint64_t other : keys) better += other > keys[i];
@@ -233,7 +234,7 @@ class TileTreeSearch {
   // table holds the first rows of the children of kThreads parents at a time.
   __device__ int hand_on(const TreeCandidates& candidates, const ClassBest& best, int level, uint32_t* handed_on) {
     const uint32_t* const previous = kept_ + lists_.kept_before(level);
-    const int num_previous = storage_.num_kept[level], num_kept_keys = kTileRows * best.num_classes;
+    const int num_previous = storage_.num_kept[level], num_kept_keys = kTileRows * best.num_kept;
     keys_to_places(num_kept_keys);
     const int num_strays = find_strays(candidates, previous, num_previous);
     const bool all_lead = leading_nodes(params_, level) == lists_.beam;
@@ -242,7 +243,7 @@ class TileTreeSearch {
       const uint32_t common = all_lead ? 0 : find_common(num_kept_keys, first);
       for (int child = 0; child < kFanout; ++child) row_of(child) = kNoRow;
       __syncthreads();
-      for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) enter(places_[i], first, i / best.num_classes);
+      for (int i = threadIdx.x; i < num_kept_keys; i += kThreads) enter(places_[i], first, i / best.num_kept);
       __syncthreads();
       const uint32_t own = entered() | common;
       __syncthreads();
@@ -263,7 +264,7 @@ class TileTreeSearch {
 
   // Replaces keys by places. The places take half of the memory of the keys, and the strays take the other half.
   __device__ void keys_to_places(int count) const {
-    constexpr int kMost = kTileRows * kBlockClasses / kThreads;
+    constexpr int kMost = kTileRows * kKeptBlocks / kThreads;
     uint32_t places[kMost];
 #pragma unroll
     for (int i = 0; i < kMost; ++i) {
@@ -384,7 +385,7 @@ class TileTreeSearch {
   uint32_t* handed_nodes_;   // (2, handed_nodes), for even and odd levels
   uint32_t* kept_;           // (kept_before(num_levels)), what the next tile receives, by level, first rows 0
   uint64_t* class_keys_;     // keys of a ClassBest
-  uint32_t* places_;         // (kQueryTile, num_classes), places of a ClassBest, in the memory of the keys
+  uint32_t* places_;         // (kQueryTile, num_kept), places of a ClassBest, in the memory of the keys
   uint32_t* strays_;         // (kept_blocks)
   uint32_t* first_rows_;     // (kFanout, kThreads), table for the children of kThreads parents
   uint32_t* own_;            // (kept_blocks), what the next tile will receive of one level

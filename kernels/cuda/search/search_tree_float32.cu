@@ -18,20 +18,25 @@ class Float32Scorer {
   }
 
   __device__ Float32Scorer(const SearchParams& params, const NodeBoxes& boxes, float* memory, int held_heads)
-      : params_(params), boxes_(boxes), memory_(memory), held_heads_(held_heads) {}
+      : params_(params),
+        boxes_(boxes),
+        memory_(memory),
+        held_heads_(held_heads),
+        float8_(params.key_element == ElementType::kFloat8E4m3) {}
 
   __device__ void set_tile(const TreeTile&) {}
 
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
     __syncthreads();  // no thread still reads the previous scores
     const RowQueries queries(params_, at.head, at.tile, at.num_rows);
-    RowScores scores(memory_, queries, QueryForm::kBounds, boxes_per_node(level), held_heads_);
-    for (int i = threadIdx.x; i < kTileRows * best.num_classes; i += kScoreThreads) best.keys[i] = 0;
+    RowScores scores(memory_, queries, float8_ ? QueryForm::kFloat8Bounds : QueryForm::kBounds, boxes_per_node(level),
+                     held_heads_);
+    for (int i = threadIdx.x; i < kTileRows * best.num_kept; i += kScoreThreads) best.keys[i] = 0;
     score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
           NodeBoxes::node_elements(level, params_.num_index_dims), at.num_rows, candidates,
           [&](int row, float bound, int64_t node, int place) {
-            uint64_t& key = best.keys[row * best.num_classes + node % best.num_classes];
-            if (score_key(bound, place) > key) key = score_key(bound, place);
+            const auto list = static_cast<int>(row * kNodeClasses + node % kNodeClasses);
+            TileBest{best.keys, best.num_kept / kNodeClasses}.add(list, score_key(bound, place));
           });
   }
 
@@ -39,7 +44,8 @@ class Float32Scorer {
     __syncthreads();  // no thread still reads the previous scores
     const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
     const RowQueries queries(params_, at.head, at.tile, at.num_rows);
-    RowScores scores(memory_, queries, QueryForm::kPlain, static_cast<int>(params_.geometry.block_size), held_heads_);
+    RowScores scores(memory_, queries, float8_ ? QueryForm::kFloat8 : QueryForm::kPlain,
+                     static_cast<int>(params_.geometry.block_size), held_heads_);
     score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
           block_elements, at.num_rows, candidates,
           [&](int row, float score, int64_t block, int) { best.add(row, score_key(score, block)); });
@@ -56,8 +62,9 @@ class Float32Scorer {
       const uint32_t entry = candidates[i];
       const int64_t node = entry_block(entry);
       const int row = threadIdx.x, first_row = static_cast<int>(entry_first_row(entry));
-      scores.set_keys(keys, params_.query_element, first + node * node_elements);
-      const float row_score = scores.best(first_row, num_rows);
+      scores.set_keys(keys, params_.key_element, first + node * node_elements);
+      float row_score = scores.best(first_row, num_rows);
+      if (float8_) row_score = rounded_to_half(row_score);  // rounding is monotonic
       if (row >= first_row && row < num_rows) add(row, row_score, node, i);
     }
     __syncthreads();
@@ -67,6 +74,7 @@ class Float32Scorer {
   const NodeBoxes& boxes_;
   float* memory_;
   int held_heads_;
+  bool float8_;
 };
 
 // Grid: (runs of tiles * KV heads). The last runs come first.

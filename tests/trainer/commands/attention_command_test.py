@@ -165,7 +165,7 @@ def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch):
     assert "no GPU was found" in message and "cpu" in message
 
 
-@pytest.mark.parametrize("settings", [{}, {"index_heads": "mean"}, {"scan_tokens": 0, "beam": 1, "top_nodes": 2},
+@pytest.mark.parametrize("settings", [{}, {"index_heads": "mean"}, {"scan_tokens": 0, "beam": 1, "top_nodes": 8},
                                       {"selection": "published", "blocks": 4, "query_stride": 4}, {"type": "dense"}],
                          ids=["scan", "mean", "tree", "published", "dense"])
 def test_ranks_give_the_result_of_one(settings, tmp_path):
@@ -185,7 +185,7 @@ def test_ranks_give_the_result_of_one(settings, tmp_path):
                 assert torch.equal(many[tensor], one[tensor]), (tensor, ranks)
 
 
-@pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 1}], ids=["scan", "tree"])
+@pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 1, "top_nodes": 4}], ids=["scan", "tree"])
 def test_picks_do_not_depend_on_tiles_and_ranks(settings, tmp_path):
     """Covers tiles shorter than the tree's beam, ranks with fewer tokens than the beam, and a rank without tokens."""
     shape = Shape(tokens=1000, query_heads=6)
@@ -199,7 +199,7 @@ def test_picks_do_not_depend_on_tiles_and_ranks(settings, tmp_path):
             assert torch.equal(found[tensor], one[tensor]), (tensor, ranks, query_tile)
 
 
-@pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 2, "top_nodes": 1},
+@pytest.mark.parametrize("settings", [{}, {"scan_tokens": 0, "beam": 2, "top_nodes": 4},
                                       {"selection": "published", "blocks": 4, "query_stride": 4}],
                          ids=["scan", "tree", "published"])
 def test_no_row_sees_the_future(settings, tmp_path):

@@ -519,24 +519,21 @@ TEST_F(ConfigReaderTest, WhatTrainingNeeds) {
               ElementsAre("none.yaml: error: cannot be read: No such file or directory"));
 }
 
-TEST(AttentionConfig, AutomaticIndexIsFloat8WhereAllOfABfloat16SequenceIsScanned) {
+TEST(AttentionConfig, AutomaticIndexIsFloat8WhereLayersComputeInBfloat16) {
   const AttentionConfig usual;
-  EXPECT_TRUE(usual.indexes_in_float8(131072, true));
-  EXPECT_FALSE(usual.indexes_in_float8(131073, true));
-  EXPECT_FALSE(usual.indexes_in_float8(8192, false));
+  EXPECT_TRUE(usual.indexes_in_float8(true));
+  EXPECT_FALSE(usual.indexes_in_float8(false));
   EXPECT_EQ(usual.scanned_tokens(true), 131072);
   EXPECT_EQ(usual.scanned_tokens(false), 65536);
 
-  AttentionConfig tree, long_scan, plain, float8;
+  AttentionConfig tree, plain, float8;
   tree.scan_tokens = 0;
-  EXPECT_FALSE(tree.indexes_in_float8(8192, true));
-  EXPECT_EQ(tree.scanned_tokens(false), 0);
-  long_scan.scan_tokens = 1048576;
-  EXPECT_TRUE(long_scan.indexes_in_float8(1048576, true));
+  EXPECT_TRUE(tree.indexes_in_float8(true));
+  EXPECT_EQ(tree.scanned_tokens(true), 0);
   plain.index_dtype = IndexType::kCompute;
-  EXPECT_FALSE(plain.indexes_in_float8(8192, true));
+  EXPECT_FALSE(plain.indexes_in_float8(true));
   float8.index_dtype = IndexType::kFloat8;
-  EXPECT_TRUE(float8.indexes_in_float8(131072, false));
+  EXPECT_TRUE(float8.indexes_in_float8(false));
 }
 
 // configs/fields.md is what `hiptrain config --help-fields --markdown` prints.

@@ -203,7 +203,7 @@ TEST_P(TransformerRanks, PicksByTree) {
   RunConfig tree = run(/*interval=*/2);
   tree.attention.scan_tokens = 0;
   tree.attention.beam = 2;
-  tree.attention.top_nodes = 2;
+  tree.attention.top_nodes = 8;
   expect_ranks_agree(tree, model(), device_);
 }
 
@@ -212,7 +212,7 @@ TEST_P(TransformerRanks, PicksByTreeOfSeveralLevels) {
   RunConfig tree = run();
   tree.attention.scan_tokens = 0;
   tree.attention.beam = 1;
-  tree.attention.top_nodes = 1;
+  tree.attention.top_nodes = 4;
   tree.data.sequence_length = 1600;  // several nodes of the level above blocks
   for (const int64_t query_tile : {64, 192, 512}) {
     tree.memory.query_tile = query_tile;
