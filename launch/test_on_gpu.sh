@@ -16,7 +16,7 @@ folder=$1
 # Names of the test programs. Those for ranks run on 1, 2 and 3 ranks. Each rank has its own GPU and uses NCCL if the
 # machine has enough GPUs; otherwise ranks share GPUs and communicate through host memory.
 programs=(adamw_test cross_entropy_test dense_attention_test embedding_test host_memory_test index_test invert_lists_test
-  pointwise_large_test published_selection_test rms_norm_test rope_test search_test search_tree_test sliding_union_test
+  pointwise_large_test provenance_test published_selection_test rms_norm_test rope_test search_test search_tree_test sliding_union_test
   sparse_attention_gradient_test sparse_attention_test sum_of_squares_test swiglu_test training_step_test)
 rank_programs=(checkpoint_store_test communicator_test memory_engine_test transformer_ranks_test)
 

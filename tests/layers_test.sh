@@ -17,16 +17,17 @@ distributed:          std fmt posix torch runtime mpi nccl
 trainer/formats:      std fmt posix torch json
 trainer/config:       std fmt json yaml kernels trainer/formats
 trainer/device:       std fmt posix torch json runtime nvtx kernels distributed trainer/formats trainer/config
+trainer/provenance:   std fmt dlopen torch json trainer/device
 trainer/ops:          std fmt torch kernels trainer/device
 trainer/model:        std fmt torch json kernels trainer/formats trainer/config trainer/device
 trainer/sharding:     std fmt torch distributed trainer/config trainer/device trainer/ops trainer/model
 trainer/attention:    std fmt torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model
 trainer/transformer:  std fmt torch kernels data distributed trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention
-trainer/checkpoint:   std fmt posix torch json xxhash data distributed trainer/formats trainer/config trainer/model trainer/sharding
+trainer/checkpoint:   std fmt posix torch json xxhash data distributed trainer/formats trainer/config trainer/provenance trainer/model trainer/sharding
 trainer/engine:       std fmt torch data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/transformer trainer/checkpoint
 trainer/planner:      std fmt torch json kernels distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/sharding trainer/attention trainer/transformer
-trainer/training:     std fmt torch json data distributed trainer/formats trainer/config trainer/device trainer/model trainer/sharding trainer/attention trainer/transformer trainer/checkpoint trainer/engine
-trainer/commands:     std fmt posix torch json runtime mpi nccl cudnn cli kernels data distributed trainer/formats trainer/config trainer/device trainer/ops trainer/model trainer/attention trainer/transformer trainer/checkpoint trainer/engine trainer/planner trainer/training
+trainer/training:     std fmt torch json data distributed trainer/formats trainer/config trainer/device trainer/provenance trainer/model trainer/sharding trainer/attention trainer/transformer trainer/checkpoint trainer/engine
+trainer/commands:     std fmt posix dlopen torch json runtime mpi nccl cudnn cli kernels data distributed trainer/formats trainer/config trainer/device trainer/provenance trainer/ops trainer/model trainer/attention trainer/transformer trainer/checkpoint trainer/engine trainer/planner trainer/training
 trainer/main.cpp:     std distributed trainer/commands
 '
 declare -A groups=(
@@ -34,11 +35,12 @@ declare -A groups=(
   [std]='<[a-z_0-9]+>'  # <vector>, <cstdint>
   [fmt]='<fmt/(format|ranges)\.h>'  # stands in for <format>, which g++ 12 does not have
   [posix]='<(fcntl|unistd|signal|pthread|sched)\.h>|<sys/[a-z]+\.h>'
+  [dlopen]='<(dlfcn|link)\.h>'
   [simd]='<immintrin\.h>'
   [cuda]='<(cuda|cub|cute|cutlass|nvtx3|cooperative_groups)[A-Za-z0-9_]*(/[a-z0-9_/]+)?(\.h|\.hpp|\.cuh)?>'
   [runtime]='<cuda_runtime(_api)?\.h>'
   [torch]='<(ATen|c10)/|<torch/version\.h>'
-  [json]='<nlohmann/json\.hpp>'
+  [json]='<nlohmann/json(_fwd)?\.hpp>'
   [yaml]='<yaml-cpp/'
   [nvtx]='<nvtx3/'
   [mpi]='<mpi\.h>'

@@ -46,7 +46,10 @@ class Record(NamedTuple):
     @property
     def version(self):
         version, commit = self.recorded("version"), self.recorded("commit")
-        return f"{version} ({commit[:9]})" if version and commit else version or commit or NOT_RECORDED
+        if version and commit:
+            number, plus, changes = commit.partition("+")  # 0123456789ab+changes
+            return f"{version} ({number[:9]}{plus}{changes})"
+        return version or commit or NOT_RECORDED
 
     @property
     def machine(self):

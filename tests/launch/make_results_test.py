@@ -66,6 +66,11 @@ def test_a_file_takes_precedence_over_the_notes(tmp_path):
         assert "| 2027-01-02 | 0.2.0 (012345678) | NVIDIA B200 | `hiptrain bench train` |" in row
 
 
+def test_uncommitted_changes_are_shown(tmp_path):
+    page, _ = page_of(tmp_path, "a", TRAIN | {"provenance": {"version": "0.2.0", "commit": "0123456789ab+changes", "gpu": None}})
+    assert "| 0.2.0 (012345678+changes) |" in row_after(page, "How each file was measured", "a")
+
+
 def test_superseded_figures_move_to_the_history(tmp_path):
     page, _ = page_of(tmp_path, "h200_a", TRAIN, {"superseded": True})
     assert "## Training steps" not in page and "| 1,024 |" in row_after(page, "History", "h200_a")

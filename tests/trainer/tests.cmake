@@ -8,6 +8,19 @@ foreach(name host_memory profiler)
   hiptrain_add_test(${name}_test SOURCES trainer/device/${name}_test.cpp LIBS hiptrain_device)
 endforeach()
 
+hiptrain_add_test(provenance_test SOURCES trainer/provenance/provenance_test.cpp LIBS hiptrain_provenance)
+target_compile_definitions(provenance_test PRIVATE HIPTRAIN_VERSION="${PROJECT_VERSION}")
+add_library(fake_nvml SHARED trainer/provenance/fake_nvml.cpp)
+target_link_libraries(fake_nvml PRIVATE hiptrain_warnings)
+set_target_properties(fake_nvml PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fake_nvml
+  OUTPUT_NAME nvidia-ml SUFFIX .so.1)
+add_dependencies(provenance_test fake_nvml)
+set_tests_properties(provenance_test PROPERTIES
+  ENVIRONMENT "HIPTRAIN_FAKE_NVML=yes;LD_LIBRARY_PATH=$<TARGET_FILE_DIR:fake_nvml>:$ENV{LD_LIBRARY_PATH}")
+add_test(NAME build_version_test
+  COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/provenance/build_version_test.sh ${CMAKE_COMMAND})
+set_tests_properties(build_version_test PROPERTIES TIMEOUT 60)
+
 foreach(name dense_attention published_selection)
   hiptrain_add_test(${name}_test SOURCES trainer/ops/${name}_test.cpp LIBS hiptrain_ops)
 endforeach()

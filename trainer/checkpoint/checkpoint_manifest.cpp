@@ -51,7 +51,9 @@ ModelSection model_of(const nlohmann::json& json) {
 }
 
 CheckpointManifest manifest_of(const nlohmann::json& json) {
-  CheckpointManifest manifest{.state = state_of(json.at("state")), .model = model_of(json), .files = {}, .tensors = {}};
+  CheckpointManifest manifest{
+      .state = state_of(json.at("state")), .model = model_of(json), .provenance = {}, .files = {}, .tensors = {}};
+  if (json.contains("provenance")) manifest.provenance = read_provenance(json.at("provenance"));
   for (const auto& [name, file] : json.at("files").items())
     manifest.files[name] = {.bytes = file.at("bytes"),
                             .checksum = std::stoull(file.at("xxh3").get<std::string>(), nullptr, 16)};
@@ -110,6 +112,7 @@ std::string rank_file_name(int rank) {
 
 std::string to_json(const CheckpointManifest& manifest) {
   nlohmann::ordered_json json{{"format", "hiptrain checkpoint"}, {"version", kManifestVersion}};
+  if (manifest.provenance) json["provenance"] = json_of(*manifest.provenance);
   json["state"] = json_of(manifest.state);
   json["model_path"] = manifest.model.path;
   json["model_settings"] = settings_json(manifest.model);

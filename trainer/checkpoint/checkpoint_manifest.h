@@ -1,6 +1,7 @@
 // What is in a checkpoint folder, and how it is checked and read.
 //
-//   manifest.json                state of the run; every file's size and XXH3-64 checksum; every tensor's shape and
+//   manifest.json                state of the run; which program wrote it; every file's size and XXH3-64 checksum;
+//   every tensor's shape and
 //                                pieces; last the checksum of all these values
 //   rank_00000.safetensors ...   1-D pieces: "NAME", the master weights or the only ones, NAME as in the Hugging Face
 //                                folder; "NAME:exp_avg", "NAME:exp_avg_sq" of optimizer.state_dtype
@@ -12,12 +13,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/batch_stream.h"
 #include "trainer/config/run_config.h"
 #include "trainer/formats/safetensors_reader.h"
+#include "trainer/provenance/provenance.h"
 
 namespace hiptrain {
 
@@ -59,6 +62,7 @@ struct TensorRecord {
 struct CheckpointManifest {
   TrainingState state;
   ModelSection model;  // the folder whose config.json and tokenizer the run used, and its settings in that config.json
+  std::optional<Provenance> provenance;  // missing in checkpoints of earlier programs
   std::map<std::string, FileRecord> files;
   std::map<std::string, TensorRecord> tensors;
 };

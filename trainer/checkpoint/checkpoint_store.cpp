@@ -87,6 +87,7 @@ std::filesystem::path CheckpointStore::save(const ShardedParameters& parameters,
       CheckpointManifest manifest = manifest_of(parameters, world_.size());
       manifest.state = state;
       manifest.model = model;
+      manifest.provenance = current_provenance(parameters.device());
       for (int rank = 0; rank < world_.size(); ++rank)
         manifest.files[rank_file_name(rank)] = {.bytes = sizes[rank],
                                                 .checksum = static_cast<uint64_t>(checksums[rank])};

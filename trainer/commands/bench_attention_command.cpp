@@ -331,15 +331,16 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
   for (const int64_t tokens : command.tokens)
     lengths.push_back(bench_length(command, config.attention, tokens, grid, device, rates));
   const auto written = [&config](const char* field) { return value_text(*find_field(field), config); };
-  write_report(command.json, {{"query_heads", command.query_heads},
-                              {"kv_heads", command.kv_heads},
-                              {"head_dim", command.head_dim},
-                              {"window", config.attention.window},
-                              {"picks", config.attention.picks},
-                              {"index_heads", written("attention.index_heads")},
-                              {"index_dims", config.attention.index_dims},
-                              {"index_dtype", written("attention.index_dtype")},
-                              {"lengths", lengths}});
+  write_bench_report(command.json, device,
+                     {{"query_heads", command.query_heads},
+                      {"kv_heads", command.kv_heads},
+                      {"head_dim", command.head_dim},
+                      {"window", config.attention.window},
+                      {"picks", config.attention.picks},
+                      {"index_heads", written("attention.index_heads")},
+                      {"index_dims", config.attention.index_dims},
+                      {"index_dtype", written("attention.index_dtype")},
+                      {"lengths", lengths}});
   return kSuccess;
 }
 

@@ -131,10 +131,11 @@ int run_bench_communication(const BenchCommunicationCommand& command, MpiRuntime
   std::cout << grid.sequence().size() << " ranks in a group, " << grid.data().size() << " groups at once, on "
             << (device.is_cuda() ? "GPUs" : "CPUs") << "; float32 values\n";
   print_table(rows);
-  write_report(command.json, {{"device", device.is_cuda() ? "cuda" : "cpu"},
-                              {"ranks", grid.sequence().size()},
-                              {"groups", grid.data().size()},
-                              {"results", list}});
+  write_bench_report(command.json, device,
+                     {{"device", device.is_cuda() ? "cuda" : "cpu"},
+                      {"ranks", grid.sequence().size()},
+                      {"groups", grid.data().size()},
+                      {"results", list}});
   return kSuccess;
 }
 

@@ -549,7 +549,7 @@ int run_bench_kernels(const BenchKernelsCommand& command, MpiRuntime& mpi) {
     if (command.groups.empty() || std::count(command.groups.begin(), command.groups.end(), group.name) > 0)
       (bench.*group.time)();
   print(bench);
-  write_report(command.json, json_of(bench, device));
+  write_bench_report(command.json, device, json_of(bench, device));
   return kSuccess;
 }
 

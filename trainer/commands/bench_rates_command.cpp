@@ -356,7 +356,7 @@ int run_bench_rates(const BenchRatesCommand& command, MpiRuntime& mpi) {
   if (mpi.size() > 1) (mpi.size() > mpi.local_size() ? rates.node_link : rates.link) = bench.link();
   if (mpi.rank() != 0) return kSuccess;
   print(rates);
-  if (!command.rates.empty()) write_machine_rates(command.rates, rates);
+  write_bench_report(command.rates, device, json_of(rates));
   return kSuccess;
 }
 

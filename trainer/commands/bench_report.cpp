@@ -5,10 +5,17 @@
 
 #include "trainer/device/profiler.h"
 #include "trainer/formats/report_text.h"
+#include "trainer/provenance/provenance.h"
 
 namespace hiptrain {
 
 void print_table(const std::vector<std::vector<std::string>>& rows) { std::cout << table_text(rows) << std::flush; }
+
+void write_bench_report(const std::filesystem::path& path, at::Device device, const nlohmann::ordered_json& figures) {
+  nlohmann::ordered_json report{{"provenance", json_of(current_provenance(device))}};
+  report.update(figures);
+  write_report(path, report);
+}
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<int64_t>(values.size() - 1) / 2;

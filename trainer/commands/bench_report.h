@@ -1,10 +1,12 @@
-// What a bench measures: seconds, and a table on the screen.
+// What a bench measures: seconds, a table on the screen, and a file of figures.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,9 @@ void print_table(const std::vector<std::vector<std::string>>& rows);  // as tabl
 
 // The middle one of an odd number, the lower of the two of an even number. values is not empty.
 double median(std::vector<double> values);
+
+// Writes the figures of a bench that ran on this device, after their provenance. Does nothing for an empty path.
+void write_bench_report(const std::filesystem::path& path, at::Device device, const nlohmann::ordered_json& figures);
 
 // Median seconds of a call of `work` on the device over `repeats` runs, each of `calls` calls one after the other; one
 // call before them goes unheard.

@@ -23,6 +23,7 @@
 #include "trainer/model/model_flops.h"
 #include "trainer/planner/plan_report.h"
 #include "trainer/planner/run_plan.h"
+#include "trainer/provenance/provenance.h"
 
 namespace hiptrain {
 namespace {
@@ -236,28 +237,30 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
             << decimal(1e-9 * flops_per_token, 2) << " GFLOP a token), memory " << bytes_text(peak_memory_bytes(device))
             << std::endl;
   print_comparison(comparisons);
-  if (!command.profile.empty()) write_chrome_trace(command.profile, timings.ranges);
-  write_report(command.json, {{"model", command.model_config.filename().string()},
-                              {"parameters", bench.parameters().layout().num_parameters()},
-                              {"precision", config.precision},
-                              {"device", device.str()},
-                              {"ranks", grid.world().size()},
-                              {"tokens", command.tokens},
-                              {"step_seconds", timings.step_seconds},
-                              {"tokens_per_s", rate},
-                              {"mfu", mfu},
-                              {"matmul_flops", matmul_rate},
-                              {"flops_per_token", flops_per_token},
-                              {"mean_list_entries", entries},
-                              {"memory_peak_bytes", peak_memory_bytes(device)},
-                              {"exposed_host_copy_seconds", timings.exposed.host_copies},
-                              {"exposed_communication_seconds", timings.exposed.communication},
-                              {"wait_seconds", timings.exposed.waits},
-                              {"rank_exposed_communication_seconds", rank_waits},
-                              {"rank_list_entries", rank_entries},
-                              {"part_seconds", timings.parts},
-                              {"comparison", json_of(comparisons)},
-                              {"plan", plan_json(plan)}});
+  if (!command.profile.empty())
+    write_chrome_trace(command.profile, timings.ranges, json_of(current_provenance(device)));
+  write_bench_report(command.json, device,
+                     {{"model", command.model_config.filename().string()},
+                      {"parameters", bench.parameters().layout().num_parameters()},
+                      {"precision", config.precision},
+                      {"device", device.str()},
+                      {"ranks", grid.world().size()},
+                      {"tokens", command.tokens},
+                      {"step_seconds", timings.step_seconds},
+                      {"tokens_per_s", rate},
+                      {"mfu", mfu},
+                      {"matmul_flops", matmul_rate},
+                      {"flops_per_token", flops_per_token},
+                      {"mean_list_entries", entries},
+                      {"memory_peak_bytes", peak_memory_bytes(device)},
+                      {"exposed_host_copy_seconds", timings.exposed.host_copies},
+                      {"exposed_communication_seconds", timings.exposed.communication},
+                      {"wait_seconds", timings.exposed.waits},
+                      {"rank_exposed_communication_seconds", rank_waits},
+                      {"rank_list_entries", rank_entries},
+                      {"part_seconds", timings.parts},
+                      {"comparison", json_of(comparisons)},
+                      {"plan", plan_json(plan)}});
   return kSuccess;
 }
 

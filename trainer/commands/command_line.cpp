@@ -5,6 +5,7 @@
 #include <optional>
 #include <sstream>
 
+#include "trainer/commands/software_versions.h"
 #include "trainer/formats/byte_size.h"
 
 namespace hiptrain {
@@ -242,6 +243,7 @@ CommandLine read_command_line(int argc, const char* const* argv) {
                    "hiptrain");
   program.require_subcommand(1);
   program.footer(kFooter);
+  program.set_version_flag("--version", program_version_text, "print version, commit and what it was built with; exit");
   TrainCommand train;
   EvaluateCommand evaluate;
   ExportCommand exporting;

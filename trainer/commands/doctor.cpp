@@ -26,6 +26,8 @@
 #include "trainer/device/device.h"
 #include "trainer/device/threads.h"
 #include "trainer/model/model_flops.h"
+#include "trainer/provenance/build_version.h"
+#include "trainer/provenance/provenance.h"
 
 namespace hiptrain {
 namespace {
@@ -124,8 +126,10 @@ class Report {
 
 void report_versions(Report& report) {
   report.heading("versions");
+  report.line("hiptrain", version_text(build_version(), build_commit()));
   for (const SoftwareVersion& version : software_versions()) {
-    report.line(version.name, "compiled " + version.compiled + ", running " + version.running);
+    report.line(version.name, "compiled " + version.compiled + ", running " + version.running +
+                                  (version.path.empty() ? "" : ": " + version.path));
     if (const std::string mismatch = mismatch_text(version); !mismatch.empty()) report.refusal(mismatch);
   }
 }

@@ -3,18 +3,28 @@
 #include <ATen/Version.h>
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
+#include <link.h>
 #include <mpi.h>
 #include <nccl.h>
 #include <torch/version.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
 
 #include "distributed/cuda_check.h"
 #include "distributed/mpi_check.h"
+#include "trainer/provenance/build_version.h"
+#include "trainer/provenance/provenance.h"
 
 namespace hiptrain {
 namespace {
+
+#ifdef __clang__
+constexpr const char* kCompiler = "clang " __clang_version__;
+#else
+constexpr const char* kCompiler = "g++ " __VERSION__;
+#endif
 
 std::string dotted(int64_t major, int64_t minor) { return std::to_string(major) + "." + std::to_string(minor); }
 std::string dotted(int64_t major, int64_t minor, int64_t patch) {
@@ -68,15 +78,35 @@ std::string running_torch() {
   return settings.substr(value, settings.find_first_of(",; \n", value) - value);
 }
 
+// The path of the first library in this process whose file name begins with one of these names; empty if there is none.
+std::string loaded_path(const std::vector<std::string>& names) {
+  struct Search {
+    const std::vector<std::string>& names;
+    std::string path;
+  } search{names, ""};
+  dl_iterate_phdr(
+      [](dl_phdr_info* library, size_t, void* data) {
+        auto& wanted = *static_cast<Search*>(data);
+        const std::string file = std::filesystem::path(library->dlpi_name).filename();
+        const auto begins = [&](const std::string& name) { return file.starts_with(name); };
+        if (!std::any_of(wanted.names.begin(), wanted.names.end(), begins)) return 0;
+        wanted.path = library->dlpi_name;
+        return 1;  // ends the search
+      },
+      &search);
+  return search.path;
+}
+
 }  // namespace
 
 std::vector<SoftwareVersion> software_versions() {
   return {
-      {"CUDA", cuda_version(CUDART_VERSION), running_cuda(), false},
-      {"NCCL", nccl_version(NCCL_VERSION_CODE), running_nccl(), true},
-      {"cuDNN", cudnn_version(CUDNN_VERSION), cudnn_version(cudnnGetVersion()), true},
-      {"MPI", compiled_mpi(), running_mpi(), false},
-      {"LibTorch", dotted(TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH), running_torch(), true},
+      {"CUDA", cuda_version(CUDART_VERSION), running_cuda(), loaded_path({"libcudart.so"}), false},
+      {"NCCL", nccl_version(NCCL_VERSION_CODE), running_nccl(), loaded_path({"libnccl.so"}), true},
+      {"cuDNN", cudnn_version(CUDNN_VERSION), cudnn_version(cudnnGetVersion()), loaded_path({"libcudnn.so"}), true},
+      {"MPI", compiled_mpi(), running_mpi(), loaded_path({"libmpi.so", "libmpich.so"}), false},
+      {"LibTorch", dotted(TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH), running_torch(),
+       loaded_path({"libtorch_cpu.so"}), true},
   };
 }
 
@@ -86,6 +116,13 @@ bool same_minor_version(const std::string& left, const std::string& right) {
     return version.substr(0, version.find('.', std::min(first_dot, version.size() - 1) + 1));
   };
   return minor(left) == minor(right);
+}
+
+std::string program_version_text() {
+  std::string text = "hiptrain " + version_text(build_version(), build_commit()) + "\nbuilt with " + kCompiler;
+  for (const SoftwareVersion& version : software_versions())
+    text += ", " + (version.name == "MPI" ? "" : version.name + " ") + version.compiled;
+  return text;
 }
 
 std::string mismatch_text(const SoftwareVersion& version) {

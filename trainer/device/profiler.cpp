@@ -127,7 +127,8 @@ std::map<std::string, double> seconds_by_name(const std::vector<RangeTime>& rang
 
 // Complete events ("ph": "X"), times in microseconds:
 // https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
-void write_chrome_trace(const std::filesystem::path& path, const std::vector<RangeTime>& ranges) {
+void write_chrome_trace(const std::filesystem::path& path, const std::vector<RangeTime>& ranges,
+                        const nlohmann::ordered_json& provenance) {
   nlohmann::ordered_json events = nlohmann::ordered_json::array();
   for (const RangeTime& range : ranges)
     events.push_back({{"name", range.name},
@@ -137,7 +138,9 @@ void write_chrome_trace(const std::filesystem::path& path, const std::vector<Ran
                       {"pid", 0},
                       {"tid", 0}});
   AtomicFile file(path);
-  file.write(nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + "\n");
+  file.write(
+      nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}, {"otherData", provenance}}.dump() +
+      "\n");
   file.commit();
 }
 

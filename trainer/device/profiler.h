@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -78,7 +79,8 @@ class Profile {
 // Seconds by name, without what is nested: they add up to the time of the outermost ranges.
 std::map<std::string, double> seconds_by_name(const std::vector<RangeTime>& ranges);
 
-// A file that chrome://tracing and ui.perfetto.dev open.
-void write_chrome_trace(const std::filesystem::path& path, const std::vector<RangeTime>& ranges);
+// A file that chrome://tracing and ui.perfetto.dev open. They show the provenance of the run as the trace's metadata.
+void write_chrome_trace(const std::filesystem::path& path, const std::vector<RangeTime>& ranges,
+                        const nlohmann::ordered_json& provenance);
 
 }  // namespace hiptrain

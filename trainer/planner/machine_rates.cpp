@@ -6,7 +6,6 @@
 
 #include "trainer/formats/json_fields.h"
 #include "trainer/formats/json_file.h"
-#include "trainer/formats/report_text.h"
 #include "trainer/planner/h200_rates.h"
 
 namespace hiptrain {
@@ -71,6 +70,7 @@ MachineRates parse_machine_rates(std::string_view text, const std::string& what)
   rates.scan_float8 = read_curve(fields, "scan_float8", "flops_per_s");
   rates.tree = read_curve(fields, "tree", "tokens_per_s");
   fields.ignore("sources");
+  fields.ignore("provenance");  // written by `hiptrain bench rates`
   fields.refuse_unread();
   return rates;
 }
@@ -101,7 +101,7 @@ const MachineRates& h200_rates() {
   return rates;
 }
 
-void write_machine_rates(const std::filesystem::path& path, const MachineRates& rates) {
+nlohmann::ordered_json json_of(const MachineRates& rates) {
   nlohmann::ordered_json object{
       {"device", rates.device}, {"gpu_memory_bytes", rates.gpu_memory}, {"host_memory_bytes", rates.host_memory}};
   for (const NamedRate& named : kRates) object[named.name] = rates.*named.rate;
@@ -115,7 +115,7 @@ void write_machine_rates(const std::filesystem::path& path, const MachineRates& 
   object["scan"] = {{"tokens", rates.scan.tokens}, {"flops_per_s", rates.scan.rates}};
   object["scan_float8"] = {{"tokens", rates.scan_float8.tokens}, {"flops_per_s", rates.scan_float8.rates}};
   object["tree"] = {{"tokens", rates.tree.tokens}, {"tokens_per_s", rates.tree.rates}};
-  write_report(path, object);
+  return object;
 }
 
 }  // namespace hiptrain

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,7 @@ const MachineRates& h200_rates();
 
 // Throws FormatError for a file that lacks a rate, or has one that is not positive.
 MachineRates read_machine_rates(const std::filesystem::path& path);
-void write_machine_rates(const std::filesystem::path& path, const MachineRates& rates);
+// The content of such a file.
+nlohmann::ordered_json json_of(const MachineRates& rates);
 
 }  // namespace hiptrain

@@ -96,10 +96,12 @@ MetricsLog::MetricsLog(const std::filesystem::path& folder, bool writes)
   if (!file_) throw std::invalid_argument("output_dir: " + folder.string() + " cannot be written");
 }
 
-void MetricsLog::start(int64_t step, int64_t last_step, const std::string& resumed_from, const Json& plan) {
+void MetricsLog::start(int64_t step, int64_t last_step, const Provenance& provenance, const std::string& resumed_from,
+                       const Json& plan) {
   if (!writes_) return;
   Json object = event("start", step);
   object["last_step"] = last_step;
+  object["provenance"] = json_of(provenance);
   if (!resumed_from.empty()) object["resumed_from"] = resumed_from;
   if (!plan.is_null()) object["plan"] = plan;
   write_line(file_, object);

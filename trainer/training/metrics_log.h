@@ -12,6 +12,7 @@
 
 #include "trainer/attention/recall_report.h"
 #include "trainer/engine/evaluation.h"
+#include "trainer/provenance/provenance.h"
 
 namespace hiptrain {
 
@@ -47,7 +48,8 @@ class MetricsLog {
   MetricsLog(const std::filesystem::path& folder, bool writes);
 
   // plan: of memory and time; null: none.
-  void start(int64_t step, int64_t last_step, const std::string& resumed_from, const nlohmann::ordered_json& plan = {});
+  void start(int64_t step, int64_t last_step, const Provenance& provenance, const std::string& resumed_from,
+             const nlohmann::ordered_json& plan = {});
   void train(const StepMetrics& metrics);
   void evaluation(int64_t step, const LossReport& report, double seconds);
   void checkpoint(int64_t step, const std::string& folder, double seconds);

@@ -12,6 +12,7 @@
 #include "trainer/formats/atomic_file.h"
 #include "trainer/model/model_flops.h"
 #include "trainer/model/model_settings.h"
+#include "trainer/provenance/other_program.h"
 #include "trainer/training/learning_rate.h"
 #include "trainer/transformer/layer_pass.h"
 
@@ -139,7 +140,7 @@ StepMetrics Trainer::step() {
 StepMetrics Trainer::profiled_step(const std::filesystem::path& trace) {
   Profile profile(device_);
   const StepMetrics metrics = step();
-  if (grid_.world().rank() == 0) write_chrome_trace(trace, profile.finish());
+  if (grid_.world().rank() == 0) write_chrome_trace(trace, profile.finish(), json_of(current_provenance(device_)));
   log_.note("trace of step " + std::to_string(state_.step) + ": " + trace.string());
   return metrics;
 }
@@ -227,7 +228,9 @@ void Trainer::start() {
   if (resume != "auto" && resume != "none")
     found = LoadedCheckpoint{.path = resume, .state = checkpoints_.load(resume, engine_.parameters())};
   if (found) {
-    refuse_other_model(found->path);
+    const CheckpointManifest manifest = read_manifest(found->path);
+    refuse_other_model(found->path, manifest.model);
+    note_other_program(found->path, manifest.provenance);
     state_ = found->state;
     stream_.restore(state_.stream);
     last_checkpoint_ = found->path;
@@ -248,14 +251,19 @@ void Trainer::refuse_old_checkpoints() const {
 }
 
 // Weights that were trained with other rotary frequencies are another model's.
-void Trainer::refuse_other_model(const std::filesystem::path& checkpoint) const {
-  ModelSection trained = read_manifest(checkpoint).model;
+void Trainer::refuse_other_model(const std::filesystem::path& checkpoint, ModelSection trained) const {
   trained.path = config_.model.path;
   const ModelConfig model = read_model_config(trained);
   if (model.rope == model_.rope && model.max_positions == model_.max_positions) return;
   throw std::invalid_argument("checkpoint.resume: " + checkpoint.string() + " was trained with " +
                               settings_text(trained) + ", but this run has " + settings_text(config_.model) +
                               "; set the same, or export the checkpoint and train from its folder");
+}
+
+void Trainer::note_other_program(const std::filesystem::path& checkpoint,
+                                 const std::optional<Provenance>& saved) const {
+  const std::string other = saved ? other_program_text(*saved) : "";
+  if (!other.empty()) log_.note(checkpoint.string() + " was saved by " + other);
 }
 
 void Trainer::write_resolved_config() const {
@@ -279,7 +287,7 @@ void Trainer::report_start(bool resumed) {
             " documents are longer than a sequence and are cut; " + std::to_string(packing.padding_tokens) +
             " tokens of padding");
   if (resumed) log_.note("resumed from " + last_checkpoint_.string() + " at step " + std::to_string(state_.step));
-  log_.start(state_.step, last_step(), resumed ? last_checkpoint_.string() : "", plan_);
+  log_.start(state_.step, last_step(), current_provenance(device_), resumed ? last_checkpoint_.string() : "", plan_);
 }
 
 void Trainer::save() {

@@ -16,6 +16,7 @@
 #include "trainer/config/run_config.h"
 #include "trainer/engine/training_engine.h"
 #include "trainer/model/model_config.h"
+#include "trainer/provenance/provenance.h"
 #include "trainer/training/metrics_log.h"
 #include "trainer/training/step_progress.h"
 #include "trainer/training/stop_signal.h"
@@ -67,7 +68,8 @@ class Trainer {
 
   void start();
   void refuse_old_checkpoints() const;
-  void refuse_other_model(const std::filesystem::path& checkpoint) const;
+  void refuse_other_model(const std::filesystem::path& checkpoint, ModelSection trained) const;
+  void note_other_program(const std::filesystem::path& checkpoint, const std::optional<Provenance>& saved) const;
   void write_resolved_config() const;
   void report_start(bool resumed);
   void save();

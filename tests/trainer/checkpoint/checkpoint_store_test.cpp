@@ -18,6 +18,7 @@
 #include "trainer/checkpoint/initial_weights.h"
 #include "trainer/device/device.h"
 #include "trainer/model/model_config.h"
+#include "trainer/provenance/other_program.h"
 
 namespace hiptrain {
 namespace {
@@ -117,6 +118,13 @@ TEST_F(CheckpointStoreTest, TheModelsSettingsAreKept) {
   EXPECT_EQ(found.max_position_embeddings, kModel.max_position_embeddings);
 }
 
+TEST_F(CheckpointStoreTest, TheManifestSaysWhichProgramWroteIt) {
+  const std::optional<Provenance> found = read_manifest(save(1, 1)).provenance;
+  ASSERT_TRUE(found);
+  EXPECT_EQ(other_program_text(*found), "");
+  EXPECT_FALSE(found->date.empty() || found->command.empty());
+}
+
 // Checkpoints without them, and those of the version before, which had no place for them, have these.
 TEST_F(CheckpointStoreTest, SettingsThatAreNotThereAreTheModels) {
   CheckpointManifest manifest;
@@ -133,12 +141,14 @@ TEST_F(CheckpointStoreTest, SettingsThatAreNotThereAreTheModels) {
       json["xxh3"] = checksum.str();
       std::ofstream(folder_ / kManifestName) << json.dump();
     });
-    const ModelSection found = read_manifest(folder_).model;
+    const CheckpointManifest read = read_manifest(folder_);
+    const ModelSection& found = read.model;
     world_->barrier();
     EXPECT_EQ(found.path, "some/model");
     EXPECT_EQ(found.rope_theta, kAuto);
     EXPECT_EQ(found.rope_scaling, kModelsScaling);
     EXPECT_EQ(found.max_position_embeddings, kAuto);
+    EXPECT_FALSE(read.provenance);
   }
 }
 

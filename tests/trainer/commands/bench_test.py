@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import torch
-from program import PROGRAM, ROOT, on_ranks
+from program import PROGRAM, ROOT, expect_provenance, on_ranks
 
 MODELS = sorted((ROOT / "configs" / "models").glob("*.json"))
 # Shapes from the models' own pages.
@@ -33,10 +33,12 @@ def small_model(tmp_path):
 
 
 def test_parts_add_up_to_the_step(small_model, tmp_path):
-    out = bench("train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "3", "--warm-up", "1",
-                "--json", str(tmp_path / "figures.json"), "--profile", str(tmp_path / "trace.json"),
-                "--set", "device=cpu", "--set", "attention.window=200")
+    words = ["train", "--model-config", str(small_model), "--tokens", "3000", "--steps", "3", "--warm-up", "1",
+             "--json", str(tmp_path / "figures.json"), "--profile", str(tmp_path / "trace.json"),
+             "--set", "device=cpu", "--set", "attention.window=200"]
+    out = bench(*words)
     figures = json.loads((tmp_path / "figures.json").read_text())
+    expect_provenance(figures["provenance"], ["bench", *words])
     parts = figures["part_seconds"]
     assert sum(parts.values()) == pytest.approx(figures["step_seconds"], rel=1e-6)
     for part in ("projections and MLP", "search", "attention forward", "attention backward", "loss", "optimizer"):
@@ -46,7 +48,9 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
     assert figures["wait_seconds"] == {} and figures["exposed_communication_seconds"] == 0
     assert figures["mfu"] == pytest.approx(
         figures["tokens_per_s"] * figures["flops_per_token"] / figures["matmul_flops"])
-    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    expect_provenance(trace["otherData"], ["bench", *words])
+    events = trace["traceEvents"]
     step = events[0]
     assert step["name"] == "step" and step["dur"] == pytest.approx(1e6 * figures["step_seconds"])
     assert all(step["ts"] <= event["ts"] and event["ts"] + event["dur"] <= step["ts"] + step["dur"] + 1
@@ -55,11 +59,12 @@ def test_parts_add_up_to_the_step(small_model, tmp_path):
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_communication(ranks, tmp_path):
-    result = subprocess.run(
-        on_ranks([str(PROGRAM), "bench", "communication", "--size", "3KiB", "3MiB", "--repeats", "2", "--set", "device=cpu",
-                  "--json", str(tmp_path / "figures.json")], ranks), capture_output=True, text=True, timeout=120)
+    words = ["bench", "communication", "--size", "3KiB", "3MiB", "--repeats", "2", "--set", "device=cpu",
+             "--json", str(tmp_path / "figures.json")]
+    result = subprocess.run(on_ranks([str(PROGRAM), *words], ranks), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
+    expect_provenance(figures["provenance"], words)
     assert figures["ranks"] == ranks and figures["groups"] == 1
     names = ["all-gather", "reduce-scatter", "all-to-all", "all-reduce", "copy on the device"]
     assert [(line["name"], line["bytes"]) for line in figures["results"]] == [
@@ -171,8 +176,11 @@ def test_kernels(tmp_path):
 
 
 def test_kernels_of_one_group(tmp_path):
-    bench("kernels", "rope", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json"))
-    entries = json.loads((tmp_path / "figures.json").read_text())["measurements"]
+    words = ["kernels", "rope", "--set", "device=cpu", "--repeats", "1", "--json", str(tmp_path / "figures.json")]
+    bench(*words)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    expect_provenance(figures["provenance"], ["bench", *words])
+    entries = figures["measurements"]
     assert {entry["kernel"] for entry in entries} == {"copy", "RoPE"}
     assert "'ropes' is no group of kernels; valid: norm, rope" in bench("kernels", "ropes", expect=2)
 

@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
+
 #include "trainer/commands/software_versions.h"
+#include "trainer/provenance/build_version.h"
 
 namespace hiptrain {
 namespace {
@@ -159,15 +163,31 @@ TEST(CommandLine, HelpIsASuccess) {
   }
 }
 
+TEST(CommandLine, TheVersionHasACommitAndALineOfLibraries) {
+  const CommandLine line = read({"--version"});
+  EXPECT_FALSE(line.ready);
+  EXPECT_EQ(line.exit_code, kSuccess);
+  EXPECT_THAT(line.message, HasSubstr(std::string("hiptrain ") + build_version() + " (commit " + build_commit()));
+  for (const char* part : {"\nbuilt with ", "g++ ", ", CUDA 1", ", NCCL 2.", ", cuDNN 9.", ", LibTorch 2."})
+    EXPECT_THAT(line.message, HasSubstr(part));
+  EXPECT_EQ(std::count(line.message.begin(), line.message.end(), '\n'), 2);
+}
+
+TEST(SoftwareVersions, EveryLibraryIsFoundOnTheDisk) {
+  for (const SoftwareVersion& version : software_versions()) {
+    EXPECT_TRUE(std::filesystem::is_regular_file(version.path)) << version.name << ": " << version.path;
+  }
+}
+
 TEST(SoftwareVersions, AnotherMinorVersionIsRefused) {
   EXPECT_TRUE(same_minor_version("2.28.9", "2.28.3"));
   EXPECT_FALSE(same_minor_version("2.28.9", "2.27.9"));
   EXPECT_FALSE(same_minor_version("2.2", "2.28"));
   EXPECT_FALSE(same_minor_version("9.17.1", "8.17.1"));
   EXPECT_FALSE(same_minor_version("9.17.1", "none"));
-  EXPECT_EQ(mismatch_text({"NCCL", "2.28.9", "2.28.3", true}), "");
-  EXPECT_EQ(mismatch_text({"MPI", "4.1.4", "4.1.6", false}), "");
-  EXPECT_THAT(mismatch_text({"NCCL", "2.28.9", "2.27.5", true}),
+  EXPECT_EQ(mismatch_text({"NCCL", "2.28.9", "2.28.3", "", true}), "");
+  EXPECT_EQ(mismatch_text({"MPI", "4.1.4", "4.1.6", "", false}), "");
+  EXPECT_THAT(mismatch_text({"NCCL", "2.28.9", "2.27.5", "", true}),
               HasSubstr("compiled with 2.28.9, but 2.27.5 was loaded"));
 }
 

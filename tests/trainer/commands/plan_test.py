@@ -8,7 +8,7 @@ import json
 import subprocess
 
 import pytest
-from program import PROGRAM, ROOT
+from program import PROGRAM, ROOT, expect_provenance
 
 LLAMA_8B = ROOT / "configs" / "models" / "llama-3.1-8b.json"
 LLAMA_1B = ROOT / "configs" / "models" / "llama-3.2-1b.json"
@@ -103,10 +103,12 @@ def test_mistakes(tmp_path):
 
 
 def test_rates_of_this_machine(tmp_path):
-    out = run("bench", "rates", "--tokens", 2048, 4096, "--save-rates", tmp_path / "rates.json", "--set", "device=cpu",
-              "--set", "attention.window=256")
+    words = ["bench", "rates", "--tokens", 2048, 4096, "--save-rates", tmp_path / "rates.json", "--set", "device=cpu",
+             "--set", "attention.window=256"]
+    out = run(*words)
     assert "layer products" in out
     rates = json.loads((tmp_path / "rates.json").read_text())
+    expect_provenance(rates["provenance"], words)
     assert rates["device"] == "CPU" and rates["scan"]["tokens"] == [2048, 4096]
     assert all(value > 0 for value in rates["attention"][0]["forward_flops_per_s"] + rates["tree"]["tokens_per_s"])
     common = ["--model-config", LLAMA_1B, "--tokens", 65536]

@@ -15,7 +15,7 @@ import time
 
 import numpy
 import pytest
-from program import PROGRAM, ROOT, on_ranks
+from program import PROGRAM, ROOT, expect_provenance, on_ranks
 
 sys.path.insert(0, str(ROOT / "data"))
 
@@ -136,6 +136,16 @@ def test_exposed_communication_is_named_and_adds_up(straight, ranks):
         assert step["exposed_communication_seconds"] == pytest.approx(sum(waits.values()))
         assert 0 <= sum(waits.values()) < step["step_seconds"]
         assert ranks == 1 or waits["waiting for weights"] > 0 and waits["waiting for keys and values"] > 0
+
+
+def test_the_log_and_the_checkpoints_say_which_program_wrote_them(inputs, straight):
+    run = straight(1)
+    words = command(inputs, run)[1:]
+    start = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert start["event"] == "start"
+    expect_provenance(start["provenance"], words)
+    for checkpoint in (run / "checkpoints").iterdir():
+        expect_provenance(json.loads((checkpoint / "manifest.json").read_text())["provenance"], words)
 
 
 @pytest.mark.parametrize("ranks, sequence_ranks", [(2, 1), (4, 2)])

@@ -75,9 +75,10 @@ TEST(Profile, OneAtATime) {
 TEST(Profile, TraceHasEveryRange) {
   const TemporaryFolder folder;
   const std::vector<RangeTime> ranges = nested_ranges();
-  write_chrome_trace(folder.path() / "trace.json", ranges);
+  write_chrome_trace(folder.path() / "trace.json", ranges, {{"version", "1.2.3"}});
   const nlohmann::json trace = nlohmann::json::parse(read_file(folder.path() / "trace.json"));
   ASSERT_EQ(trace.at("traceEvents").size(), 4u);
+  EXPECT_EQ(trace.at("otherData").at("version"), "1.2.3");
   const nlohmann::json& inner = trace["traceEvents"][2];
   EXPECT_EQ(inner.at("name"), "search");
   EXPECT_EQ(inner.at("ph"), "X");

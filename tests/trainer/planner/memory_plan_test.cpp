@@ -596,7 +596,9 @@ TEST(MachineRates, CurvesAreStraightOverTheLogarithm) {
 
 TEST(MachineRates, FilesReadBack) {
   const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "rates.json";
-  write_machine_rates(path, h200_rates());
+  nlohmann::ordered_json rates = json_of(h200_rates());
+  rates["provenance"] = {{"version", "1.2.3"}};
+  std::ofstream(path) << rates;
   const MachineRates read = read_machine_rates(path);
   EXPECT_EQ(read.device, "NVIDIA H200");
   EXPECT_EQ(read.matmul, h200_rates().matmul);

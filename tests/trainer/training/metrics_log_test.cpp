@@ -18,6 +18,13 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+const Provenance kProvenance{.version = "1.2.3",
+                             .commit = "0123456789ab",
+                             .date = "2026-12-01T12:20:57Z",
+                             .gpu = "",
+                             .driver = "",
+                             .command = "hiptrain train run.yaml"};
+
 class MetricsLogTest : public ::testing::Test {
  protected:
   std::filesystem::path path() const { return folder_.path() / "run" / "metrics.jsonl"; }
@@ -49,7 +56,7 @@ StepMetrics metrics(int64_t step) {
 
 TEST_F(MetricsLogTest, EveryLineIsThereAtOnce) {
   MetricsLog log = open();
-  log.start(0, 100, "");
+  log.start(0, 100, kProvenance, "");
   EXPECT_EQ(records().size(), 1u);
   log.train(metrics(1));
   ASSERT_EQ(records().size(), 2u);
@@ -81,7 +88,7 @@ TEST_F(MetricsLogTest, NumbersThatAreNotFiniteAreNullAndNamed) {
 
 TEST_F(MetricsLogTest, EventsOfARun) {
   MetricsLog log = open();
-  log.start(3, 100, "checkpoints/step_00000003", {{"gpu_bytes", 7}});
+  log.start(3, 100, kProvenance, "checkpoints/step_00000003", {{"gpu_bytes", 7}});
   log.evaluation(4,
                  {.loss_sum = 12,
                   .num_targets = 4,
@@ -95,6 +102,7 @@ TEST_F(MetricsLogTest, EventsOfARun) {
   EXPECT_EQ(all[0]["event"], "start");
   EXPECT_EQ(all[0]["step"], 3);
   EXPECT_EQ(all[0]["resumed_from"], "checkpoints/step_00000003");
+  EXPECT_EQ(all[0]["provenance"]["commit"], "0123456789ab");
   EXPECT_EQ(all[0]["plan"]["gpu_bytes"], 7);
   EXPECT_EQ(all[1]["event"], "eval");
   EXPECT_EQ(all[1]["loss"], 3.0);
@@ -106,8 +114,8 @@ TEST_F(MetricsLogTest, EventsOfARun) {
 }
 
 TEST_F(MetricsLogTest, AResumedRunAppends) {
-  open().start(0, 100, "");
-  open().start(1, 100, "x");
+  open().start(0, 100, kProvenance, "");
+  open().start(1, 100, kProvenance, "x");
   ASSERT_EQ(records().size(), 2u);
   EXPECT_FALSE(records()[0].contains("resumed_from") || records()[0].contains("plan"));
 }
@@ -117,21 +125,21 @@ TEST_F(MetricsLogTest, HalfALineIsCutOff) {
   for (const std::string& half : {std::string("{\"event\": \"tr"), std::string("{\"step\": 7}")}) {
     std::filesystem::create_directories(path().parent_path());
     write_file(path(), "{\"step\": 1}\n{\"step\": 2}\n" + half);
-    open().start(2, 100, "x");
+    open().start(2, 100, kProvenance, "x");
     const std::vector<json> all = records();
     ASSERT_EQ(all.size(), 3u) << half;
     EXPECT_EQ(all[1]["step"], 2);
     EXPECT_EQ(all[2]["event"], "start");
   }
   write_file(path(), "{\"never ended");
-  open().start(2, 100, "x");
+  open().start(2, 100, kProvenance, "x");
   EXPECT_EQ(records().size(), 1u);
 }
 
 TEST_F(MetricsLogTest, OtherRanksWriteNothing) {
   ::testing::internal::CaptureStdout();
   MetricsLog log = open(/*writes=*/false);
-  log.start(0, 100, "");
+  log.start(0, 100, kProvenance, "");
   log.train(metrics(1));
   log.stop(1, "finished");
   EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
