@@ -7,6 +7,7 @@
 # --hosts: a host a line, the name first ("node1 slots=8"). Each gets --ranks-per-host ranks, by default as many as this
 # host has GPUs, each bound to an equal share of the cores, in order (--bind-to none after it leaves them free). Hosts are
 # alike, and have the program and its files in the same place.
+# In an installed copy (cmake --install) the bare word "hiptrain" stands for the program that was installed with it.
 # Ranks get NCCL_*, CUDA_*, OMP_*, HIPTRAIN_* and LD_LIBRARY_PATH as they are set here; MPICH hands on everything.
 # The variable MPIEXEC names the mpirun of the MPI that the program was built with, if it is not the one on PATH.
 # Ctrl-C, SIGTERM or SIGUSR1: the ranks finish their step, save a checkpoint and exit with 130. The same signal once more:
@@ -78,9 +79,21 @@ fi
 options=()
 if is_mpich; then mpich_options; else openmpi_options; fi
 
+# The first word "hiptrain" becomes the path of the installed program, since other hosts do not have this host's PATH.
+words=("$@")
+installed=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/../../../bin/hiptrain
+if [[ -x $installed ]]; then
+  for i in "${!words[@]}"; do
+    if [[ ${words[i]} == hiptrain ]]; then
+      words[i]=$(readlink -f "$installed")
+      break
+    fi
+  done
+fi
+
 # mpirun gives ranks one second after SIGTERM, too short to save, but hands SIGUSR1 on and waits. In its own session it does
 # not see the terminal's Ctrl-C.
-setsid setpriv --pdeathsig TERM "$mpiexec" "${options[@]}" "$@" &
+setsid setpriv --pdeathsig TERM "$mpiexec" "${options[@]}" "${words[@]}" &
 launcher=$!
 num_signals=0
 # shellcheck disable=SC2317  # called by the trap

@@ -1,10 +1,6 @@
 # The toolkit of the CUDA compiler, whether its version is accepted, and CUTLASS's headers.
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
-  message(FATAL_ERROR "CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER}) is too old: 12.8 or newer is "
-    "needed; set CUDAToolkit_ROOT to another toolkit.")
-elseif(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13 OR CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 14)
-  message(WARNING "CUDA ${CMAKE_CUDA_COMPILER_VERSION} is accepted, but has not been tested; 13.0 has.")
-endif()
+include(AcceptedVersions)
+hiptrain_check_cuda(${CMAKE_CUDA_COMPILER_VERSION} "${CMAKE_CUDA_COMPILER}")
 
 # What is on PATH may be a wrapper elsewhere, so nvcc itself is asked where its toolkit is.
 execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --dryrun -x cu /dev/null

@@ -54,6 +54,14 @@ for name in NCCL_NVLS_ENABLE NCCL_IB_HCA OMP_NUM_THREADS; do
 done
 if grep -q NOT_FOR_RANKS "$RECORD"; then fail "NOT_FOR_RANKS is handed on"; fi
 
+# An installed copy starts the program beside it, from any folder and without PATH.
+mkdir -p "$folder/installed/bin" "$folder/installed/share/hiptrain/launch"
+cp "$launch/mpirun.sh" "$folder/installed/share/hiptrain/launch/"
+fake hiptrain <<<'exit 0'
+mv "$folder/bin/hiptrain" "$folder/installed/bin/"
+bash "$folder/installed/share/hiptrain/launch/mpirun.sh" -np 2 hiptrain train hiptrain
+grep -q -- " -np 2 $folder/installed/bin/hiptrain train hiptrain\$" "$RECORD" || fail "mpirun is given '$(<"$RECORD")'"
+
 export MPIEXEC=mpirun.mpich
 expect '-bind-to none -np 8 build/hiptrain train x.yaml' --oversubscribe -np 8 build/hiptrain train x.yaml
 expect '-hosts node1,node2 -ppn 4 -np 8 -bind-to core:24 build/hiptrain doctor' \

@@ -16,3 +16,8 @@ endforeach()
 add_test(NAME refuse_serialized_wgmma_test
   COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/launch/refuse_serialized_wgmma_test.sh ${CMAKE_CUDA_COMPILER})
 set_tests_properties(run_tools_test summarize_tests_test make_retrieval_test make_results_test pages_test PROPERTIES TIMEOUT 120)
+add_test(NAME install_test COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/launch/install_test.sh
+  ${CMAKE_COMMAND} ${CMAKE_BINARY_DIR} ${hiptrain_python})
+set_tests_properties(install_test PROPERTIES TIMEOUT 120)
+add_test(NAME accepted_versions_test COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/launch/accepted_versions_test.sh ${CMAKE_COMMAND})
+set_tests_properties(accepted_versions_test PROPERTIES TIMEOUT 60)
