@@ -19,25 +19,27 @@ constexpr int kMaxPicks = 64;
 // Scan. Tiles that search at most scan_tokens tokens score every key.
 //
 // Tree. All other tiles descend through a tree. Its nodes of level l are runs of 16^l blocks, counted from the first
-// searched block of the document. A node is represented by boxes, which are the minimum and maximum of each index dim:
-// 8 boxes for a block, narrowed by a quarter of their width on either side, and 32 for a node above. A node's score is
-// the largest upper bound that a box gives, for the best head.
+// searched block of the document. A block is represented by 16 centres, the means of equal runs of its keys. A node
+// above is represented by 32 boxes, which are the minimum and maximum of each index dim over equal runs of its keys. A
+// node's score, for the best head, is the largest dot product with a centre, or the largest upper bound that a box
+// gives.
 //
-// The descent starts at the lowest level whose whole nodes in the tile's searched range have at most as many boxes as
-// top_nodes blocks, and scores all of these nodes. A node's class is its number modulo 4. At each level a token keeps
-// the best nodes of each class among the candidates that it sees: 8 blocks of each class, or 4 other nodes of each (a
-// quarter of the smallest power of two that is at least `beam`, where that is more); at level 1 and above it keeps only
-// the `beam` best of these. The candidates of a tile on the level below are
+// The descent starts at the lowest level whose whole nodes in the tile's searched range number at most top_nodes for
+// blocks, and a quarter of it for other nodes, which are represented by four times as many numbers. It scores all of
+// them. A node's class is its number modulo 4. At each level a token keeps the best nodes of each class among the
+// candidates that it sees: 8 blocks of each class, or 4 other nodes of each (a quarter of the smallest power of two
+// that is at least `beam`, where that is more); at level 1 and above it keeps only the `beam` best of these. The
+// candidates of a tile on the level below are
 //   * the children of the sliding union of kept nodes. A token sees what the tokens of the previous tile kept, and what
 //     the tokens of its own tile up to itself kept. At level 2 and above only a part of the kept nodes enters the
 //     union: a token's beam / 4 best, and what 8 tokens of the previous tile kept (tree_geometry.h);
 //   * the whole nodes of that level that lie in no whole node of the level above. Every token sees them.
 // At the end the keys of the sliding union of kept blocks are scored. In two cases blocks are not chosen by their
-// boxes, and the keys of all candidates are scored: num_picks is more than 16, or the beam holds all nodes of level 1.
-// With beam >= all nodes the tree therefore equals the scan.
+// centres, and the keys of all candidates are scored: num_picks is more than 16, or the beam holds all nodes of
+// level 1. With beam >= all nodes the tree therefore equals the scan.
 //
 // Float8 keys (kernels/float8_score.h). The index queries of a token are multiplied by a common power of two, which
-// does not change the order of blocks, and are rounded to float8. Scores and bounds are rounded to half precision, and
+// does not change the order of blocks, and are rounded to float8. Scores are rounded to half precision, and centres and
 // boxes are stored in float8.
 //
 // Limits of the GPU form: block sizes of 16 to 128, at most 128 index dims, and a beam of at most 16 (or all nodes of
@@ -59,11 +61,11 @@ struct SearchParams {
   int64_t query_begin;  // position of the first token that picks, a multiple of kQueryTile
   int64_t num_queries;
   int num_kv_heads, num_index_heads, num_index_dims, num_picks;
-  int64_t scan_tokens;        // 0: the tree at every length
-  int beam;                   // number of nodes that a token keeps at each level
-  int top_nodes;              // the nodes of the top level have at most as many boxes as this many blocks
-  void* workspace = nullptr;  // (search_workspace_bytes(params)); GPU only
-  bool has_boxes = false;     // whether an earlier call with the same keys and geometry left the boxes in workspace
+  int64_t scan_tokens;         // 0: the tree at every length
+  int beam;                    // number of nodes that a token keeps at each level
+  int top_nodes;               // most blocks at the top level, or a quarter as many other nodes
+  void* workspace = nullptr;   // (search_workspace_bytes(params)); GPU only
+  bool has_node_rows = false;  // whether an earlier call with the same keys and geometry left the nodes in workspace
 };
 void search_reference(const SearchParams& params);
 void search_cuda(const SearchParams& params, Stream stream);

@@ -11,17 +11,13 @@ constexpr int64_t kTreeFanout = 16;
 // The largest number of nodes of one level that a token can keep on a GPU.
 constexpr int kMaxGpuBeam = 16;
 
-// A box covers an eighth of a block, half a block, 8 blocks, 128 blocks, ... at levels 0, 1, 2, 3, ...
-HIPTRAIN_HOST_DEVICE constexpr int64_t boxes_per_node(int level) { return level == 0 ? 8 : 32; }
-
-// Narrows a box of a block by a quarter of its width on either side. A box that holds every key promises a higher score
-// than any of its keys has, and the more so the longer the query is. Blocks are chosen better by what is likely
-// (kernels/TUNING.md). The result is exact in any order of rounding because the factor is a power of two.
-HIPTRAIN_HOST_DEVICE inline void narrow_box(float* largest, float* smallest) {
-  const float cut = *largest * 0.25f - *smallest * 0.25f;
-  if (!(cut > 0)) return;  // the box holds one value or none
-  *largest -= cut;
-  *smallest += cut;
+// A node is represented by rows of the index. A block has 16 centres, each the mean of a sixteenth of its keys. A node
+// of another level has 32 boxes, the largest and smallest value of each dim over a part of its keys: half a block, 8
+// blocks, 128 blocks, ... at levels 1, 2, 3, ... Means rank blocks better than boxes of the same cost; where a row
+// stands for more keys, boxes do (kernels/TUNING.md).
+HIPTRAIN_HOST_DEVICE constexpr int64_t rows_per_node(int level) { return level == 0 ? 16 : 32; }
+HIPTRAIN_HOST_DEVICE constexpr int64_t node_elements(int level, int64_t num_index_dims) {
+  return rows_per_node(level) * num_index_dims * (level == 0 ? 1 : 2);
 }
 
 // A node's class is its number modulo kNodeClasses. A token keeps equally many nodes of each class: the best ones.
@@ -40,13 +36,13 @@ HIPTRAIN_HOST_DEVICE inline bool keeps_all_nodes(int64_t num_blocks, int64_t bea
   return beam >= num_blocks / kTreeFanout;
 }
 
-// Whether blocks are chosen by their boxes before their keys are scored. They are not where that could leave too few
+// Whether blocks are chosen by their centres before their keys are scored. They are not where that could leave too few
 // blocks to pick from, since the 16 blocks of one kept node may be all there are.
-HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks) {
+HIPTRAIN_HOST_DEVICE inline bool chooses_blocks(int64_t num_blocks, int64_t beam, int64_t num_picks) {
   return num_picks <= kTreeFanout && !keeps_all_nodes(num_blocks, beam);
 }
-HIPTRAIN_HOST_DEVICE inline bool boxes_blocks(const SearchParams& params) {
-  return boxes_blocks(num_sequence_blocks(params), params.beam, params.num_picks);
+HIPTRAIN_HOST_DEVICE inline bool chooses_blocks(const SearchParams& params) {
+  return chooses_blocks(num_sequence_blocks(params), params.beam, params.num_picks);
 }
 
 // Returns the number of nodes that a token keeps at a level, which is never more than level 1 has.
@@ -81,17 +77,18 @@ HIPTRAIN_HOST_DEVICE inline bool uses_tree(const SearchParams& params, int64_t n
 // Returns the number of whole nodes of a level in num_blocks blocks.
 HIPTRAIN_HOST_DEVICE inline int64_t num_whole_nodes(int64_t num_blocks, int level) { return num_blocks >> (4 * level); }
 
-// Returns the lowest level whose whole nodes in num_blocks blocks have at most as many boxes as top_nodes blocks.
+// Returns the lowest level whose whole nodes in num_blocks blocks have rows of at most as many elements as those of
+// top_nodes blocks.
 HIPTRAIN_HOST_DEVICE inline int tree_top_level(int64_t num_blocks, int64_t top_nodes) {
   int level = 0;
-  while (num_whole_nodes(num_blocks, level) * boxes_per_node(level) > top_nodes * boxes_per_node(0)) ++level;
+  while (num_whole_nodes(num_blocks, level) * node_elements(level, 1) > top_nodes * node_elements(0, 1)) ++level;
   return level;
 }
 
 // Returns the number of tiles before a tile whose kept nodes reach it through the levels, from the top level to the
 // lowest one that keeps nodes.
 HIPTRAIN_HOST_DEVICE inline int num_halo_tiles(const SearchParams& params, int top_level) {
-  return top_level + (boxes_blocks(params) ? 1 : 0);
+  return top_level + (chooses_blocks(params) ? 1 : 0);
 }
 
 }  // namespace hiptrain::kernels

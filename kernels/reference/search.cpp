@@ -77,7 +77,7 @@ class Search {
         first_tile_(params.query_begin / kQueryTile),
         end_tile_(first_tile_ + num_tiles(params.num_queries)),
         halo_tiles_(search_halo(params) / kQueryTile) {
-    build_boxes();
+    build_rows();
   }
 
   int64_t run() {
@@ -93,7 +93,7 @@ class Search {
   }
 
  private:
-  void build_boxes();
+  void build_rows();
   int64_t search_run(int head, int64_t begin, int64_t end) const;
   void pack_queries(int head, const TileRanges& ranges, float* columns) const;
   void write_picks(int head, const TileRanges& ranges, const RunningBest& best) const;
@@ -101,17 +101,17 @@ class Search {
   const SearchParams& params_;
   FloatIndex queries_, keys_;
   int64_t first_tile_, end_tile_, halo_tiles_;
-  // The boxes of the documents that need a tree here, by the position of the document's first token, then by KV head.
-  std::map<int64_t, std::vector<TreeBoxes>> boxes_;
+  // The rows of the documents that need a tree here, by the position of the document's first token, then by KV head.
+  std::map<int64_t, std::vector<TreeRows>> tree_rows_;
 };
 
 // The last tile of a document searches most, and its searched range contains those of all other tiles.
-void Search::build_boxes() {
+void Search::build_rows() {
   for (int64_t tile = first_tile_; tile < end_tile_; ++tile) {
     const TileRanges ranges = tile_ranges(params_.geometry, tile);
     const bool last = tile + 1 == end_tile_ || tile_ranges(params_.geometry, tile + 1).first_of_document();
     if (!last || !uses_tree(params_, ranges.num_searched())) continue;
-    std::vector<TreeBoxes>& document = boxes_[ranges.document_begin];
+    std::vector<TreeRows>& document = tree_rows_[ranges.document_begin];
     for (int head = 0; head < params_.num_kv_heads; ++head) {
       const int64_t first_key = ranges.sink_end * params_.geometry.block_size;
       document.emplace_back(params_, keys_.head(head) + first_key * params_.num_index_dims, ranges.num_searched());
@@ -130,12 +130,12 @@ int64_t Search::search_run(int head, int64_t begin, int64_t end) const {
     const bool with_tree = uses_tree(params_, ranges.num_searched());
     const int64_t tiles_before = std::max<int64_t>(0, begin - tile);
     if (ranges.first_of_document() || !with_tree) tree.forget_kept();
-    if (tiles_before > 0 && (!with_tree || !boxes_.contains(ranges.document_begin))) continue;
+    if (tiles_before > 0 && (!with_tree || !tree_rows_.contains(ranges.document_begin))) continue;
     pack_queries(head, ranges, columns.data());
     RunningBest best(std::min<int64_t>(params_.num_picks, ranges.num_searched()));
     if (with_tree) {
-      const TreeBoxes& boxes = boxes_.at(ranges.document_begin)[static_cast<size_t>(head)];
-      num_nan += tree.search_tile(ranges, boxes, columns.data(), static_cast<int>(tiles_before), &best);
+      const TreeRows& rows = tree_rows_.at(ranges.document_begin)[static_cast<size_t>(head)];
+      num_nan += tree.search_tile(ranges, rows, columns.data(), static_cast<int>(tiles_before), &best);
     } else {
       num_nan += scan_tile(params_, keys_.head(head), ranges, columns.data(), &best);
     }

@@ -16,7 +16,7 @@
 namespace hiptrain::kernels {
 namespace {
 
-constexpr int64_t kBoxesAtOnce = 64;
+constexpr int64_t kRowsAtOnce = 64;
 
 float largest_finite(ElementType element) {
   if (element == ElementType::kFloat8E4m3) return kLargestFloat8;
@@ -42,20 +42,11 @@ void widen_box(float* box, int64_t d, float value) {
   if (value < box[2 * d + 1]) box[2 * d + 1] = value;
 }
 
-// Boxes are stored in the element type of the index.
-void narrow_boxes(ElementType element, std::vector<float>* boxes) {
-  for (size_t i = 0; i < boxes->size(); i += 2) {
-    float* const box = boxes->data() + i;
-    narrow_box(box, box + 1);
-    for (int side = 0; side < 2; ++side) box[side] = rounded_to(element, box[side]);
-  }
-}
-
-template <typename BoxBody>
-void for_each_box(int64_t num_boxes, const BoxBody& body) {
-  parallel_for((num_boxes + kBoxesAtOnce - 1) / kBoxesAtOnce, [&](int64_t run) {
-    const int64_t end = std::min(num_boxes, (run + 1) * kBoxesAtOnce);
-    for (int64_t box = run * kBoxesAtOnce; box < end; ++box) body(box);
+template <typename RowBody>
+void for_each_row(int64_t num_rows, const RowBody& body) {
+  parallel_for((num_rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t run) {
+    const int64_t end = std::min(num_rows, (run + 1) * kRowsAtOnce);
+    for (int64_t row = run * kRowsAtOnce; row < end; ++row) body(row);
   });
 }
 
@@ -123,24 +114,43 @@ std::vector<uint32_t> common_and_leading(std::vector<uint32_t> kept, const std::
 
 }  // namespace
 
-TreeBoxes::TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks)
-    : num_dims_(params.num_index_dims), largest_(largest_finite(params.key_element)) {
+TreeRows::TreeRows(const SearchParams& params, const float* index_keys, int64_t num_blocks)
+    : num_dims_(params.num_index_dims), element_(params.key_element), largest_(largest_finite(params.key_element)) {
   const int top = tree_top_level(num_blocks, params.top_nodes);
   for (int level = 0; level <= top; ++level) {
-    const int64_t num_boxes = num_whole_nodes(num_blocks, level) * boxes_per_node(level);
-    const int64_t box_keys = (params.geometry.block_size << (4 * level)) / boxes_per_node(level);
-    const bool boxed = level > 0 || boxes_blocks(params);
-    levels_.push_back(boxed ? boxes_of(index_keys, num_boxes, box_keys) : std::vector<float>());
-    if (boxed && level == 0) narrow_boxes(params.key_element, &levels_.back());
+    const int64_t num_rows = num_whole_nodes(num_blocks, level) * rows_per_node(level);
+    const int64_t row_keys = (params.geometry.block_size << (4 * level)) / rows_per_node(level);
+    if (level > 0)
+      levels_.push_back(boxes_of(index_keys, num_rows, row_keys));
+    else
+      levels_.push_back(chooses_blocks(params) ? centres_of(index_keys, num_rows, row_keys) : std::vector<float>());
   }
 }
 
-std::vector<float> TreeBoxes::boxes_of(const float* index_keys, int64_t num_boxes, int64_t box_keys) const {
-  std::vector<float> boxes(static_cast<size_t>(num_boxes * 2 * num_dims_));
-  for_each_box(num_boxes, [&](int64_t i) {
+// Values are scaled before they are added, so that the sum stays finite; the scale is a power of two. A NaN counts as
+// 0.
+std::vector<float> TreeRows::centres_of(const float* index_keys, int64_t num_rows, int64_t row_keys) const {
+  std::vector<float> centres(static_cast<size_t>(num_rows * num_dims_));
+  const float scale = 1.0f / static_cast<float>(row_keys);
+  for_each_row(num_rows, [&](int64_t i) {
+    float* const centre = centres.data() + i * num_dims_;
+    for (int64_t key = i * row_keys; key < (i + 1) * row_keys; ++key) {
+      for (int64_t d = 0; d < num_dims_; ++d) {
+        const float value = std::clamp(index_keys[key * num_dims_ + d], -largest_, largest_) * scale;
+        centre[d] += std::isnan(value) ? 0 : value;
+      }
+    }
+    for (int64_t d = 0; d < num_dims_; ++d) centre[d] = rounded_to(element_, centre[d]);
+  });
+  return centres;
+}
+
+std::vector<float> TreeRows::boxes_of(const float* index_keys, int64_t num_rows, int64_t row_keys) const {
+  std::vector<float> boxes(static_cast<size_t>(num_rows * 2 * num_dims_));
+  for_each_row(num_rows, [&](int64_t i) {
     float* const box = boxes.data() + i * 2 * num_dims_;
     clear_box(box, num_dims_, largest_);
-    for (int64_t key = i * box_keys; key < (i + 1) * box_keys; ++key) {
+    for (int64_t key = i * row_keys; key < (i + 1) * row_keys; ++key) {
       for (int64_t d = 0; d < num_dims_; ++d)
         widen_box(box, d, std::clamp(index_keys[key * num_dims_ + d], -largest_, largest_));
     }
@@ -152,14 +162,17 @@ TreeSearch::TreeSearch(const SearchParams& params, const float* keys)
     : params_(params),
       keys_(keys),
       largest_(largest_finite(params.query_element)),
+      centre_columns_(static_cast<size_t>(params.num_index_heads * params.num_index_dims * kQueryTile)),
       bound_columns_(static_cast<size_t>(2 * params.num_index_heads * params.num_index_dims * kQueryTile)) {}
 
-// A bound is the sum of max(q * minimum, q * maximum). It is computed as the product of (q+, q-) with (maximum,
-// minimum): one of the two terms adds an exact zero.
-void TreeSearch::pack_bound_columns(const float* columns) {
+// The queries of centres are clamped to finite values, and a NaN counts as 0. The bound of a box is the sum of max(q *
+// minimum, q * maximum). It is computed as the product of (q+, q-) with (maximum, minimum): one of the two terms adds
+// an exact zero.
+void TreeSearch::pack_node_columns(const float* columns) {
   for (int64_t d = 0; d < int64_t{params_.num_index_heads} * params_.num_index_dims; ++d) {
     for (int64_t row = 0; row < kQueryTile; ++row) {
-      const float value = std::clamp(columns[d * kQueryTile + row], -largest_, largest_);  // a NaN enters neither
+      const float value = std::clamp(columns[d * kQueryTile + row], -largest_, largest_);
+      centre_columns_[static_cast<size_t>(d * kQueryTile + row)] = std::isnan(value) ? 0 : value;
       bound_columns_[static_cast<size_t>(2 * d * kQueryTile + row)] = value > 0 ? value : 0;
       bound_columns_[static_cast<size_t>((2 * d + 1) * kQueryTile + row)] = value < 0 ? value : 0;
     }
@@ -171,22 +184,22 @@ float TreeSearch::stored_score(float score) const {
   return params_.key_element == ElementType::kFloat8E4m3 ? rounded_to_half(score) : score;
 }
 
-TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates,
+TreeSearch::KeptNodes TreeSearch::best_nodes(const TreeRows& rows, int level, const Entries& candidates,
                                              int64_t num_rows) const {
   const int64_t beam = level == 0 ? kKeptBlocks : effective_beam(params_);
   const int64_t leading = level == 0 ? beam : leading_nodes(params_, level);
   ClassBest best(level == 0 ? kKeptBlocks : num_class_best(beam));
-  float bounds[kQueryTile];
+  float scores[kQueryTile];
   for (const uint32_t entry : candidates) {
     const int64_t node = entry_block(entry), first_row = entry_first_row(entry);
-    best_scores({.columns = bound_columns_.data(),
-                 .keys = boxes.node(level, node),
-                 .best = bounds,
-                 .num_keys = boxes_per_node(level),
-                 .num_dims = 2 * int64_t{params_.num_index_dims},
+    best_scores({.columns = level == 0 ? centre_columns_.data() : bound_columns_.data(),
+                 .keys = rows.node(level, node),
+                 .best = scores,
+                 .num_keys = rows_per_node(level),
+                 .num_dims = int64_t{params_.num_index_dims} * (level == 0 ? 1 : 2),
                  .wanted = row_bits(first_row, num_rows),
                  .num_heads = params_.num_index_heads});
-    for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, stored_score(bounds[row]));
+    for (int64_t row = first_row; row < num_rows; ++row) best.add(row, node, stored_score(scores[row]));
   }
   KeptNodes kept;
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -233,17 +246,17 @@ TreeSearch::Entries TreeSearch::hand_on(int level, KeptNodes kept) {
   return handed_on;
 }
 
-int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns,
-                                int tiles_before, RunningBest* best) {
+int64_t TreeSearch::search_tile(const TileRanges& ranges, const TreeRows& rows, const float* columns, int tiles_before,
+                                RunningBest* best) {
   const int64_t num_rows = ranges.end - ranges.begin, num_blocks = ranges.num_searched();
   const int top = tree_top_level(num_blocks, params_.top_nodes);
-  const int lowest = boxes_blocks(params_) ? 0 : 1;  // the lowest level that keeps nodes
-  pack_bound_columns(columns);
+  const int lowest = chooses_blocks(params_) ? 0 : 1;  // the lowest level that keeps nodes
+  pack_node_columns(columns);
   previous_.resize(static_cast<size_t>(top + 1));
   Entries candidates;
   add_nodes(0, num_whole_nodes(num_blocks, top), 0, &candidates);
   for (int level = top; level >= lowest + std::max(0, tiles_before - 1); --level) {
-    Entries handed_on = hand_on(level, best_nodes(boxes, level, candidates, num_rows));
+    Entries handed_on = hand_on(level, best_nodes(rows, level, candidates, num_rows));
     candidates = level == 0 ? std::move(handed_on) : candidates_below(handed_on, num_blocks, level - 1);
   }
   return tiles_before > 0 ? 0 : score_leaves(ranges, candidates, columns, best);

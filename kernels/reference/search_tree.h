@@ -1,8 +1,9 @@
-// The search of tiles through a tree of boxes (kernels/tree_geometry.h).
+// The search of tiles through a tree of blocks (kernels/tree_geometry.h).
 //
-// Non-finite values. A NaN in a key does not enter its dim of the box, so that it cannot hide the other keys of the
-// box. Bounds are computed from values clamped to the largest finite value of the index's element type. A bound that is
-// NaN nevertheless counts as -infinity. NaNs are counted only in the scores of keys, and only in rows that see the key.
+// Non-finite values. A NaN in a key does not enter its dim of a box and counts as 0 in a mean, so that it cannot hide
+// the other keys. The scores of nodes are computed from values clamped to the largest finite value of the index's
+// element type. One that is NaN nevertheless counts as -infinity. NaNs are counted only in the scores of keys, and only
+// in rows that see the key.
 #pragma once
 
 #include <cstdint>
@@ -15,23 +16,25 @@
 
 namespace hiptrain::kernels {
 
-// The boxes of one document's nodes, for one KV head.
-class TreeBoxes {
+// The rows that represent one document's nodes, for one KV head.
+class TreeRows {
  public:
   // `index_keys` are the keys from the document's first searched block on, (num_blocks * block_size, num_index_dims).
-  TreeBoxes(const SearchParams& params, const float* index_keys, int64_t num_blocks);
+  TreeRows(const SearchParams& params, const float* index_keys, int64_t num_blocks);
 
-  // Returns (boxes_per_node, num_index_dims, 2): maximum and minimum side by side.
+  // Returns (16, num_index_dims) for a block; otherwise (32, num_index_dims, 2), maximum and minimum side by side.
   const float* node(int level, int64_t node) const {
-    return levels_[static_cast<size_t>(level)].data() + node * boxes_per_node(level) * 2 * num_dims_;
+    return levels_[static_cast<size_t>(level)].data() + node * node_elements(level, num_dims_);
   }
 
  private:
-  std::vector<float> boxes_of(const float* index_keys, int64_t num_boxes, int64_t box_keys) const;
+  std::vector<float> centres_of(const float* index_keys, int64_t num_rows, int64_t row_keys) const;
+  std::vector<float> boxes_of(const float* index_keys, int64_t num_rows, int64_t row_keys) const;
 
   int64_t num_dims_;
+  ElementType element_;
   float largest_;
-  // By level, (boxes, num_index_dims, 2). Level 0 is empty unless boxes_blocks.
+  // By level, all nodes one after another. Level 0 is empty unless chooses_blocks.
   std::vector<std::vector<float>> levels_;
 };
 
@@ -47,7 +50,7 @@ class TreeSearch {
   // Adds the leaves (blocks whose keys are scored) that each row sees to the row's best. `tiles_before` is the distance
   // from the tile to the first one that picks. If it is above 0, only the levels that still reach later tiles are
   // searched. `columns` is the same as in scan_tile. Returns the number of NaN dot products.
-  int64_t search_tile(const TileRanges& ranges, const TreeBoxes& boxes, const float* columns, int tiles_before,
+  int64_t search_tile(const TileRanges& ranges, const TreeRows& rows, const float* columns, int tiles_before,
                       RunningBest* best);
 
  private:
@@ -57,9 +60,9 @@ class TreeSearch {
     Entries next;  // nodes that the next tile receives, with first row 0
   };
 
-  void pack_bound_columns(const float* columns);
+  void pack_node_columns(const float* columns);
   float stored_score(float score) const;  // as a float8 index rounds it
-  KeptNodes best_nodes(const TreeBoxes& boxes, int level, const Entries& candidates, int64_t num_rows) const;
+  KeptNodes best_nodes(const TreeRows& rows, int level, const Entries& candidates, int64_t num_rows) const;
   int64_t score_leaves(const TileRanges& ranges, const Entries& candidates, const float* columns,
                        RunningBest* best) const;
   Entries hand_on(int level, KeptNodes kept);
@@ -67,8 +70,9 @@ class TreeSearch {
   const SearchParams& params_;
   const float* keys_;
   float largest_;
-  std::vector<float> bound_columns_;  // (num_index_heads, num_index_dims, 2, kQueryTile)
-  std::vector<Entries> previous_;     // by level: nodes that the tile before passed on, with first row 0
+  std::vector<float> centre_columns_;  // (num_index_heads, num_index_dims, kQueryTile)
+  std::vector<float> bound_columns_;   // (num_index_heads, num_index_dims, 2, kQueryTile)
+  std::vector<Entries> previous_;      // by level: nodes that the tile before passed on, with first row 0
 };
 
 }  // namespace hiptrain::kernels

@@ -44,7 +44,7 @@ double seconds_of_search(int64_t num_tokens, int64_t scan_tokens, const std::vec
                              .num_index_dims = kDims,
                              .num_picks = kPicks,
                              .scan_tokens = scan_tokens,
-                             .beam = 16,
+                             .beam = 8,
                              .top_nodes = 16384});
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
@@ -64,5 +64,5 @@ int main(int argc, char** argv) {
   std::printf("%lld tokens, %d KV heads, %d index dims, %d threads\n", static_cast<long long>(num_tokens), kHeads,
               kDims, kernels::reference_threads());
   std::printf("scan  %8.3f s  %6.1f GFLOP/s\n", scan, products / scan * 1e-9);
-  std::printf("tree  %8.3f s  (beam 16, top_nodes 16384)\n", tree);
+  std::printf("tree  %8.3f s  (beam 8, top_nodes 16384)\n", tree);
 }

@@ -20,7 +20,7 @@
 
 #include "kernels/attention_geometry.h"
 #include "kernels/cuda/hopper/launch_check.h"
-#include "kernels/cuda/search/node_boxes.cuh"
+#include "kernels/cuda/search/node_rows.cuh"
 #include "kernels/cuda/search/row_best.cuh"
 #include "kernels/cuda/search/search_scan.cuh"
 #include "kernels/index.h"
@@ -279,7 +279,7 @@ struct Sequence {
     params.num_index_dims = dims;
     params.num_picks = kPicks;
     params.scan_tokens = scan_tokens;
-    params.beam = 16;
+    params.beam = 8;
     params.top_nodes = 16384;
     return params;
   }
@@ -324,12 +324,12 @@ double time_tree(int64_t tokens, int dims, int index_heads, bool float8, int rep
   SearchParams params = sequence.search_params(0, float8);
   const Buffer<char> workspace(search_workspace_bytes(params));
   params.workspace = workspace.data();
-  const float boxes = median_ms(repeats, [&] { build_node_boxes(params, node_boxes(params), nullptr); });
+  const float nodes = median_ms(repeats, [&] { build_node_rows(params, node_rows(params), nullptr); });
   const float search = median_ms(repeats, [&] { search_cuda(params, nullptr); });
   const double ns_per_token = search * 1e6 / static_cast<double>(tokens);
   std::printf(
-      "tree  %8lld tokens  %d x %2d dims  %-8s %9.3f ms  %7.1f ns a token  of it boxes %.3f ms  workspace %.1f MiB\n",
-      static_cast<long long>(tokens), index_heads, dims, float8 ? "float8" : "bfloat16", search, ns_per_token, boxes,
+      "tree  %8lld tokens  %d x %2d dims  %-8s %9.3f ms  %7.1f ns a token  of it nodes %.3f ms  workspace %.1f MiB\n",
+      static_cast<long long>(tokens), index_heads, dims, float8 ? "float8" : "bfloat16", search, ns_per_token, nodes,
       static_cast<double>(search_workspace_bytes(params)) / 1048576);
   return ns_per_token;
 }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <numeric>
 
 #include "kernels/reference/parallel_for.h"
 #include "kernels/reference/search_tree.h"
@@ -12,7 +13,7 @@ namespace {
 
 constexpr unsigned kSeed = 20262;
 
-// The tree as its definition reads, one token at a time, without lists of tiles or stored boxes: everything is computed
+// The tree as its definition reads, one token at a time, without lists of tiles or stored nodes: everything is computed
 // from the keys.
 class TreeDefinition {
  public:
@@ -28,7 +29,7 @@ class TreeDefinition {
       return best_blocks(candidates, setup_.num_picks);
     }
     int top = 0;
-    while (whole(searched, top) * (top == 0 ? 8 : 32) > 8 * setup_.top_nodes) ++top;
+    while (whole(searched, top) * (top == 0 ? 1 : 4) > setup_.top_nodes) ++top;
     const bool blocks_are_kept = setup_.num_picks <= 16 && setup_.beam < setup_.num_tokens / setup_.block_size / 16;
     for (int level = top; level >= (blocks_are_kept ? 0 : 1); --level) {
       kept_[static_cast<size_t>(token)][level] = keep(ranges, token, level, seen(ranges, token, level, top));
@@ -59,11 +60,11 @@ class TreeDefinition {
     int64_t count = level == 0 ? 32 : 16;
     while (count < beam) count *= 2;
     std::map<int64_t, std::vector<std::pair<float, int64_t>>> by_class;
-    for (const int64_t node : nodes) by_class[node % 4].emplace_back(bound(ranges, token, level, node), node);
+    for (const int64_t node : nodes) by_class[node % 4].emplace_back(score(ranges, token, level, node), node);
     std::vector<std::pair<float, int64_t>> winners;
     for (const auto& [number, candidates] : by_class) {
       for (const int64_t winner : best_blocks(candidates, std::min<int64_t>(count / 4, std::ssize(candidates))))
-        winners.emplace_back(bound(ranges, token, level, winner), winner);
+        winners.emplace_back(score(ranges, token, level, winner), winner);
     }
     return best_blocks(winners, std::min<int64_t>(beam, std::ssize(winners)));
   }
@@ -99,38 +100,51 @@ class TreeDefinition {
     return nodes;
   }
 
-  // Returns the bound of the node's best box.
-  float bound(const TileRanges& ranges, int64_t token, int level, int64_t node) const {
+  // Returns the score of the node's best centre or box.
+  float score(const TileRanges& ranges, int64_t token, int level, int64_t node) const {
     int64_t node_keys = setup_.block_size;
     for (int i = 0; i < level; ++i) node_keys *= 16;
-    const int64_t num_boxes = level == 0 ? 8 : 32, box_keys = node_keys / num_boxes;
+    const int64_t num_rows = level == 0 ? 16 : 32, row_keys = node_keys / num_rows;
     float best = -kInfinity;
-    for (int64_t i = 0; i < num_boxes * setup_.index_heads; ++i) {
-      const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + i % num_boxes * box_keys;
-      best = std::max(best, box_bound(token, i / num_boxes, first, first + box_keys, level == 0));
+    for (int64_t i = 0; i < num_rows * setup_.index_heads; ++i) {
+      const int64_t first = ranges.sink_end * setup_.block_size + node * node_keys + i % num_rows * row_keys;
+      const int64_t index_head = i / num_rows, end = first + row_keys;
+      best = std::max(
+          best, level == 0 ? centre_score(token, index_head, first, end) : box_bound(token, index_head, first, end));
     }
     return best;
   }
 
-  float box_bound(int64_t token, int64_t index_head, int64_t first_key, int64_t end_key, bool narrow) const {
+  float centre_score(int64_t token, int64_t index_head, int64_t first_key, int64_t end_key) const {
+    float sum = 0;
+    for (int d = 0; d < setup_.num_dims; ++d) {
+      float mean = 0;
+      for (int64_t key = first_key; key < end_key; ++key) mean += key_value(key, d);
+      mean = rounded_to(setup_.index_element, mean / static_cast<float>(end_key - first_key));
+      sum += query_value(token, index_head, d) * mean;
+    }
+    return sum;
+  }
+
+  float box_bound(int64_t token, int64_t index_head, int64_t first_key, int64_t end_key) const {
     float sum = 0;
     for (int d = 0; d < setup_.num_dims; ++d) {
       float low = kInfinity, high = -kInfinity;
       for (int64_t key = first_key; key < end_key; ++key) {
-        const float value = data_.key[static_cast<size_t>(row(key) * setup_.num_dims + d)];
-        low = std::min(low, value);
-        high = std::max(high, value);
+        low = std::min(low, key_value(key, d));
+        high = std::max(high, key_value(key, d));
       }
-      if (narrow) {  // a quarter of the width on either side
-        const float cut = high / 4 - low / 4;
-        high = rounded_to(setup_.index_element, high - cut);
-        low = rounded_to(setup_.index_element, low + cut);
-      }
-      const float query =
-          data_.query[static_cast<size_t>(row(token) * setup_.query_dims() + index_head * setup_.num_dims + d)];
+      const float query = query_value(token, index_head, d);
       sum += std::max(query * low, query * high);
     }
     return sum;
+  }
+
+  float key_value(int64_t key, int dim) const {
+    return data_.key[static_cast<size_t>(row(key) * setup_.num_dims + dim)];
+  }
+  float query_value(int64_t token, int64_t index_head, int dim) const {
+    return data_.query[static_cast<size_t>(row(token) * setup_.query_dims() + index_head * setup_.num_dims + dim)];
   }
 
   int64_t row(int64_t position) const { return head_ * setup_.num_tokens + position; }
@@ -189,30 +203,33 @@ void make_queries_rarely_change(const SelectionCase& setup, std::mt19937& genera
   }
 }
 
-TEST(SearchTree, BoxesHoldTheirKeysAndNoMoreButForBlocks) {
+TEST(SearchTree, CentresAreMeansAndBoxesHoldTheirKeys) {
   std::mt19937 generator(kSeed + 12);
   for (const int64_t block_size : {16, 64}) {
     SelectionCase setup = tree_case(kPlaces[0], 520 * block_size);
     setup.num_dims = 3;
     setup.block_size = block_size;
-    setup.top_nodes = 2;
+    setup.top_nodes = 8;
     const IndexData data = normal_values(setup, generator);
-    const TreeBoxes boxes(search_params(setup), data.key.data(), 520);
+    const TreeRows rows(search_params(setup), data.key.data(), 520);
     for (const int level : {0, 1, 2}) {
-      const int64_t node_boxes = level == 0 ? 8 : 32;
-      const int64_t num_boxes = num_whole_nodes(520, level) * node_boxes;
-      const int64_t box_keys = (block_size << (4 * level)) / node_boxes;
-      for (int64_t i = 0; i < num_boxes * 3; ++i) {
-        const int64_t box = i / 3, d = i % 3;
+      const int64_t node_rows = level == 0 ? 16 : 32;
+      const int64_t row_keys = (block_size << (4 * level)) / node_rows;
+      for (int64_t i = 0; i < num_whole_nodes(520, level) * node_rows * 3; ++i) {
+        const int64_t row = i / 3, d = i % 3;
         std::vector<float> values;
-        for (int64_t key = box * box_keys; key < (box + 1) * box_keys; ++key) {
+        for (int64_t key = row * row_keys; key < (row + 1) * row_keys; ++key) {
           values.push_back(data.key[static_cast<size_t>(key * 3 + d)]);
         }
         const auto [low, high] = std::minmax_element(values.begin(), values.end());
-        const float* bounds = boxes.node(level, box / node_boxes) + (box % node_boxes * 3 + d) * 2;
-        const float cut = level == 0 ? (*high - *low) / 4 : 0;  // only boxes of blocks are narrowed
-        ASSERT_FLOAT_EQ(bounds[0], *high - cut) << "level " << level << " box " << box;
-        ASSERT_FLOAT_EQ(bounds[1], *low + cut) << "level " << level << " box " << box;
+        const float mean = std::accumulate(values.begin(), values.end(), 0.0f) / static_cast<float>(row_keys);
+        const float* const node = rows.node(level, row / node_rows);
+        if (level == 0) {
+          ASSERT_NEAR(node[row % node_rows * 3 + d], mean, 1e-6) << "centre " << row;
+        } else {
+          ASSERT_EQ(node[(row % node_rows * 3 + d) * 2], *high) << "level " << level << " box " << row;
+          ASSERT_EQ(node[(row % node_rows * 3 + d) * 2 + 1], *low) << "level " << level << " box " << row;
+        }
       }
     }
   }
@@ -233,7 +250,7 @@ TEST_P(SearchTreeAtPlace, OneLevelFollowsTheDefinition) {
     if (GetParam().index_element == ElementType::kFloat8E4m3) setup.num_dims = one_of<int>(generator, {5, 16, 32});
     setup.num_picks = static_cast<int>(between(generator, 1, 8));
     setup.beam = static_cast<int>(between(generator, 1, 3));
-    setup.top_nodes = one_of<int>(generator, {4, 8, 24, 200});  // 200: all blocks are scored by their boxes
+    setup.top_nodes = one_of<int>(generator, {4, 8, 24, 200});  // 200: all blocks are scored by their centres
     setup.scan_tokens = one_of<int64_t>(generator, {0, 500});   // 500: the first tiles scan
     setup.index_heads = one_of<int>(generator, {1, 2, 3, 4});
     IndexData data = small_integers(setup, generator);
@@ -347,7 +364,7 @@ TEST(SearchTree, HaloIsThatOfTheHighestTree) {
   setup.block_size = 64;
   setup.top_nodes = 256;
   EXPECT_EQ(search_halo(search_params(setup)), 3 * kQueryTile);  // 16,382 blocks, 1,023 and 63 nodes
-  setup.num_picks = 17;                                          // blocks are not chosen by their boxes
+  setup.num_picks = 17;                                          // blocks are not chosen by their centres
   EXPECT_EQ(search_halo(search_params(setup)), 2 * kQueryTile);
   setup.top_nodes = 4096;
   EXPECT_EQ(search_halo(search_params(setup)), kQueryTile);
@@ -426,7 +443,7 @@ TEST_P(SearchTreeAtPlace, ABeamThatTheGpuCannotHoldIsNamed) {
     expect_valid(setup, run_search(setup, data).picks);  // the CPU takes any beam
 }
 
-// A NaN key must not hide the other keys of its box, and its node must not hide the other nodes.
+// A NaN key must not hide the other keys of its centre or box, and its node must not hide the other nodes.
 TEST_P(SearchTreeAtPlace, NanKeysHideNothing) {
   std::mt19937 generator(kSeed + 9);
   SelectionCase setup = tree_case(GetParam(), 1500);

@@ -55,7 +55,7 @@ SequenceSearch::SequenceSearch(const SearchSettings& settings, const kernels::At
 Picks SequenceSearch::run(IndexKeys& keys, const IndexQuerySource& source, int64_t query_tile) const {
   Picks picks = empty_picks(keys.whole());
   at::Tensor halo = halo_before_shard(keys, source);
-  SearchedKeys searched{.index = keys.whole(), .boxes = {}};
+  SearchedKeys searched{.index = keys.whole(), .nodes = {}};
   for (const QueryTile& tile : QueryTile::of(shard_, query_tile)) {
     at::Tensor queries = make_queries(tile, keys, source, halo);
     queries = parts_to_send(tile, queries);
@@ -147,7 +147,7 @@ void SequenceSearch::search_part(const at::Tensor& queries, SearchedKeys& keys, 
   const int64_t before = std::min(halo_, part.begin);
   Picks picks{.blocks = blocks, .begin = part.begin};
   search({.rows = queries.narrow(1, halo_ - before, before + part.size), .begin = part.begin - before}, keys.index,
-         geometry_, settings_, picks, keys.boxes, counts_);
+         geometry_, settings_, picks, keys.nodes, counts_);
 }
 
 // parts (ranks, held heads, halo + tile, index heads, index dims): the tiles of all ranks.

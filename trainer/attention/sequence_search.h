@@ -84,7 +84,7 @@ class SequenceSearch {
   // The keys that are searched, and what the tree makes of them once for all query tiles.
   struct SearchedKeys {
     at::Tensor index;  // (held heads, all tokens, index dims)
-    at::Tensor boxes;  // of `search`
+    at::Tensor nodes;  // of `search`
   };
   void search_part(const at::Tensor& queries, SearchedKeys& keys, SearchPart part, const at::Tensor& blocks) const;
   void search_for_all(const QueryTile& tile, const at::Tensor& parts, SearchedKeys& keys, Picks& picks) const;

@@ -134,8 +134,8 @@ std::vector<ConfigField> attention_fields() {
       {"attention.beam", slot<&RunConfig::attention, &AttentionConfig::beam>, between(1, 65536),
        "nodes that a token keeps at each level of the tree, on a GPU at most 16; published: that a tile keeps"},
       {"attention.top_nodes", slot<&RunConfig::attention, &AttentionConfig::top_nodes>, between(1, 65536),
-       "bounds the tree's top level, all nodes of which are scored: it has at most as many boxes as this many blocks. "
-       "16384 blocks of 64 are 1048576 tokens"},
+       "most blocks at the tree's top level, all of which are scored, or a quarter as many nodes of 16, 256, ... "
+       "blocks; 16384 blocks of 64 are 1048576 tokens"},
       {"attention.max_blocks", slot<&RunConfig::attention, &AttentionConfig::max_blocks>, at_least(0),
        "most blocks of a tile's list, what is dropped is counted; 0: no cap"},
       {"attention.blocks", slot<&RunConfig::attention, &AttentionConfig::blocks>, between(1, 65536),

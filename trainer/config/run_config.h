@@ -64,8 +64,8 @@ struct AttentionConfig {
   std::vector<int64_t> index_dim_list;  // an explicit list instead (written index_dims: [..])
   IndexType index_dtype = IndexType::kAutomatic;
   int64_t scan_tokens = kAuto;  // up to this much context every key is scored; beyond, the tree
-  int64_t beam = 16;            // tree: nodes that a token keeps at each level; published: nodes of a tile
-  int64_t top_nodes = 16384;    // tree: the top level has at most the boxes of this many blocks
+  int64_t beam = 8;             // tree: nodes that a token keeps at each level; published: nodes of a tile
+  int64_t top_nodes = 16384;    // tree: most blocks at the top level, or a quarter as many nodes above
   int64_t max_blocks = 0;       // cap of a tile's list; 0: none
   int64_t blocks = 16;          // published: blocks of a tile's list
   int64_t query_stride = 8;     // published: every n-th query selects

@@ -116,7 +116,7 @@ kernels::SearchParams search_params(const kernels::AttentionGeometry& geometry, 
 }  // namespace
 
 void search(const IndexQueries& queries, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
-            const SearchSettings& settings, Picks& picks, at::Tensor& boxes, RunningCounts& counts) {
+            const SearchSettings& settings, Picks& picks, at::Tensor& nodes, RunningCounts& counts) {
   const at::Tensor &rows = queries.rows, &blocks = picks.blocks;
   REQUIRE_OF(rows, rows.dim() == 4 && rows.size(1) == picks.begin + blocks.size(1) - queries.begin);
   REQUIRE_OF(blocks, blocks.scalar_type() == at::kInt && blocks.size(2) == settings.picks);
@@ -136,10 +136,10 @@ void search(const IndexQueries& queries, const at::Tensor& index_key, const kern
   params.num_kv_heads = static_cast<int>(rows.size(0));
   params.num_index_heads = static_cast<int>(rows.size(2));
   params.num_index_dims = static_cast<int>(rows.size(3));
-  params.has_boxes = boxes.defined();
+  params.has_node_rows = nodes.defined();
   if (rows.is_cuda()) {
-    if (!boxes.defined()) boxes = empty_beside(rows, {kernels::search_workspace_bytes(params)}, at::kByte);
-    params.workspace = boxes.mutable_data_ptr();
+    if (!nodes.defined()) nodes = empty_beside(rows, {kernels::search_workspace_bytes(params)}, at::kByte);
+    params.workspace = nodes.mutable_data_ptr();
   }
   run(rows, params, kernels::search_reference, kernels::search_cuda);
 }

@@ -52,10 +52,10 @@ struct Picks {
   int64_t begin;      // position of the first token
 };
 // Writes the picks. Index queries are those of these tokens and of at least search_halo tokens before, or of all
-// before; index_key (kv heads, all tokens, index dims) is of the queries' type or float8 e4m3. boxes: of a tree's
+// before; index_key (kv heads, all tokens, index dims) is of the queries' type or float8 e4m3. nodes: of a tree's
 // nodes, on a GPU; undefined at the first call, which builds them for all calls with these keys.
 void search(const IndexQueries& queries, const at::Tensor& index_key, const kernels::AttentionGeometry& geometry,
-            const SearchSettings& settings, Picks& picks, at::Tensor& boxes, RunningCounts& counts);
+            const SearchSettings& settings, Picks& picks, at::Tensor& nodes, RunningCounts& counts);
 // A multiple of kernels::kQueryTile. geometry.document_starts lies in host memory.
 int64_t search_halo(const kernels::AttentionGeometry& geometry, const SearchSettings& settings);
 

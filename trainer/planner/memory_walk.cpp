@@ -314,12 +314,12 @@ class StepWalk {
     const bool shares_tiles = shares_sequence() && !by_heads(attention);
     Held picks = device_.hold(Item::kSearch, pick_bytes(attention, tokens_ + (shares_tiles ? kernels::kQueryTile : 0)));
     const Held halo = device_.hold(Item::kSearch, index_query_bytes(attention, search_halo(attention)));
-    const int64_t box_bytes = tree_bytes(attention) / (by_heads(attention) ? inputs_.sequence_ranks : 1);
-    // The first query tile's search builds the boxes that the others find.
-    Held boxes;
-    if (tokens_ > query_tile()) boxes = device_.hold(Item::kSearch, box_bytes);
+    const int64_t node_bytes = tree_bytes(attention) / (by_heads(attention) ? inputs_.sequence_ranks : 1);
+    // The first query tile's search builds the nodes that the others find.
+    Held nodes;
+    if (tokens_ > query_tile()) nodes = device_.hold(Item::kSearch, node_bytes);
     const Held parts = exchange_index_queries(attention);
-    if (tokens_ <= query_tile()) boxes = device_.hold(Item::kSearch, box_bytes);
+    if (tokens_ <= query_tile()) nodes = device_.hold(Item::kSearch, node_bytes);
     if (!shares_tiles) return picks;
     const Held found = device_.hold(Item::kSearch, pick_bytes(attention, part_tokens(attention)));
     device_.touch(Item::kExchange, pick_bytes(attention, part_tokens(attention)));  // those that come home
@@ -364,16 +364,16 @@ class StepWalk {
                                  search_settings(attention, indexes_in_float8(attention)));
   }
 
-  // Boxes of the tree's levels, of all heads (kernels/cuda/search/node_boxes.cu).
+  // Rows of the tree's nodes, of all levels and heads (kernels/cuda/search/node_rows.cu).
   int64_t tree_bytes(const AttentionConfig& attention) const {
     if (!inputs_.on_gpu || inputs_.tokens <= attention.scanned_tokens(indexes_in_float8(attention))) return 0;
     const int64_t blocks = ceil_div(inputs_.tokens, attention.block_size);
     const int top = kernels::tree_top_level(blocks, attention.top_nodes);
-    int64_t boxes = 0;
-    const int lowest = kernels::boxes_blocks(blocks, attention.beam, attention.picks) ? 0 : 1;
+    int64_t elements = 0;
+    const int lowest = kernels::chooses_blocks(blocks, attention.beam, attention.picks) ? 0 : 1;
     for (int level = lowest; level <= top; ++level)
-      boxes += kernels::num_whole_nodes(blocks, level) * kernels::boxes_per_node(level);
-    return boxes * model_.num_kv_heads * 2 * index_dims(attention) * index_key_bytes(attention);
+      elements += kernels::num_whole_nodes(blocks, level) * kernels::node_elements(level, index_dims(attention));
+    return elements * model_.num_kv_heads * index_key_bytes(attention);
   }
 
   // HipAttention::Pass

@@ -1,9 +1,9 @@
-// The best nodes of each row, kept in registers while the scores of their boxes are streamed: what a thread does with
-// its accumulators.
+// The best nodes of each row, kept in registers while the scores of their rows of the index are streamed: what a thread
+// does with its accumulators.
 //
-// A step is one or more runs of 128 boxes, which are adjacent nodes. The boxes of a run interleave in pairs (node_map).
-// Each of the four lanes that hold a row's scores therefore has all boxes of every fourth node and keeps a list of
-// the best of these, so that lanes need not exchange anything.
+// A step is one or more runs of 128 rows of the index, which are adjacent nodes. The rows of a run interleave in pairs
+// (node_map). Each of the four lanes that hold a row's scores therefore has all rows of every fourth node and keeps a
+// list of the best of these, so that lanes need not exchange anything.
 #pragma once
 
 #include <climits>
@@ -14,20 +14,20 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kRunBoxes = 128;
+constexpr int kRunRows = 128;
 
-// The bounds of a thread's nodes in one run: the best head's so far. All threads of a warp must call its functions.
-template <class Score, int kBoxes>
-class RunBounds;
+// The scores of a thread's nodes in one run: the best head's so far. All threads of a warp must call its functions.
+template <class Score, int kNodeRows>
+class RunScores;
 
-template <int kBoxes>
-class RunBounds<float, kBoxes> {
+template <int kNodeRows>
+class RunScores<float, kNodeRows> {
  public:
-  static constexpr int kLaneNodes = kRunBoxes / kBoxes / 4;
+  static constexpr int kLaneNodes = kRunRows / kNodeRows / 4;
 
-  __device__ RunBounds() {
+  __device__ RunScores() {
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kLaneNodes; ++i) bounds_[i / kLaneNodes][i % kLaneNodes] = -INFINITY;
+    for (int i = 0; i < 2 * kLaneNodes; ++i) scores_[i / kLaneNodes][i % kLaneNodes] = -INFINITY;
   }
 
   // Adds the scores of one more head. The run's scores begin at `first`.
@@ -48,56 +48,56 @@ class RunBounds<float, kBoxes> {
     }
     CUTE_UNROLL
     for (int i = 0; i < 2 * kLaneNodes; ++i) {
-      float& bound = bounds_[i / kLaneNodes][i % kLaneNodes];
-      bound = fmaxf(bound, __int_as_float(bits[i / kLaneNodes][i % kLaneNodes]));
+      float& score = scores_[i / kLaneNodes][i % kLaneNodes];
+      score = fmaxf(score, __int_as_float(bits[i / kLaneNodes][i % kLaneNodes]));
     }
   }
 
-  __device__ float bound(int half, int node) const { return bounds_[half][node]; }
+  __device__ float score(int half, int node) const { return scores_[half][node]; }
 
  private:
   static constexpr uint32_t kInfinityBits = 0x7f800000u;
 
   // Compared as integers, floats from +0 on keep their order, and the maximum of three is one instruction. The result
-  // is not such a float if all bounds are negative or one is a NaN.
+  // is not such a float if all scores are negative or one is a NaN.
   template <class Scores>
   __device__ static int largest_as_integers(const Scores& scores, int first, int half, int node) {
     int bits = INT_MIN;
     CUTE_UNROLL
-    for (int pair = 0; pair < kBoxes / 2; ++pair) {
+    for (int pair = 0; pair < kNodeRows / 2; ++pair) {
       const int element = first + first_element(pair, half, node);
       bits = __vimax3_s32(bits, __float_as_int(scores(element)), __float_as_int(scores(element + 1)));
     }
     return bits;
   }
 
-  // Returns the largest bound; a NaN counts as -infinity.
+  // Returns the largest score; a NaN counts as -infinity.
   template <class Scores>
   __device__ static float largest(const Scores& scores, int first, int half, int node) {
     float best = -INFINITY;
     CUTE_UNROLL
-    for (int pair = 0; pair < kBoxes / 2; ++pair) {
+    for (int pair = 0; pair < kNodeRows / 2; ++pair) {
       const int element = first + first_element(pair, half, node);
       best = fmaxf(best, fmaxf(scores(element), scores(element + 1)));
     }
     return best;
   }
 
-  // Returns the first of two adjacent accumulators, which are a pair of boxes of the row.
+  // Returns the first of two adjacent accumulators, which are a pair of the node's rows.
   __device__ static constexpr int first_element(int pair, int half, int node) {
     return (pair * kLaneNodes + node) * 4 + half * 2;
   }
 
-  float bounds_[2][kLaneNodes];
+  float scores_[2][kLaneNodes];
 };
 
-// The same for float8 boxes, whose bounds are finite. One instruction takes the larger of two pairs of bounds.
-template <int kBoxes>
-class RunBounds<cutlass::half_t, kBoxes> {
+// The same for float8 rows, whose scores are finite. One instruction takes the larger of two pairs of scores.
+template <int kNodeRows>
+class RunScores<cutlass::half_t, kNodeRows> {
  public:
-  static constexpr int kLaneNodes = kRunBoxes / kBoxes / 4;
+  static constexpr int kLaneNodes = kRunRows / kNodeRows / 4;
 
-  __device__ RunBounds() {
+  __device__ RunScores() {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kLaneNodes; ++i) pairs_[i / kLaneNodes][i % kLaneNodes] = __float2half2_rn(-INFINITY);
   }
@@ -110,12 +110,12 @@ class RunBounds<cutlass::half_t, kBoxes> {
       const int half = i / kLaneNodes, node = i % kLaneNodes;
       const auto pair = [&](int number) { return pairs(first / 2 + (number * kLaneNodes + node) * 2 + half); };
       CUTE_UNROLL
-      for (int number = 0; number < kBoxes / 2; number += 2)
+      for (int number = 0; number < kNodeRows / 2; number += 2)
         pairs_[half][node] = __hmax2_nan(pairs_[half][node], __hmax2_nan(pair(number), pair(number + 1)));
     }
   }
 
-  __device__ float bound(int half, int node) const {
+  __device__ float score(int half, int node) const {
     return fmaxf(__low2float(pairs_[half][node]), __high2float(pairs_[half][node]));
   }
 
@@ -123,10 +123,10 @@ class RunBounds<cutlass::half_t, kBoxes> {
   __half2 pairs_[2][kLaneNodes];
 };
 
-template <class Score, int kBoxes /* boxes a node */, int kKept /* nodes of each class */, int kRuns /* runs a step */>
+template <class Score, int kNodeRows /* of a node */, int kKept /* nodes of each class */, int kRuns /* runs a step */>
 class NodeBest {
  public:
-  static constexpr int kNodes = kRunBoxes / kBoxes;  // nodes of a run
+  static constexpr int kNodes = kRunRows / kNodeRows;  // nodes of a run
 
   // `num_rows` is the number of rows that the tile has.
   __device__ explicit NodeBest(int num_rows) : num_rows_(num_rows) {
@@ -137,9 +137,9 @@ class NodeBest {
     }
   }
 
-  // The bounds of a step so far: those of the best head.
+  // The scores of a step so far: those of the best head.
   struct Step {
-    RunBounds<Score, kBoxes> runs[kRuns];
+    RunScores<Score, kNodeRows> runs[kRuns];
   };
   __device__ static Step begin_step() { return {}; }
 
@@ -147,19 +147,19 @@ class NodeBest {
   template <class Scores>
   __device__ static void take(Step& step, const Scores& scores) {
     CUTE_UNROLL
-    for (int run = 0; run < kRuns; ++run) step.runs[run].take(scores, run * kRunBoxes / 2);
+    for (int run = 0; run < kRuns; ++run) step.runs[run].take(scores, run * kRunRows / 2);
   }
 
   // Adds the nodes of one run of a step, of which `count` exist. Its number counts all runs that are scored. Rows from
   // first_row on see them. Nodes must come in ascending order. All threads of a warp must call this.
-  __device__ void add_run(const RunBounds<Score, kBoxes>& bounds, int number, int first_row, int count) {
+  __device__ void add_run(const RunScores<Score, kNodeRows>& scores, int number, int first_row, int count) {
     CUTE_UNROLL
     for (int i = 0; i < 2 * kLaneNodes; ++i) {
       const int half = i / kLaneNodes, node = i % kLaneNodes, row = row_of_thread(half);
-      const float bound = bounds.bound(half, node);
+      const float score = scores.score(half, node);
       const bool enters =
-          row >= first_row && row < num_rows_ && 4 * node + lane() < count && !(bound <= score_[half][kKept - 1]);
-      if (__any_sync(kWholeWarp, enters)) add(score_[half], node_[half], bound, number * kLaneNodes + node, enters);
+          row >= first_row && row < num_rows_ && 4 * node + lane() < count && !(score <= score_[half][kKept - 1]);
+      if (__any_sync(kWholeWarp, enters)) add(score_[half], node_[half], score, number * kLaneNodes + node, enters);
     }
   }
 
@@ -186,14 +186,14 @@ class NodeBest {
 
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 4; }
 
-  // A later node replaces an entry only with a strictly larger bound. Empty slots hold NaN and lose to every bound.
-  __device__ static void add(float (&scores)[kKept], int (&nodes)[kKept], float bound, int node, bool exists) {
+  // A later node replaces an entry only with a strictly larger score. Empty slots hold NaN and lose to every score.
+  __device__ static void add(float (&scores)[kKept], int (&nodes)[kKept], float score, int node, bool exists) {
     CUTE_UNROLL
     for (int place = kKept - 1; place >= 0; --place) {
       const int above = place > 0 ? place - 1 : 0;
-      const bool enters = exists && !(bound <= scores[place]);
-      const bool before = place > 0 && exists && !(bound <= scores[above]);
-      scores[place] = before ? scores[above] : enters ? bound : scores[place];
+      const bool enters = exists && !(score <= scores[place]);
+      const bool before = place > 0 && exists && !(score <= scores[above]);
+      scores[place] = before ? scores[above] : enters ? score : scores[place];
       nodes[place] = before ? nodes[above] : enters ? node : nodes[place];
     }
   }

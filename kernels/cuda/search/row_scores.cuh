@@ -44,15 +44,13 @@ struct RowQueries {
   }
 };
 
-// The form in which queries are multiplied.
-enum class QueryForm {
-  kPlain,
-  kFloat8,  // rounded to float8 (kernels/float8_score.h)
-  // The keys are boxes, (maximum, minimum) by dim. The score is the upper bound, the sum of max(q * minimum, q *
-  // maximum), computed as a product, which is possible because one of q+ and q- is zero. Values are clamped to finite
-  // ones.
-  kBounds,
-  kFloat8Bounds  // kBounds with queries that are rounded to float8
+// What the keys are.
+enum class KeyForm {
+  kKeys,
+  kCentres,  // queries are clamped to finite values, and a NaN counts as 0
+  // (maximum, minimum) by dim. The score is the upper bound, the sum of max(q * minimum, q * maximum), computed as a
+  // product, which is possible because one of q+ and q- is zero. Queries are clamped as for centres.
+  kBoxes
 };
 
 // All kScoreThreads threads of a thread block use this together. A thread multiplies 4 rows with every 16th key. Shared
@@ -68,18 +66,21 @@ class RowScores {
   }
 
   // `memory` is bytes(num_dims, num_keys, held_heads) of shared memory, aligned to 16 bytes. `queries` must outlive
-  // this object. `num_keys` is 8, 16, 32, or a multiple of 64.
-  __device__ RowScores(float* memory, const RowQueries& queries, QueryForm form, int num_keys, int held_heads)
+  // this object. `num_keys` is 8, 16, 32, or a multiple of 64. With `float8` queries
+  // are rounded to float8 (kernels/float8_score.h).
+  __device__ RowScores(float* memory, const RowQueries& queries, KeyForm form, bool float8, int num_keys,
+                       int held_heads)
       : queries_(queries),
         form_(form),
-        num_dims_(is_bound() ? 2 * queries.num_dims : queries.num_dims),
+        float8_(float8),
+        num_dims_(form == KeyForm::kBoxes ? 2 * queries.num_dims : queries.num_dims),
         num_keys_(num_keys),
         held_heads_(held_heads),
         scales_(memory),
         columns_(scales_ + kQueryTile),
         lane_best_(columns_ + kQueryTile * held_heads * num_dims_),
         keys_(lane_best_ + kKeyLanes * kQueryTile) {
-    if (is_float8()) set_scales();
+    if (float8) set_scales();
     if (holds_all()) load_columns(0);
   }
 
@@ -119,8 +120,10 @@ class RowScores {
 
   __device__ static int first_own_row() { return threadIdx.x % kRowLanes * kRows; }
 
-  __device__ bool is_bound() const { return form_ == QueryForm::kBounds || form_ == QueryForm::kFloat8Bounds; }
-  __device__ bool is_float8() const { return form_ == QueryForm::kFloat8 || form_ == QueryForm::kFloat8Bounds; }
+  __device__ float clamped_query(float value) const {
+    const float finite = queries_.element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
+    return value > finite ? finite : value < -finite ? -finite : isnan(value) ? 0.0f : value;
+  }
   __device__ bool holds_all() const { return held_heads_ >= queries_.num_heads; }
 
   // Computes what the queries of each row are multiplied with before they are rounded to float8.
@@ -142,12 +145,11 @@ class RowScores {
     for (int i = threadIdx.x; i < kQueryTile * heads * queries_.num_dims; i += kScoreThreads) {
       const int row = i % kQueryTile, column = i / kQueryTile, dim = column % queries_.num_dims;
       float value = queries_(row, first_head + column / queries_.num_dims, dim);
-      if (is_float8()) value = static_cast<float>(__nv_fp8_e4m3(as_finite(value) * scales_[row]));
-      if (is_bound()) {
-        const float finite = queries_.element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
-        const float clamped = value > finite ? finite : value < -finite ? -finite : value;  // a NaN becomes 0 below
-        columns_[2 * column * kQueryTile + row] = clamped > 0 ? clamped : 0.0f;
-        columns_[(2 * column + 1) * kQueryTile + row] = clamped < 0 ? clamped : 0.0f;
+      if (float8_) value = static_cast<float>(__nv_fp8_e4m3(as_finite(value) * scales_[row]));
+      if (form_ != KeyForm::kKeys) value = clamped_query(value);
+      if (form_ == KeyForm::kBoxes) {
+        columns_[2 * column * kQueryTile + row] = value > 0 ? value : 0.0f;
+        columns_[(2 * column + 1) * kQueryTile + row] = value < 0 ? value : 0.0f;
       } else {
         columns_[column * kQueryTile + row] = value;
       }
@@ -192,7 +194,8 @@ class RowScores {
   }
 
   const RowQueries& queries_;  // not a copy: nvcc 13.0 compiles that into reads of other kernel parameters
-  QueryForm form_;
+  KeyForm form_;
+  bool float8_;
   int num_dims_, num_keys_, held_heads_;
   float* scales_;     // (kQueryTile), for float8
   float* columns_;    // (held heads, num_dims, kQueryTile)

@@ -27,14 +27,14 @@ int64_t search_workspace_bytes(const SearchParams& params) {
 void search_tree_cuda(const SearchParams& params, Stream stream) {
   const TreeLists lists = TreeLists::of(params);
   check_search(lists.beam <= kMaxGpuBeam, "on a GPU beam must be at most 16, or the nodes of level 1", params.beam);
-  const NodeBoxes boxes = node_boxes(params);
-  if (!params.has_boxes) build_node_boxes(params, boxes, stream);
+  const NodeRows nodes = node_rows(params);
+  if (!params.has_node_rows) build_node_rows(params, nodes, stream);
   if (tree_fits_bfloat16(params, lists)) {
-    search_tree_in_bfloat16(params, boxes, lists, stream);
+    search_tree_in_bfloat16(params, nodes, lists, stream);
   } else if (tree_fits_float8(params, lists)) {
-    search_tree_in_float8(params, boxes, lists, stream);
+    search_tree_in_float8(params, nodes, lists, stream);
   } else {
-    search_tree_in_float32(params, boxes, lists, stream);
+    search_tree_in_float32(params, nodes, lists, stream);
   }
 }
 

@@ -19,13 +19,13 @@ void scan_in_float32(const SearchParams& params, Stream stream);
 void search_tree_cuda(const SearchParams& params, Stream stream);
 int64_t search_tree_workspace_bytes(const SearchParams& params);
 
-struct NodeBoxes;
+struct NodeRows;
 struct TreeLists;
 // Whether the keys are of this type and the kernel on tensor cores can be used (search_tree_tensor_cores.cuh).
 bool tree_fits_bfloat16(const SearchParams& params, const TreeLists& lists);
 bool tree_fits_float8(const SearchParams& params, const TreeLists& lists);
-void search_tree_in_bfloat16(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
-void search_tree_in_float8(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
-void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream);
+void search_tree_in_bfloat16(const SearchParams& params, const NodeRows& nodes, const TreeLists& lists, Stream stream);
+void search_tree_in_float8(const SearchParams& params, const NodeRows& nodes, const TreeLists& lists, Stream stream);
+void search_tree_in_float32(const SearchParams& params, const NodeRows& nodes, const TreeLists& lists, Stream stream);
 
 }  // namespace hiptrain::kernels

@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(kScoreThreads) scan_kernel(const SearchParams 
   const auto block_keys = static_cast<int>(params.geometry.block_size);
   const bool float8 = params.key_element == ElementType::kFloat8E4m3;
   const RowQueries queries(params, head, tile, num_rows);
-  RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), queries,
-                   float8 ? QueryForm::kFloat8 : QueryForm::kPlain, block_keys, held_heads);
+  RowScores scores(reinterpret_cast<float*>(best.keys + kQueryTile * params.num_picks), queries, KeyForm::kKeys, float8,
+                   block_keys, held_heads);
   best.clear(threadIdx.x, kScoreThreads);
   for (int64_t block = ranges.sink_end; block < ranges.window_begin; ++block) {
     scores.set_keys(params.index_key, params.key_element,

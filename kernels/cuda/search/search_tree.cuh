@@ -6,7 +6,7 @@
 
 #include <cub/block/block_scan.cuh>
 
-#include "kernels/cuda/search/node_boxes.cuh"
+#include "kernels/cuda/search/node_rows.cuh"
 #include "kernels/cuda/search/tile_best.cuh"
 #include "kernels/list_entry.h"
 
@@ -75,7 +75,7 @@ struct TreeTile {
   int64_t first_block;  // where the document's nodes begin
 };
 
-// The best candidates of each row and class. A key is the score_key of the bound and of the candidate's place among the
+// The best candidates of each row and class. A key is the score_key of the score and of the candidate's place among the
 // candidates.
 struct ClassBest {
   uint64_t* keys;  // (kQueryTile, kNodeClasses, num_kept / kNodeClasses), in shared memory; 0 marks an empty slot
@@ -91,8 +91,8 @@ struct TreeLists {
     return {static_cast<int>(effective_beam(params)), params.num_picks, tree_top_level(blocks, params.top_nodes) + 1};
   }
 
-  // The largest number of nodes that the tokens of a tile keep.
-  HIPTRAIN_HOST_DEVICE int kept_nodes() const { return kTileRows * beam; }
+  // The largest number of nodes above blocks that the tokens of a tile keep.
+  HIPTRAIN_HOST_DEVICE int kept_nodes() const { return num_levels > 1 ? kTileRows * beam : 0; }
   HIPTRAIN_HOST_DEVICE static int kept_blocks() { return kTileRows * kKeptBlocks; }
   HIPTRAIN_HOST_DEVICE int kept(int level) const { return level == 0 ? kept_blocks() : kept_nodes(); }
   HIPTRAIN_HOST_DEVICE int kept_before(int level) const {  // number of entries of the levels below
@@ -103,13 +103,12 @@ struct TreeLists {
   HIPTRAIN_HOST_DEVICE static int handed_blocks() { return 2 * kept_blocks(); }
 
   HIPTRAIN_HOST_DEVICE int64_t bytes() const {
-    const int entries = 2 * handed_nodes() + handed_blocks() + kept_before(num_levels);
+    const int entries = 2 * handed_nodes() + handed_blocks() + kept_before(num_levels) + kept_blocks();
     return TileBest::bytes(num_picks) + entries * static_cast<int64_t>(sizeof(uint32_t));
   }
   // Memory that is needed between the scoring of two levels.
   HIPTRAIN_HOST_DEVICE static int64_t scratch_bytes(int num_threads) {
-    return TileBest::bytes(kKeptBlocks) +
-           (kept_blocks() + num_threads * kFanout) * static_cast<int64_t>(sizeof(uint32_t));
+    return TileBest::bytes(kKeptBlocks) + num_threads * kFanout * static_cast<int64_t>(sizeof(uint32_t));
   }
 };
 static_assert(kMaxGpuBeam <= kKeptBlocks, "scratch memory must hold what any level keeps");
@@ -135,11 +134,11 @@ class TileTreeSearch {
     handed_blocks_ = reinterpret_cast<uint32_t*>(picks_ + kTileRows * lists.num_picks);
     handed_nodes_ = handed_blocks_ + lists.handed_blocks();
     kept_ = handed_nodes_ + 2 * lists.handed_nodes();
+    own_ = kept_ + lists.kept_before(lists.num_levels);
     class_keys_ = reinterpret_cast<uint64_t*>(scratch);
     places_ = reinterpret_cast<uint32_t*>(scratch);
     strays_ = places_ + lists.kept_blocks();
     first_rows_ = strays_ + lists.kept_blocks();
-    own_ = first_rows_ + kThreads * kFanout;
     forget_kept();
   }
 
@@ -171,7 +170,7 @@ class TileTreeSearch {
     const TreeTile at{head, num_picking_rows(params_, tile), tile, ranges.sink_end};
     const int64_t num_blocks = ranges.num_searched();
     const int top = tree_top_level(num_blocks, params_.top_nodes);
-    const int lowest = boxes_blocks(params_) ? 0 : 1;  // the lowest level that keeps nodes
+    const int lowest = chooses_blocks(params_) ? 0 : 1;  // the lowest level that keeps nodes
     TreeCandidates candidates = children_of(nullptr, 0, num_whole_nodes(num_blocks, top));
     scorer_.set_tile(at);
     for (int level = top; level >= lowest + max(0, tiles_before - 1); --level) {

@@ -11,15 +11,15 @@ class Float32Scorer {
  public:
   // Shared memory for the scores of nodes or of blocks.
   static int64_t bytes(const SearchParams& params, int held_heads) {
-    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, boxes_per_node(kMaxTreeLevels), held_heads);
+    const int64_t nodes = RowScores::bytes(2 * params.num_index_dims, rows_per_node(kMaxTreeLevels), held_heads);
     const int64_t blocks =
         RowScores::bytes(params.num_index_dims, static_cast<int>(params.geometry.block_size), held_heads);
     return ((nodes > blocks ? nodes : blocks) + 15) / 16 * 16;
   }
 
-  __device__ Float32Scorer(const SearchParams& params, const NodeBoxes& boxes, float* memory, int held_heads)
+  __device__ Float32Scorer(const SearchParams& params, const NodeRows& nodes, float* memory, int held_heads)
       : params_(params),
-        boxes_(boxes),
+        nodes_(nodes),
         memory_(memory),
         held_heads_(held_heads),
         float8_(params.key_element == ElementType::kFloat8E4m3) {}
@@ -29,11 +29,11 @@ class Float32Scorer {
   __device__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates, const ClassBest& best) {
     __syncthreads();  // no thread still reads the previous scores
     const RowQueries queries(params_, at.head, at.tile, at.num_rows);
-    RowScores scores(memory_, queries, float8_ ? QueryForm::kFloat8Bounds : QueryForm::kBounds, boxes_per_node(level),
+    RowScores scores(memory_, queries, level == 0 ? KeyForm::kCentres : KeyForm::kBoxes, float8_, rows_per_node(level),
                      held_heads_);
     for (int i = threadIdx.x; i < kTileRows * best.num_kept; i += kScoreThreads) best.keys[i] = 0;
-    score(scores, boxes_.boxes[level], boxes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
-          NodeBoxes::node_elements(level, params_.num_index_dims), at.num_rows, candidates,
+    score(scores, nodes_.rows[level], nodes_.first_element(level, at.head, at.first_block, params_.num_index_dims),
+          node_elements(level, params_.num_index_dims), at.num_rows, candidates,
           [&](int row, float bound, int64_t node, int place) {
             const auto list = static_cast<int>(row * kNodeClasses + node % kNodeClasses);
             TileBest{best.keys, best.num_kept / kNodeClasses}.add(list, score_key(bound, place));
@@ -44,8 +44,8 @@ class Float32Scorer {
     __syncthreads();  // no thread still reads the previous scores
     const int64_t block_elements = params_.geometry.block_size * params_.num_index_dims;
     const RowQueries queries(params_, at.head, at.tile, at.num_rows);
-    RowScores scores(memory_, queries, float8_ ? QueryForm::kFloat8 : QueryForm::kPlain,
-                     static_cast<int>(params_.geometry.block_size), held_heads_);
+    RowScores scores(memory_, queries, KeyForm::kKeys, float8_, static_cast<int>(params_.geometry.block_size),
+                     held_heads_);
     score(scores, params_.index_key, at.head * params_.index_key_head_stride + at.first_block * block_elements,
           block_elements, at.num_rows, candidates,
           [&](int row, float score, int64_t block, int) { best.add(row, score_key(score, block)); });
@@ -71,7 +71,7 @@ class Float32Scorer {
   }
 
   const SearchParams& params_;
-  const NodeBoxes& boxes_;
+  const NodeRows& nodes_;
   float* memory_;
   int held_heads_;
   bool float8_;
@@ -79,7 +79,7 @@ class Float32Scorer {
 
 // Grid: (runs of tiles * KV heads). The last runs come first.
 __global__ void __launch_bounds__(kScoreThreads)
-    tree_kernel(const SearchParams params, const NodeBoxes boxes, const TreeLists lists, int held_heads,
+    tree_kernel(const SearchParams params, const NodeRows nodes, const TreeLists lists, int held_heads,
                 int64_t scores_bytes, int64_t runs, int64_t run_tiles) {
   using Search = TileTreeSearch<kScoreThreads, Float32Scorer>;
   extern __shared__ __align__(16) unsigned char memory[];
@@ -88,14 +88,14 @@ __global__ void __launch_bounds__(kScoreThreads)
   const int64_t first_tile = params.query_begin / kQueryTile, end_tile = first_tile + num_tiles(params.num_queries);
   const int64_t begin = first_tile + (runs - 1 - blockIdx.x % runs) * run_tiles;
   unsigned char* const scratch = memory + scores_bytes;
-  Float32Scorer scorer(params, boxes, reinterpret_cast<float*>(memory), held_heads);
+  Float32Scorer scorer(params, nodes, reinterpret_cast<float*>(memory), held_heads);
   Search search(params, lists, scorer, scratch + lists.scratch_bytes(kScoreThreads), scratch, storage);
   search.search_run(head, begin, begin + run_tiles < end_tile ? begin + run_tiles : end_tile);
 }
 
 }  // namespace
 
-void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
+void search_tree_in_float32(const SearchParams& params, const NodeRows& nodes, const TreeLists& lists, Stream stream) {
   const int64_t run_tiles = tiles_per_run(params);
   const int64_t runs = (num_tiles(params.num_queries) + run_tiles - 1) / run_tiles;
   const int64_t list_bytes = lists.scratch_bytes(kScoreThreads) + lists.bytes();
@@ -107,7 +107,7 @@ void search_tree_in_float32(const SearchParams& params, const NodeBoxes& boxes, 
   check_cuda(cudaFuncSetAttribute(tree_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
              "search: shared memory of the tree, which grows with beam, num_picks and num_index_dims");
   tree_kernel<<<static_cast<unsigned>(runs * params.num_kv_heads), kScoreThreads, shared_bytes, stream>>>(
-      params, boxes, lists, held_heads, scores_bytes, runs, run_tiles);
+      params, nodes, lists, held_heads, scores_bytes, runs, run_tiles);
   check_launch("search");
 }
 

@@ -7,9 +7,9 @@ bool tree_fits_float8(const SearchParams& params, const TreeLists& lists) {
   return params.key_element == ElementType::kFloat8E4m3 && tree_fits<float_e4m3_t>(params, lists);
 }
 
-void search_tree_in_float8(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
-  if (params.num_index_dims <= 32) return launch_tree<float_e4m3_t, 32>(params, boxes, lists, stream);
-  launch_tree<float_e4m3_t, 64>(params, boxes, lists, stream);
+void search_tree_in_float8(const SearchParams& params, const NodeRows& nodes, const TreeLists& lists, Stream stream) {
+  if (params.num_index_dims <= 32) return launch_tree<float_e4m3_t, 32>(params, nodes, lists, stream);
+  launch_tree<float_e4m3_t, 64>(params, nodes, lists, stream);
 }
 
 }  // namespace hiptrain::kernels

@@ -1,8 +1,8 @@
 // The tree on Hopper's tensor cores, for a bfloat16 or float8 index. A warpgroup takes a run of tiles. The TMA gathers
-// candidates, 128 or 256 rows a step, which are boxes of some nodes or keys of some blocks. Meanwhile the previous rows
-// are multiplied with the index queries of one head after another, which are in shared memory; the best head's scores
-// count. Several thread blocks on a multiprocessor hide each other's stalls. If the queries of all heads do not fit,
-// the candidates of a level are streamed once for each part of the heads.
+// candidates, 128 or 256 rows a step, which are centres or boxes of some nodes or keys of some blocks. Meanwhile the
+// previous rows are multiplied with the index queries of one head after another, which are in shared memory; the best
+// head's scores count. Several thread blocks on a multiprocessor hide each other's stalls. If the queries of all heads
+// do not fit, the candidates of a level are streamed once for each part of the heads.
 #pragma once
 
 #include <cute/arch/copy_sm90_tma.hpp>
@@ -21,7 +21,7 @@
 
 namespace hiptrain::kernels {
 
-constexpr int kBoxBuffers = 2, kKeyBuffers = 2 * kBoxBuffers;
+constexpr int kBoxBuffers = 2, kKeyBuffers = 2 * kBoxBuffers;  // a box has two values a dim, a key or a centre one
 
 // The scores of a step take 64 registers of each thread.
 template <class Element>
@@ -33,12 +33,12 @@ using KeyProduct = IndexProduct<Element, kDims, kStepRows<Element>, kKeyBuffers>
 
 struct TreeMaps {
   CUtensorMap keys;                   // index keys
-  CUtensorMap level[kMaxTreeLevels];  // boxes
+  CUtensorMap level[kMaxTreeLevels];  // rows of nodes
 };
 
 template <class Element, int kDims>
 struct TreeStorage {
-  alignas(1024) Element rows[kBoxBuffers * kStepRows<Element> * 2 * kDims];  // boxes or keys
+  alignas(1024) Element rows[kBoxBuffers * kStepRows<Element> * 2 * kDims];  // boxes, centres or keys
   Barrier boxes_full[kBoxBuffers], keys_full[kKeyBuffers];
   typename TileTreeSearch<kWarpgroupThreads, int>::Storage search;
   float scales[kQueryTile];  // what a row's queries are multiplied with before they are rounded to float8
@@ -63,10 +63,10 @@ HIPTRAIN_HOST_DEVICE int64_t extra_scratch_bytes(const TreeLists& lists, bool on
 
 // The list entries of a step's units. The step has `count` of the candidates, from `first` on.
 struct CandidateEntries {
-  const TreeCandidates& candidates;
+  const TreeCandidates* candidates;
   int first, count, block_shift;
 
-  __device__ uint32_t operator[](int unit) const { return candidates[first + (unit >> block_shift)]; }
+  __device__ uint32_t operator[](int unit) const { return (*candidates)[first + (unit >> block_shift)]; }
 };
 
 // The same, but read in advance, for selections that need them at most steps.
@@ -139,11 +139,13 @@ class TensorScorer {
 
   __device__ __forceinline__ void score_nodes(const TreeTile& at, int level, const TreeCandidates& candidates,
                                               const ClassBest& best) {
-    constexpr int kBlockBoxes = static_cast<int>(boxes_per_node(0)), kNodeBoxes = static_cast<int>(boxes_per_node(1));
+    constexpr int kCentres = static_cast<int>(rows_per_node(0)), kBoxes = static_cast<int>(rows_per_node(1));
     if (level == 0)
-      score_boxes<NodeBest<Score, kBlockBoxes, kKeptBlocks / kNodeClasses, kRuns>>(at, level, candidates, best);
+      score_rows<KeyProduct<Element, kDims>, NodeBest<Score, kCentres, kKeptBlocks / kNodeClasses, kRuns>>(
+          key_ring_, at, level, candidates, best);
     else
-      score_boxes<NodeBest<Score, kNodeBoxes, kKeptNodes / kNodeClasses, kRuns>>(at, level, candidates, best);
+      score_rows<BoxProduct<Element, kDims>, NodeBest<Score, kBoxes, kKeptNodes / kNodeClasses, kRuns>>(
+          box_ring_, at, level, candidates, best);
   }
 
   __device__ __forceinline__ void score_blocks(const TreeTile& at, const TreeCandidates& candidates,
@@ -156,9 +158,11 @@ class TensorScorer {
 
  private:
   static constexpr bool kFloat8 = sizeof(Element) == 1;
-  static constexpr int kRows = kStepRows<Element>, kRuns = kRows / kRunBoxes;
+  static constexpr int kRows = kStepRows<Element>, kRuns = kRows / kRunRows;
   static constexpr int kElementBytes = static_cast<int>(sizeof(Element));
   using Score = typename KeyProduct<Element, kDims>::Score;
+  template <class Product>
+  static constexpr int kRowDims = cute::is_same_v<Product, KeyProduct<Element, kDims>> ? kDims : 2 * kDims;
 
   template <int kUnitKeys, class Entries, class Selection>
   __device__ __forceinline__ void score_keys(const TreeTile& at, const TreeCandidates& candidates,
@@ -180,7 +184,7 @@ class TensorScorer {
             load_blocks<Product>(at, candidates, step * step_blocks, blocks_of(step), buffer);
           },
           [&](int step) {
-            return Blocks(CandidateEntries{candidates, step * step_blocks, blocks_of(step), block_shift});
+            return Blocks(CandidateEntries{&candidates, step * step_blocks, blocks_of(step), block_shift});
           },
           [&](auto& best_head, auto& scores, const Blocks& blocks) {
             selection.take(best_head, scores, [&]() -> const Blocks& { return blocks; });
@@ -195,10 +199,9 @@ class TensorScorer {
 
   // A run is adjacent children of one parent. This function and those of its like are inlined because products cannot
   // stay in flight across a call.
-  template <class Selection>
-  __device__ __forceinline__ void score_boxes(const TreeTile& at, int level, const TreeCandidates& candidates,
-                                              const ClassBest& best) {
-    using Product = BoxProduct<Element, kDims>;
+  template <class Product, class Selection, int kBuffers>
+  __device__ __forceinline__ void score_rows(StepRing<kBuffers>& ring, const TreeTile& at, int level,
+                                             const TreeCandidates& candidates, const ClassBest& best) {
     constexpr int kNodes = Selection::kNodes, kParts = kFanout / kNodes;  // runs a parent
     const int last_parts = (candidates.last_children + kNodes - 1) / kNodes;
     const int runs = candidates.num_parents == 0 ? 0 : (candidates.num_parents - 1) * kParts + last_parts;
@@ -206,19 +209,22 @@ class TensorScorer {
     const auto load = [&](int step, int buffer) {
       if (threadIdx.x != 0) return;
       const int count = min(kRuns, runs - step * kRuns);
-      shared_.boxes_full[buffer].arrive_and_expect_tx(count * kRunBoxes * 2 * kDims * kElementBytes);
+      ring.full[buffer].arrive_and_expect_tx(count * kRunRows * kRowDims<Product> * kElementBytes);
       for (int i = 0; i < count; ++i) {
         const int run = step * kRuns + i;
         const int64_t child = entry_block(candidates.parent(run / kParts)) * kFanout + run % kParts * kNodes;
-        load_boxes<Product>(at, level, static_cast<int32_t>(first_node + child), buffer, i);
+        load_rows<Product>(ring.full[buffer], at, level, static_cast<int32_t>(first_node + child), buffer, i);
       }
     };
     for (int first_head = 0; first_head < params_.num_index_heads; first_head += held_heads_) {
       const int num_heads = held_heads_from(first_head);
-      write_bound_queries(at, first_head, num_heads);
+      if constexpr (kRowDims<Product> == kDims)
+        write_centre_queries(at, first_head, num_heads);
+      else
+        write_bound_queries(at, first_head, num_heads);
       Selection selection(at.num_rows);
       score<Product>(
-          box_ring_, (runs + kRuns - 1) / kRuns, num_heads, selection, load,
+          ring, (runs + kRuns - 1) / kRuns, num_heads, selection, load,
           [&](int step) { return step_parents<kParts>(candidates, step, runs); },
           [&](auto& best_head, const auto& scores, const StepParents&) { selection.take(best_head, scores); },
           [&](const auto& best_head, int step, const StepParents& parents) {
@@ -312,17 +318,30 @@ class TensorScorer {
     });
   }
 
+  __device__ static float clamped_query(float value) {
+    const float finite = largest_finite(ElementType::kBfloat16);
+    return value > finite ? finite : value < -finite ? -finite : isnan(value) ? 0.0f : value;
+  }
+
+  __device__ void write_centre_queries(const TreeTile& at, int first_head, int num_heads) const {
+    const auto queries = KeyProduct<Element, kDims>::shared_queries(shared_.queries());
+    for_each_query_vector(at, first_head, num_heads, [&](int row, int head, int dim, const QueryVector& values) {
+      alignas(16) Element elements[kWidth];
+      CUTE_UNROLL
+      for (int i = 0; i < kWidth; ++i) elements[i] = static_cast<Element>(clamped_query(values.dims[i]));
+      copy_elements<kWidth>(elements, &queries(row, dim, head));
+    });
+  }
+
   // A bound is the sum of max(q * minimum, q * maximum), which is the product of (q+, q-) with (maximum, minimum).
   __device__ void write_bound_queries(const TreeTile& at, int first_head, int num_heads) const {
-    const float finite = largest_finite(ElementType::kBfloat16);
     const auto queries = BoxProduct<Element, kDims>::shared_queries(shared_.queries());
     for_each_query_vector(at, first_head, num_heads, [&](int row, int head, int dim, const QueryVector& values) {
       alignas(16) Element parts[2 * kWidth];
       CUTE_UNROLL
       for (int i = 0; i < kWidth; ++i) {
-        float value = values.dims[i];
-        value = value > finite ? finite : value < -finite ? -finite : value;
-        parts[2 * i] = static_cast<Element>(value > 0 ? value : 0.0f);  // a NaN enters neither
+        const float value = clamped_query(values.dims[i]);
+        parts[2 * i] = static_cast<Element>(value > 0 ? value : 0.0f);
         parts[2 * i + 1] = static_cast<Element>(value < 0 ? value : 0.0f);
       }
       copy_elements<kWidth>(parts, &queries(row, 2 * dim, head));
@@ -341,12 +360,13 @@ class TensorScorer {
   // Loads one run of a step, called with one thread. Nodes beyond the last one of the level are read as zeros, and
   // nodes of other documents as they are; no row uses either.
   template <class Product>
-  __device__ void load_boxes(const TreeTile& at, int level, int32_t first_node, int buffer, int run) {
-    for (int dim = 0; dim < 2 * kDims; dim += Product::kPanelDims) {
+  __device__ void load_rows(Barrier& full, const TreeTile& at, int level, int32_t first_node, int buffer, int run) {
+    constexpr int kRowWidth = kRowDims<Product>;
+    for (int dim = 0; dim < kRowWidth; dim += Product::kPanelDims) {
       cute::SM90_TMA_LOAD_5D::copy(
-          &maps_.level[level], reinterpret_cast<uint64_t*>(&shared_.boxes_full[buffer]),
+          &maps_.level[level], reinterpret_cast<uint64_t*>(&full),
           static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL),
-          shared_.rows + (buffer * 2 * kDims + dim) * kRows + run * kRunBoxes * Product::kPanelDims, dim, 0, first_node,
+          shared_.rows + (buffer * kRowWidth + dim) * kRows + run * kRunRows * Product::kPanelDims, dim, 0, first_node,
           0, at.head);
     }
   }
@@ -375,32 +395,44 @@ class TensorScorer {
 
   // Scores all steps. load(step, buffer) requests rows. look_up(step) runs during the first head's product, and its
   // result `found` is passed to take(best head's scores, a head's scores, found) and to end(best head's scores, step,
-  // found).
+  // found). The lists of a step are updated, in `end`, while the first product of the next step runs.
   template <class Product, int kBuffers, class Selection, class Load, class LookUp, class Take, class End>
   __device__ __forceinline__ void score(StepRing<kBuffers>& ring, int steps, int num_heads, const Selection& selection,
                                         const Load& load, const LookUp& look_up, const Take& take, const End& end) {
     cutlass::arch::fence_view_async_shared();  // the rows were scratch memory, and the queries have just been written
     __syncthreads();
-    for (int step = 0; step < min(steps, kBuffers - 1); ++step) load(step, ring.buffer(step));
+    if (steps == 0) return;
+    for (int step = 0; step < min(steps, kBuffers); ++step) load(step, ring.buffer(step));
     const auto queries = Product::shared_left_operand(threadIdx.x, shared_.queries());
     const auto rows = Product::right_operand(threadIdx.x, shared_.rows);
     auto scores = Product::make_scores();
-    for (int step = 0; step < steps; ++step, ++ring.step) {
-      __syncthreads();  // the products of the previous step are complete
-      ring.wait();
-      Product::begin_shared(queries, 0, rows, ring.buffer(), scores);
-      if (step + kBuffers - 1 < steps) load(step + kBuffers - 1, ring.buffer(kBuffers - 1));
-      const auto found = look_up(step);
-      auto best_head = selection.begin_step();
+    // The number comes from one thread, because the compiler keeps products running only where it sees that all threads
+    // take the same branch.
+    const int num_products = __shfl_sync(kWholeWarp, steps * num_heads, 0);
+    ring.wait();
+    Product::begin_shared(queries, 0, rows, ring.buffer(), scores);
+    auto found = look_up(0);
+    auto best_head = selection.begin_step();
+    int step = 0, head = 0;
+    for (int product = 0; product < num_products; ++product) {
+      const bool last = head + 1 == num_heads;
       Product::finish(scores);
       take(best_head, scores, found);
-      for (int head = 1; head < num_heads; ++head) {
-        Product::begin_shared(queries, head, rows, ring.buffer(), scores);
-        Product::finish(scores);
-        take(best_head, scores, found);
+      head = last ? 0 : head + 1;
+      if (last) {
+        __syncthreads();  // the products of this step are complete, so its buffer is free
+        ++ring.step;
+        if (step + 1 < steps) ring.wait();
       }
+      Product::begin_shared(queries, head, rows, ring.buffer(), scores);  // after the last step its rows are not used
+      if (!last) continue;
+      if (step + kBuffers < steps) load(step + kBuffers, ring.buffer(kBuffers - 1));
       end(best_head, step, found);
+      best_head = selection.begin_step();
+      ++step;
+      if (step < steps) found = look_up(step);
     }
+    Product::finish(scores);
     __syncthreads();
   }
 
@@ -436,17 +468,18 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 2)
 }
 
 template <class Element, int kDims>
-TreeMaps tree_maps(const SearchParams& params, const NodeBoxes& boxes) {
+TreeMaps tree_maps(const SearchParams& params, const NodeRows& nodes) {
   const int64_t dims = params.num_index_dims;
   TreeMaps maps{};
   maps.keys = tensor_map(
       params.index_key, dims, params.geometry.num_tokens, params.num_kv_heads, dims, params.index_key_head_stride,
       {static_cast<int>(params.geometry.block_size), KeyProduct<Element, kDims>::kPanelDims}, params.key_element);
-  for (int level = boxes.lowest_level; level < boxes.num_levels; ++level) {
-    if (boxes.num_nodes[level] == 0) continue;  // the top level may be empty, and then nothing is read
-    const auto node_boxes = static_cast<int>(boxes_per_node(level));
-    maps.level[level] = node_map(boxes.boxes[level], 2 * dims, node_boxes, boxes.num_nodes[level], params.num_kv_heads,
-                                 {kRunBoxes / node_boxes, BoxProduct<Element, kDims>::kPanelDims}, params.key_element);
+  for (int level = nodes.lowest_level; level < nodes.num_levels; ++level) {
+    if (nodes.num_nodes[level] == 0) continue;  // the top level may be empty, and then nothing is read
+    const auto rows = static_cast<int>(rows_per_node(level));
+    const int panel = level == 0 ? KeyProduct<Element, kDims>::kPanelDims : BoxProduct<Element, kDims>::kPanelDims;
+    maps.level[level] = node_map(nodes.rows[level], level == 0 ? dims : 2 * dims, rows, nodes.num_nodes[level],
+                                 params.num_kv_heads, {kRunRows / rows, panel}, params.key_element);
   }
   return maps;
 }
@@ -479,7 +512,7 @@ int held_heads_of(const SearchParams& params, const TreeLists& lists) {
 }
 
 template <class Element, int kDims>
-void launch_tree(const SearchParams& params, const NodeBoxes& boxes, const TreeLists& lists, Stream stream) {
+void launch_tree(const SearchParams& params, const NodeRows& nodes, const TreeLists& lists, Stream stream) {
   const int64_t run_tiles = tiles_per_run(params);
   const int64_t runs = (num_tiles(params.num_queries) + run_tiles - 1) / run_tiles;
   const int held_heads = held_heads_of<Element, kDims>(params, lists);
@@ -490,7 +523,7 @@ void launch_tree(const SearchParams& params, const NodeBoxes& boxes, const TreeL
       "search: shared memory of the tree");
   tree_kernel<Element, kDims>
       <<<static_cast<unsigned>(runs * params.num_kv_heads), kWarpgroupThreads, shared_bytes, stream>>>(
-          params, tree_maps<Element, kDims>(params, boxes), lists, held_heads, runs, run_tiles);
+          params, tree_maps<Element, kDims>(params, nodes), lists, held_heads, runs, run_tiles);
   check_launch("search");
 }
 

@@ -1,4 +1,4 @@
-// The boxes of the tree's nodes in device memory.
+// The rows that represent the tree's nodes, in device memory (kernels/tree_geometry.h).
 //
 // The nodes of level l of a document begin at its first searched block b: at blocks b, b + 16^l, and so on. They never
 // overlap those of another document, so node n has place b / 16^l + n among all nodes of the level. There are as many
@@ -12,10 +12,11 @@ namespace hiptrain::kernels {
 
 constexpr int kMaxTreeLevels = 8;  // 16^7 blocks are more than a sequence has
 
-// The boxes by level: (num_kv_heads, num_nodes, boxes_per_node, num_index_dims, 2), maximum and minimum side by side,
-// in the element type of the index.
-struct NodeBoxes {
-  void* boxes[kMaxTreeLevels];
+// The rows by level, in the element type of the index keys. Level 0 has centres, (num_kv_heads, num_nodes, 16,
+// num_index_dims); other levels have boxes, (num_kv_heads, num_nodes, 32, num_index_dims, 2), the largest and the
+// smallest value side by side.
+struct NodeRows {
+  void* rows[kMaxTreeLevels];
   int64_t num_nodes[kMaxTreeLevels];
   int lowest_level, num_levels;  // the highest is num_levels - 1
 
@@ -23,18 +24,15 @@ struct NodeBoxes {
   HIPTRAIN_HOST_DEVICE int64_t first_element(int level, int head, int64_t first_block, int num_index_dims) const {
     return (head * num_nodes[level] + (first_block >> (4 * level))) * node_elements(level, num_index_dims);
   }
-  HIPTRAIN_HOST_DEVICE static int64_t node_elements(int level, int num_index_dims) {
-    return boxes_per_node(level) * 2 * num_index_dims;
-  }
 };
 
-// Returns the layout of the boxes in params.workspace.
-NodeBoxes node_boxes(const SearchParams& params);
+// Returns the layout of the rows in params.workspace.
+NodeRows node_rows(const SearchParams& params);
 
-// Fills the boxes.
-void build_node_boxes(const SearchParams& params, const NodeBoxes& boxes, Stream stream);
+// Fills the rows.
+void build_node_rows(const SearchParams& params, const NodeRows& nodes, Stream stream);
 
-// Returns the largest finite number of the index's element type, to which bounds are clamped.
+// Returns the largest finite number of the index's element type, to which keys and queries are clamped.
 __device__ inline float largest_finite(ElementType element) {
   if (element == ElementType::kFloat8E4m3) return kLargestFloat8;
   return element == ElementType::kFloat32 ? 3.402823466e38f : 3.389531390e38f;
