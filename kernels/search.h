@@ -27,7 +27,7 @@ constexpr int kMaxPicks = 64;
 // The descent starts at the lowest level whose whole nodes in the tile's searched range number at most top_nodes for
 // blocks, and a quarter of it for other nodes, which are represented by four times as many numbers. It scores all of
 // them. A node's class is its number modulo 4. At each level a token keeps the best nodes of each class among the
-// candidates that it sees: 8 blocks of each class, or 4 other nodes of each (a quarter of the smallest power of two
+// candidates that it sees: 12 blocks of each class, or 4 other nodes of each (a quarter of the smallest power of two
 // that is at least `beam`, where that is more); at level 1 and above it keeps only the `beam` best of these. The
 // candidates of a tile on the level below are
 //   * the children of the sliding union of kept nodes. A token sees what the tokens of the previous tile kept, and what

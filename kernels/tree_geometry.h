@@ -24,7 +24,7 @@ HIPTRAIN_HOST_DEVICE constexpr int64_t node_elements(int level, int64_t num_inde
 constexpr int kNodeClasses = 4;
 
 // The number of blocks that a token keeps, of all classes.
-constexpr int kKeptBlocks = 32;
+constexpr int kKeptBlocks = 48;
 
 // Returns the number of whole blocks of the sequence.
 HIPTRAIN_HOST_DEVICE inline int64_t num_sequence_blocks(const SearchParams& params) {

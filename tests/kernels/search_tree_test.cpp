@@ -56,8 +56,8 @@ class TreeDefinition {
   // Keeps the best nodes of each class, and the best of these.
   std::vector<int32_t> keep(const TileRanges& ranges, int64_t token, int level, const std::set<int64_t>& nodes) const {
     const int64_t most = std::max<int64_t>(1, setup_.num_tokens / setup_.block_size / 16);
-    const int64_t beam = level == 0 ? 32 : std::min<int64_t>(setup_.beam, most);
-    int64_t count = level == 0 ? 32 : 16;
+    const int64_t beam = level == 0 ? 48 : std::min<int64_t>(setup_.beam, most);
+    int64_t count = level == 0 ? 48 : 16;
     while (count < beam) count *= 2;
     std::map<int64_t, std::vector<std::pair<float, int64_t>>> by_class;
     for (const int64_t node : nodes) by_class[node % 4].emplace_back(score(ranges, token, level, node), node);

@@ -1,6 +1,6 @@
-// Products of the 64 index queries of a tile and one head with index keys, centres or boxes, on Hopper's tensor cores. One
-// warpgroup computes them, with queries in registers or shared memory and the keys of a step in shared memory. Sums are
-// float32, or half precision for float8.
+// Products of the 64 index queries of a tile and one head with index keys, centres or boxes, on Hopper's tensor cores.
+// One warpgroup computes them, with queries in registers or shared memory and the keys of a step in shared memory. Sums
+// are float32, or half precision for float8.
 #pragma once
 
 #include <cutlass/bfloat16.h>

@@ -150,16 +150,27 @@ class NodeBest {
     for (int run = 0; run < kRuns; ++run) step.runs[run].take(scores, run * kRunRows / 2);
   }
 
-  // Adds the nodes of one run of a step, of which `count` exist. Its number counts all runs that are scored. Rows from
-  // first_row on see them. Nodes must come in ascending order. All threads of a warp must call this.
-  __device__ void add_run(const RunScores<Score, kNodeRows>& scores, int number, int first_row, int count) {
+  // The nodes of a step's runs: how many of each run exist, and the first row that sees them.
+  struct StepNodes {
+    int count[kRuns], first_row[kRuns];
+  };
+
+  // Ends a step, the first run of which has this number among all runs that are scored. Nodes must come in ascending
+  // order. All threads of a warp must call this. Few lanes have a node that enters a list, and seldom the same one, so
+  // that each lane adds its own next node instead of all lanes walking over all nodes.
+  __device__ void end_step(const Step& step, int first_run, const StepNodes& nodes) {
     CUTE_UNROLL
-    for (int i = 0; i < 2 * kLaneNodes; ++i) {
-      const int half = i / kLaneNodes, node = i % kLaneNodes, row = row_of_thread(half);
-      const float score = scores.score(half, node);
-      const bool enters =
-          row >= first_row && row < num_rows_ && 4 * node + lane() < count && !(score <= score_[half][kKept - 1]);
-      if (__any_sync(kWholeWarp, enters)) add(score_[half], node_[half], score, number * kLaneNodes + node, enters);
+    for (int half = 0; half < 2; ++half) {
+      uint32_t entering = entering_nodes(step, half, nodes);
+      while (__any_sync(kWholeWarp, entering != 0)) {
+        const int place = __ffs(entering) - 1;  // -1 if the lane has no more
+        float score = -INFINITY;
+        CUTE_UNROLL
+        for (int i = 0; i < kStepNodes; ++i)
+          score = i == place ? step.runs[i / kLaneNodes].score(half, i % kLaneNodes) : score;
+        add(score_[half], node_[half], score, first_run * kLaneNodes + place, place >= 0);
+        entering &= entering - 1;
+      }
     }
   }
 
@@ -181,8 +192,22 @@ class NodeBest {
   }
 
  private:
-  static constexpr int kLaneNodes = kNodes / 4;
+  static constexpr int kLaneNodes = kNodes / 4, kStepNodes = kRuns * kLaneNodes;
   static_assert(kNodeClasses == 4, "a class is what one of the four lanes of a row sees");
+
+  // Returns which of the lane's nodes of a step have a better score than the last one of the row's list, one bit each.
+  __device__ uint32_t entering_nodes(const Step& step, int half, const StepNodes& nodes) const {
+    uint32_t entering = 0;
+    const int row = row_of_thread(half);
+    CUTE_UNROLL
+    for (int i = 0; i < kStepNodes; ++i) {
+      const int run = i / kLaneNodes, node = i % kLaneNodes;
+      const bool sees = row >= nodes.first_row[run] && row < num_rows_ && 4 * node + lane() < nodes.count[run];
+      const bool better = !(step.runs[run].score(half, node) <= score_[half][kKept - 1]);
+      entering |= static_cast<uint32_t>(sees && better) << i;
+    }
+    return entering;
+  }
 
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 4; }
 

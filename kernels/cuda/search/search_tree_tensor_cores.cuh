@@ -228,12 +228,14 @@ class TensorScorer {
           [&](int step) { return step_parents<kParts>(candidates, step, runs); },
           [&](auto& best_head, const auto& scores, const StepParents&) { selection.take(best_head, scores); },
           [&](const auto& best_head, int step, const StepParents& parents) {
+            typename Selection::StepNodes nodes;
             CUTE_UNROLL
             for (int i = 0; i < kRuns; ++i) {
-              const int run = step * kRuns + i, part = run % kParts;
-              const int count = run < runs ? candidates.children(run / kParts) - part * kNodes : 0;
-              selection.add_run(best_head.runs[i], run, static_cast<int>(entry_first_row(parents.entries[i])), count);
+              const int run = step * kRuns + i;
+              nodes.count[i] = run < runs ? candidates.children(run / kParts) - run % kParts * kNodes : 0;
+              nodes.first_row[i] = static_cast<int>(entry_first_row(parents.entries[i]));
             }
+            selection.end_step(best_head, step * kRuns, nodes);
           });
       selection.write(best.keys, first_head > 0);
       __syncthreads();
