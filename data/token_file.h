@@ -2,24 +2,21 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace hiptrain {
 
-// A data file is invalid. The message names the file, what was found and what was expected.
-class DataError : public std::exception {
+// A file of data is damaged: token files, and the files of checkpoints. The message names the file, what was found and
+// what was expected.
+class DataError : public std::runtime_error {
  public:
-  explicit DataError(std::string message) : message_(std::move(message)) {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
+  using std::runtime_error::runtime_error;
 };
 
 // A pair of .bin and .idx files. Opening checks the header, the sizes, and that every document lies in the .bin file.

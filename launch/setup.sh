@@ -184,7 +184,7 @@ install_environment() {
   printf '%s\n' "$stamp" >"$venv/setup_stamp"
 }
 
-# A .venv of another Python version is made anew.
+# A .venv of another Python version is replaced.
 make_venv() {
   local version
   version=$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')

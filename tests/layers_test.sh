@@ -132,6 +132,22 @@ forbid "a source file is not included" '#include ".*\.(cpp|cu)"' kernels data di
 forbid 'a comment begins with its subject, not with "Of"' '// Of |^ *# Of ' kernels data distributed trainer tests launch \
   --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' --include='*.py' --include='*.sh' \
   --exclude=layers_test.sh
+
+# Comments use the field's standard terms: pattern, then what to write instead.
+while IFS=';' read -r private standard; do
+  forbid "a comment says '$standard' instead" "(//|^ *#|\"\"\").*\\b($private)\\b" kernels data distributed trainer tests launch \
+    --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' --include='*.py' --include='*.sh' \
+    --exclude=layers_test.sh
+done <<'END'
+lets? go;is freed
+(goes|go|comes?) home;is sent back
+made again;is recomputed
+unheard;is ignored
+in vain;without effect
+likewise;the same, said in full
+anew;again
+END
+
 forbid "includes are written from the repository's root" '#include "[^/"]+"' kernels data distributed trainer tests \
   --include='*.h' --include='*.cpp' --include='*.cu'
 

@@ -31,10 +31,10 @@ at::ScalarType exchanged_type(at::ScalarType type) { return type == at::kFloat8_
 
 ExchangeKind exchange_kind(const ParallelSection& parallel, const AttentionConfig& attention, int64_t num_kv_heads,
                            int64_t ranks) {
-  if (parallel.exchange == "allgather") return ExchangeKind::kAllGather;
-  if (parallel.exchange == "alltoall") return ExchangeKind::kAllToAll;
-  const bool possible = num_kv_heads % ranks == 0 && (attention.type == "dense" || attention.selection == "picks");
-  const bool better = attention.type == "dense" || ranks >= kFewestRanksByHeads;
+  if (parallel.exchange == ExchangeChoice::kAllGather) return ExchangeKind::kAllGather;
+  if (parallel.exchange == ExchangeChoice::kAllToAll) return ExchangeKind::kAllToAll;
+  const bool possible = num_kv_heads % ranks == 0 && attention.kind() != LayerKind::kPublished;
+  const bool better = attention.kind() == LayerKind::kDense || ranks >= kFewestRanksByHeads;
   return possible && better ? ExchangeKind::kAllToAll : ExchangeKind::kAllGather;
 }
 

@@ -27,7 +27,7 @@ ExchangeKind exchange_kind(const ParallelSection& parallel, const AttentionConfi
 // head_bytes: of a head's keys and values of all tokens.
 int64_t heads_of_a_group(const ParallelSection& parallel, int64_t held_heads, int64_t head_bytes);
 
-// What the exchanges of all layers run on.
+// The communicators, streams and buffers that the exchanges of all layers share.
 class AttentionExchange {
  public:
   AttentionExchange(Communicator& sequence, at::Device device, const ParallelSection& parallel);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/attention/published_lists.h"
 #include "trainer/device/profiler.h"
 #include "trainer/ops/dense_attention.h"
 
@@ -11,7 +12,7 @@ namespace {
 
 kernels::AttentionGeometry geometry_of(const AttentionConfig& config, int64_t num_tokens,
                                        const DocumentStarts& document_starts) {
-  const bool dense = config.type == "dense";
+  const bool dense = config.kind() == LayerKind::kDense;
   return {.num_tokens = num_tokens,
           .document_starts = document_starts.on_device.const_data_ptr<int64_t>(),
           .num_documents = static_cast<int64_t>(document_starts.on_host.size()),
@@ -133,23 +134,7 @@ BlockLists HipAttention::unite(const Picks& picks) const {
 
 BlockLists HipAttention::select_as_published(const at::Tensor& query, ExchangedKeys& keys) const {
   const ProfiledRange range(part::kSearch);
-  Communicator& sequence = exchange_.sequence();
-  // Trailing queries of the first tile lie in the last tile of the rank before, which is always a whole tile.
-  const int64_t halo = kernels::kQueryTile;
-  at::Tensor last_tile = at::zeros({halo, query.size(1), query.size(2)}, query.options());
-  if (query.size(0) >= halo) last_tile.copy_(query.narrow(0, query.size(0) - halo, halo));
-  at::Tensor last_tiles = at::empty({sequence.size() * halo, query.size(1), query.size(2)}, query.options());
-  sequence.all_gather(last_tile, last_tiles);
-  const bool first = shard_.begin() == 0;
-  const at::Tensor with_halo =
-      first ? query : at::cat({last_tiles.narrow(0, (sequence.rank() - 1) * halo, halo), query});
-  return published_search(with_halo.contiguous(), shard_.begin() - (first ? 0 : halo), keys.wait().key, geometry_,
-                          shard_.begin(), shard_.end(),
-                          {.blocks = config_.blocks,
-                           .beam = config_.beam,
-                           .query_stride = config_.query_stride,
-                           .own_tile = config_.selection == "published_own_tile"},
-                          counts_);
+  return published_lists(config_, geometry_, shard_, exchange_.sequence(), query, keys, counts_);
 }
 
 std::vector<QueryHeads> HipAttention::pieces(int64_t query_heads) const {
@@ -229,7 +214,7 @@ void HipAttention::for_each_part(const QueryTile& tile, const QueryHeads& piece,
 }
 
 bool HipAttention::by_cudnn(const at::Tensor& query) const {
-  return config_.type == "dense" && !config_.deterministic && cudnn_takes(query, geometry_);
+  return config_.kind() == LayerKind::kDense && !config_.deterministic && cudnn_takes(query, geometry_);
 }
 
 void HipAttention::attend(const at::Tensor& query, const KeysAndValues& keys, const BlockLists& lists, int64_t begin,

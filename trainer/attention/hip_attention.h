@@ -63,8 +63,8 @@ class HipAttention {
   ExchangeKind exchange_kind() const { return kind_; }
 
   // dense: everything is in the window, nothing is searched.
-  bool selects() const { return config_.type == "hip" && config_.selection == "picks" && config_.picks > 0; }
-  bool selects_as_published() const { return config_.type == "hip" && config_.selection != "picks"; }
+  bool selects() const { return config_.kind() == LayerKind::kPicks; }
+  bool selects_as_published() const { return config_.kind() == LayerKind::kPublished; }
 
   // Collective; keys.exchange() was called. The picks that unite() needs. Index queries exist for query_tile local
   // tokens at a time.
@@ -82,7 +82,7 @@ class HipAttention {
     at::Tensor query;          // (parts, tile.capacity, heads.count(), head_dim)
     AttentionOutput attended;  // output as query, log_sum_exp (parts, tile.capacity, heads.count())
   };
-  // What the backward pass needs of a forward pass.
+  // The results of a forward pass that the backward pass needs.
   struct Pass {
     at::Tensor output;          // (tile.size, query heads, head_dim): of the own tokens
     std::vector<Piece> pieces;  // of all query heads that this rank attends for

@@ -51,8 +51,8 @@ struct LayerRecall {
   int64_t worst_kv_head() const;
   double recall() const { return kv_heads[worst_kv_head()].recall; }
   double beyond() const;  // mass of a row, mean over the query heads
-  double missed() const;  // likewise
-  // What all heads together cover of their mass beyond sinks and window.
+  double missed() const;  // mass of a row that its list does not cover, mean over the query heads
+  // The share of their mass beyond sinks and window that the lists of all heads together cover.
   double recall_together() const { return missed() > 0 ? 1 - missed() / beyond() : 1; }
   double mean_list_entries() const;  // picked blocks a tile, over all tiles of the sequence
 };

@@ -72,12 +72,13 @@ class SelectionRecall {
   // memory.
   void add(int64_t layer, const kernels::AttentionGeometry& geometry, const AttendedRows& rows);
 
-  // What was added since the last reading, over all ranks: the same report on each, to rounding. Collective.
+  // Returns what was added on all ranks since the last call. All ranks get the same report, up to rounding. Collective.
   RecallReport take(Communicator& ranks);
 
   // From here on, the attention of this query head is kept in the last sampled tile that is added.
   void watch(int64_t layer, int64_t query_head);
-  // What was kept, by whichever rank; watches no longer. mass is undefined if there was nothing. Collective.
+  // Returns the attention that some rank kept, and stops watching. Its mass is undefined if no rank kept any.
+  // Collective.
   TileAttention take_watched(Communicator& ranks);
 
  private:
@@ -92,7 +93,7 @@ class SelectionRecall {
   std::optional<TileAttention> watched_;
 };
 
-// A layer's place in it, for those who attend for the layer.
+// The recall as one layer sees it: the layer adds what its own attention covers.
 struct RecallOfLayer {
   SelectionRecall& recall;
   int64_t layer;

@@ -1,11 +1,11 @@
 // The search of a sequence that ranks share.
 //
-// A token has an index query of each query head: too many to hold of all tokens. They are made for a query tile, sent
-// to the ranks that search for its tokens, and let go.
+// A token has one index query for each query head. There is no memory for those of all tokens, so they are made for one
+// query tile at a time, sent to the ranks that search for its tokens, and freed.
 //
 // all-gather  Every rank's tile is cut into as many parts as there are ranks, and every rank searches for one part of
 //             each: all ranks score equally many keys to within the difference between parts, wherever documents start.
-//             The picks go home.
+//             The picks are sent back to the rank that owns the tokens.
 // all-to-all  A rank searches for the tiles of all ranks, with the KV heads that it holds.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What is in a checkpoint folder, and how it is checked and read.
+// The contents of a checkpoint folder, and how they are checked and read.
 //
 //   manifest.json                state of the run; which program wrote it; every file's size and XXH3-64 checksum;
 //   every tensor's shape and
@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "data/batch_stream.h"
+#include "data/token_file.h"
 #include "trainer/config/run_config.h"
 #include "trainer/formats/safetensors_reader.h"
 #include "trainer/provenance/provenance.h"
@@ -25,13 +26,9 @@
 namespace hiptrain {
 
 // A checkpoint that cannot be written or read; the message names the file and what is wrong with it.
-class CheckpointError : public std::exception {
+class CheckpointError : public DataError {
  public:
-  explicit CheckpointError(std::string message) : message_(std::move(message)) {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
+  using DataError::DataError;
 };
 
 // Everything besides the tensors that a run continues from.

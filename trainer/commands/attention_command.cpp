@@ -211,7 +211,8 @@ Tensors compute(const AttentionInput& input, const RunConfig& config, Communicat
                 Timings& timings) {
   const SequenceShard shard(input.query.size(0), kernels::kQueryTile, world.rank(), world.size());
   const int64_t num_kv_heads = input.key.size(1), head_dim = input.key.size(2);
-  const ParallelSection parallel{.exchange = "allgather"};  // lists and log-sum-exps are those of a rank's own tokens
+  const ParallelSection parallel{
+      .exchange = ExchangeChoice::kAllGather};  // lists and log-sum-exps are those of a rank's own tokens
   AttentionExchange exchange(world, input.query.device(), parallel);
   const HipAttention attention(config.attention, num_kv_heads, shard, input.document_starts, exchange, counts);
   const at::Tensor query = local_tokens(input.query, shard);
@@ -245,7 +246,7 @@ Tensors compute(const AttentionInput& input, const RunConfig& config, Communicat
 
 int run_attention(const AttentionCommand& command, MpiRuntime& mpi) {
   const RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
-  const at::Device device = choose_device(command.backend == "cuda" ? "cuda" : "cpu", mpi);
+  const at::Device device = choose_device(command.backend == "cuda" ? DeviceChoice::kCuda : DeviceChoice::kCpu, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, {.timeout_seconds = config.parallel.timeout_seconds});
   const AttentionInput input = read_input(command.input, config.attention, device);
   check_attention(config.attention, input.query.size(2));

@@ -8,10 +8,10 @@
 namespace hiptrain {
 namespace {
 
-// Text has subjects that come back: every stretch of tokens has one, drawn from as many as make each come back about
-// num_returns times: the more often the longer the text is, so that lists grow with it as a model's do. Keys are their
-// subject's vector and noise. The query heads of a KV head look at different things, as a model's do: in every stretch
-// the first looks for the stretch's own subject and each other for one of its own, near or far.
+// Text has subjects that recur. Every passage of tokens has one, and there are so many subjects that each recurs about
+// num_returns times, more often in a longer text, so that lists grow with the text as a model's do. Keys are their
+// subject's vector plus noise. The query heads of a KV head look at different things, as a model's do: in every passage
+// the first head looks for the passage's own subject, and each other head for a subject of its own, near or far.
 constexpr int64_t kStretchTokens = 512;
 constexpr double kQueryNoise = 0.6, kKeyNoise = 0.5;
 
@@ -25,7 +25,7 @@ AttentionInputs random_attention_inputs(const AttentionShape& shape, int64_t tok
   const int64_t stretches = (tokens + kStretchTokens - 1) / kStretchTokens, group = shape.query_heads / shape.kv_heads;
   const int64_t num_subjects = std::max<int64_t>(1, stretches / num_returns(tokens));
   const at::Tensor subjects = at::randn({num_subjects, shape.kv_heads, shape.head_dim}, options);
-  // One subject a stretch: (tokens)
+  // One subject for each passage: (tokens)
   const auto draw_subjects = [&] {
     return at::randint(num_subjects, {stretches}, options.dtype(at::kLong))
         .repeat_interleave(kStretchTokens)

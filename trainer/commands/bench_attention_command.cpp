@@ -215,7 +215,7 @@ void add_dense(const BenchAttentionCommand& command, const AttentionInputs& inpu
   const double pairs = tokens * (tokens + 1) / 2 * static_cast<double>(command.query_heads * command.head_dim);
   Measurement forward{.name = "dense cuDNN: forward", .flops = kForwardFlops * pairs};
   Measurement backward{.name = "dense cuDNN: backward", .flops = kBackwardFlops * pairs};
-  // One run unheard and one timed, of each.
+  // Each is run twice, and the second run is timed.
   const double expected = rates.forward > 0 ? 2 * (forward.flops / rates.forward + backward.flops / rates.backward) : 0;
   if (expected > command.dense_seconds) {
     forward.seconds = forward.flops / rates.forward;
@@ -323,7 +323,7 @@ int run_bench_attention(const BenchAttentionCommand& command, MpiRuntime& mpi) {
   if (mpi.size() > 1) throw std::invalid_argument("bench attention: runs on one rank");
   const RunConfig config = read_run_config({}, command.overrides, RunPurpose::kAny);
   check_attention(config.attention, command.head_dim);
-  const at::Device device = choose_device("cuda", mpi);
+  const at::Device device = choose_device(DeviceChoice::kCuda, mpi);
   const ProcessGrid grid = make_process_grid(mpi, device, config.parallel);
   at::manual_seed(config.seed);
   DenseRates rates;

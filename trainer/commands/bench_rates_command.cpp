@@ -29,7 +29,7 @@ namespace {
 struct Sizes {
   std::vector<int64_t> lengths;    // of sequences
   std::vector<int64_t> head_dims;  // of attention
-  int64_t query_heads, kv_heads;   // likewise
+  int64_t query_heads, kv_heads;   // of attention
   int64_t rows, hidden, inner;     // of products and norms
   int64_t logit_rows, vocabulary, parameters, copy_bytes;
 };
@@ -65,7 +65,7 @@ class RateBench {
   RateBench(const BenchRatesCommand& command, const RunConfig& config, const ProcessGrid& grid, at::Device device)
       : config_(config), grid_(grid), device_(device), sizes_(sizes_for(device)) {
     if (!command.tokens.empty()) sizes_.lengths = command.tokens;
-    const bool short_floats = device.is_cuda() && config.precision == "bfloat16";
+    const bool short_floats = device.is_cuda() && config.precision == Precision::kBfloat16;
     options_ = at::TensorOptions(short_floats ? at::kBFloat16 : at::kFloat).device(device);
   }
 

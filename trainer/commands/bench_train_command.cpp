@@ -13,6 +13,7 @@
 #include "trainer/commands/bench_report.h"
 #include "trainer/config/config_checks.h"
 #include "trainer/config/config_reader.h"
+#include "trainer/config/config_text.h"
 #include "trainer/device/device.h"
 #include "trainer/device/profiler.h"
 #include "trainer/device/threads.h"
@@ -30,8 +31,8 @@ namespace {
 
 constexpr double kLearningRate = 1e-6;  // small: the weights stay what they are
 
-// A stretch of text repeats few words, and so neighbours pick the same blocks. Drawn from the whole vocabulary, tokens
-// would share nothing, and lists would be several times as long as a trained model's.
+// A passage of text repeats few words, so that neighbouring tokens pick the same blocks. If tokens were drawn from the
+// whole vocabulary, they would share nothing, and lists would be several times as long as a trained model's.
 constexpr int64_t kStretchTokens = 512;
 
 // So many that lists are about as long as a trained model's: with the default selection a random model of 32:8 heads
@@ -223,9 +224,9 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   if (mpi.rank() != 0) return kSuccess;
 
   std::cout << command.model_config.filename().string() << ", " << bench.parameters().layout().num_parameters()
-            << " parameters, " << config.precision << " on " << device << ", " << grid.world().size() << " ranks, "
-            << command.tokens << " tokens; loss " << decimal(bench.result().loss, 4) << ", " << decimal(entries, 1)
-            << " picked blocks a tile\n";
+            << " parameters, " << field_text("precision", config) << " on " << device << ", " << grid.world().size()
+            << " ranks, " << command.tokens << " tokens; loss " << decimal(bench.result().loss, 4) << ", "
+            << decimal(entries, 1) << " picked blocks a tile\n";
   print_parts(timings);
   // Ranks with shorter lists wait for the others' attention: what the others wait is communication.
   if (grid.world().size() > 1)
@@ -242,7 +243,7 @@ int run_bench_train(const BenchTrainCommand& command, MpiRuntime& mpi) {
   write_bench_report(command.json, device,
                      {{"model", command.model_config.filename().string()},
                       {"parameters", bench.parameters().layout().num_parameters()},
-                      {"precision", config.precision},
+                      {"precision", field_text("precision", config)},
                       {"device", device.str()},
                       {"ranks", grid.world().size()},
                       {"tokens", command.tokens},

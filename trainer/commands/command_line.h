@@ -88,7 +88,7 @@ struct BenchRatesCommand {
   std::filesystem::path rates;  // where to write them; empty: nowhere
 };
 
-// What a run would take of memory and time.
+// The command that predicts the memory and the time of a run.
 struct PlanCommand {
   std::vector<std::filesystem::path> configs;
   std::vector<std::string> overrides;
@@ -123,7 +123,7 @@ using Command = std::variant<TrainCommand, EvaluateCommand, ExportCommand, Atten
                              BenchAttentionCommand, BenchCommunicationCommand, BenchKernelsCommand, BenchRatesCommand,
                              PlanCommand, DoctorCommand, ConfigCommand>;
 
-// What the command line asks for, or, when it is wrong or asks for help, the text to print and the exit code.
+// The command that the command line asks for. If it is wrong or asks for help: the text to print and the exit code.
 struct CommandLine {
   Command command;
   bool ready = false;  // command is to be run; otherwise message is to be printed

@@ -36,7 +36,7 @@ constexpr std::chrono::seconds kTimeout(120);
 constexpr int64_t kHostNameBytes = 64;
 constexpr int64_t kAllReduceFloats = 4 << 20;
 
-// What a rank can use of its host.
+// The part of its host that a rank can use.
 struct RankFacts {
   std::string host;
   int64_t allowed_cores = 0, host_cores = 0, threads = 0, gpus = 0;

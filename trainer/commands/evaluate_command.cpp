@@ -105,7 +105,7 @@ at::Tensor by_layer(const RecallReport& recall, int64_t layers, int64_t columns,
   return table;
 }
 
-// What launch/plot_selection.py draws.
+// Writes the file that launch/plot_selection.py draws.
 void write_selection(const std::filesystem::path& path, const RecallReport& recall, const TileAttention& attention,
                      const ModelConfig& model, int64_t sequence_length) {
   std::map<std::string, at::Tensor> tensors{
@@ -164,7 +164,7 @@ int run_evaluate(const EvaluateCommand& command, MpiRuntime& mpi) {
   RunConfig config = read_run_config(command.configs, command.overrides, RunPurpose::kAny);
   if (!command.model.empty()) {
     config.model.path = command.model.string();
-    config.model.init = "pretrained";
+    config.model.init = WeightSource::kPretrained;
   }
   if (config.model.path.empty()) throw std::invalid_argument("evaluate: no model; give --model DIR or model.path");
   const bool retrieval = command.data.extension() == ".safetensors";

@@ -8,10 +8,7 @@
 
 #include "data/token_file.h"
 #include "distributed/communicator.h"
-#include "trainer/checkpoint/checkpoint_manifest.h"
 #include "trainer/commands/command_line.h"
-#include "trainer/config/config_checks.h"
-#include "trainer/formats/format_error.h"
 #include "trainer/training/trainer.h"
 
 namespace hiptrain {
@@ -28,15 +25,9 @@ bool is_out_of_memory(const std::string& message) {
 Failure describe_current_exception() {
   try {
     throw;
-  } catch (const ConfigError& error) {
+  } catch (const std::invalid_argument& error) {  // ConfigError and FormatError too
     return {error.what(), kUserMistake};
-  } catch (const FormatError& error) {
-    return {error.what(), kUserMistake};
-  } catch (const std::invalid_argument& error) {
-    return {error.what(), kUserMistake};
-  } catch (const DataError& error) {
-    return {error.what(), kDataError};
-  } catch (const CheckpointError& error) {
+  } catch (const DataError& error) {  // CheckpointError too
     return {error.what(), kDataError};
   } catch (const DivergenceError& error) {
     return {error.what(), kDiverged};

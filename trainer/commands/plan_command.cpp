@@ -6,6 +6,7 @@
 
 #include "trainer/config/config_checks.h"
 #include "trainer/config/config_reader.h"
+#include "trainer/config/config_text.h"
 #include "trainer/formats/report_text.h"
 #include "trainer/model/model_checks.h"
 #include "trainer/model/model_config.h"
@@ -26,8 +27,8 @@ MachineRates rates_of(const PlanCommand& command) {
   return rates;
 }
 
-// What was given here, then the config's, then the rates' machine. A host's memory is shared by the ranks on it; rates
-// are of a host with one rank.
+// Values of the command line come first, then those of the config, then those of the machine of the rates. The ranks of
+// a host share its memory; the rates are those of a host with one rank.
 PlanInputs inputs_of(const PlanCommand& command, const RunConfig& config, const MachineRates& rates) {
   if (command.gpus % command.nodes != 0)
     throw std::invalid_argument("plan: --nodes " + std::to_string(command.nodes) + " does not divide --gpus " +
@@ -37,7 +38,7 @@ PlanInputs inputs_of(const PlanCommand& command, const RunConfig& config, const 
                     .data_ranks = command.gpus / sequence_ranks,
                     .sequence_ranks = sequence_ranks,
                     .nodes = command.nodes,
-                    .on_gpu = config.device != "cpu",
+                    .on_gpu = config.device != DeviceChoice::kCpu,
                     .gpu_bytes = config.memory.gpu != kAuto ? config.memory.gpu : rates.gpu_memory,
                     .host_bytes = config.memory.host != kAuto ? config.memory.host : rates.host_memory,
                     .list_entries = command.list_entries};
@@ -49,7 +50,7 @@ PlanInputs inputs_of(const PlanCommand& command, const RunConfig& config, const 
 void print_plan(const StepPlan& plan, const RunConfig& config, const MachineRates& rates) {
   std::cout << plan.inputs.tokens << " tokens a sequence, " << plan.inputs.ranks()
             << " ranks = " << plan.inputs.data_ranks << " data x " << plan.inputs.sequence_ranks << " sequence on "
-            << plan.inputs.nodes << (plan.inputs.nodes == 1 ? " host, " : " hosts, ") << config.precision
+            << plan.inputs.nodes << (plan.inputs.nodes == 1 ? " host, " : " hosts, ") << field_text("precision", config)
             << "; lists of " << decimal(mean_list_entries(config.attention, plan.inputs), 1)
             << " blocks a tile; a rank:\n";
   for (const std::string& line : plan_lines(plan, rates.device)) std::cout << line << "\n";

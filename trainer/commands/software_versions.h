@@ -21,7 +21,7 @@ bool same_minor_version(const std::string& left, const std::string& right);
 // Two lines: "hiptrain 0.1.0 (commit e1b9216fa37b)", and the compiler and the libraries that it was compiled with.
 std::string program_version_text();
 
-// What is wrong with a version in a sentence; empty: nothing.
+// Returns a sentence that says what is wrong with a version, or nothing.
 std::string mismatch_text(const SoftwareVersion& version);
 
 }  // namespace hiptrain

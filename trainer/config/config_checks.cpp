@@ -28,7 +28,8 @@ std::vector<ConfigConflict> attention_conflicts(const AttentionConfig& attention
     add(conflicts, {"sink_tokens", "block_size"},
         number(attention.sink_tokens) + " is not a multiple of block_size, " + number(attention.block_size) +
             "; valid: 0, " + number(attention.block_size) + ", " + number(2 * attention.block_size) + ", ...");
-  if (purpose == RunPurpose::kTraining && attention.type == "hip" && attention.selection == "published_own_tile")
+  if (purpose == RunPurpose::kTraining && attention.type == AttentionType::kHip &&
+      attention.selection == Selection::kPublishedOwnTile)
     add(conflicts, {"selection"},
         "published_own_tile sees the future and is for evaluation only; valid for training: picks, published");
   return conflicts;
@@ -44,7 +45,7 @@ void add_attention_conflicts(const RunConfig& config, RunPurpose purpose, std::v
       add(conflicts, {"attention.layers"},
           layers_text(entry) + ": " + conflict.fields.front() + ": " + conflict.message);
     const int64_t alignment = std::max(kernels::kQueryTile, config.attention.block_size);
-    if (config.data.packing == "documents" && entry.attention.block_size > alignment)
+    if (config.data.packing == DocumentPacking::kDocuments && entry.attention.block_size > alignment)
       add(conflicts, {"attention.layers"},
           layers_text(entry) + ": block_size: " + number(entry.attention.block_size) +
               ", but documents start on multiples of " + number(alignment) +
@@ -54,12 +55,10 @@ void add_attention_conflicts(const RunConfig& config, RunPurpose purpose, std::v
 
 // An all-to-all gives no rank the queries of its own tokens' trailing neighbours.
 void add_exchange_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
-  const auto published = [](const AttentionConfig& attention) {
-    return attention.type == "hip" && attention.selection != "picks";
-  };
+  const auto published = [](const AttentionConfig& attention) { return attention.kind() == LayerKind::kPublished; };
   bool any = published(config.attention);
   for (const LayerAttention& entry : config.attention_layers) any = any || published(entry.attention);
-  if (any && config.parallel.exchange == "alltoall")
+  if (any && config.parallel.exchange == ExchangeChoice::kAllToAll)
     add(conflicts, {"parallel.exchange", "attention.selection", "attention.layers"},
         "alltoall is not valid with a published selection; valid: auto, allgather");
 }
@@ -87,13 +86,13 @@ void add_schedule_conflicts(const RunConfig& config, std::vector<ConfigConflict>
       add(conflicts, {name, "evaluation.path"}, number(value) + ", but evaluation.path is empty: nothing is evaluated");
 }
 
-// What is computed with is rounded from master weights where these are kept on the GPU: nothing is there to offload.
+// If the master weights stay on the GPU, the weights of the computation are rounded from them when they are needed, so
+// that there is nothing to offload.
 void add_memory_conflicts(const RunConfig& config, std::vector<ConfigConflict>& conflicts) {
-  if (!config.optimizer.master_weights && config.precision != "bfloat16")
+  if (!config.optimizer.master_weights && config.precision != Precision::kBfloat16)
     add(conflicts, {"optimizer.master_weights", "precision"},
-        "false keeps bfloat16 weights alone, but precision is " + config.precision +
-            "; valid: true, or precision: bfloat16");
-  const bool has_masters = config.optimizer.master_weights && config.precision == "bfloat16";
+        "false keeps bfloat16 weights alone, but precision is float32; valid: true, or precision: bfloat16");
+  const bool has_masters = config.optimizer.master_weights && config.precision == Precision::kBfloat16;
   if (has_masters && config.offload.weights == Choice::kYes && config.offload.optimizer == Choice::kNo)
     add(conflicts, {"offload.weights", "offload.optimizer"},
         "true, but the master weights stay on the GPU; set offload.optimizer: true or optimizer.master_weights: false");
@@ -120,7 +119,7 @@ void add_missing(const RunConfig& config, std::vector<ConfigConflict>& conflicts
 }  // namespace
 
 ConfigError::ConfigError(std::vector<std::string> messages)
-    : messages_(std::move(messages)), text_(join_lines(messages_)) {}
+    : std::invalid_argument(join_lines(messages)), messages_(std::move(messages)) {}
 
 std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose purpose) {
   std::vector<ConfigConflict> conflicts;

@@ -1,7 +1,7 @@
 // Combinations of a config's values that cannot be.
 #pragma once
 
-#include <exception>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -10,16 +10,15 @@
 namespace hiptrain {
 
 // All that is wrong with a config: one message for each mistake, each with its place and the field's name.
-class ConfigError : public std::exception {
+class ConfigError : public std::invalid_argument {
  public:
   explicit ConfigError(std::vector<std::string> messages);
 
+  // what() has them all, one a line.
   const std::vector<std::string>& messages() const { return messages_; }
-  const char* what() const noexcept override { return text_.c_str(); }  // the messages, one a line
 
  private:
   std::vector<std::string> messages_;
-  std::string text_;
 };
 
 // Training needs model.path and data.path, and a selection that does not see the future.
@@ -30,7 +29,7 @@ struct ConfigConflict {
   std::string message;
 };
 
-// What can be said without the model.
+// Returns the conflicts that can be found without the model.
 std::vector<ConfigConflict> find_conflicts(const RunConfig& config, RunPurpose purpose);
 
 // "layers 0, 1"

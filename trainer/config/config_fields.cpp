@@ -35,6 +35,13 @@ FieldSlot auto_bytes(RunConfig& config) {
   return AutoBytes{&(config.*Section.*Member)};
 }
 
+template <auto Member>
+FieldSlot enumeration(RunConfig& config) {
+  using Value = std::remove_reference_t<decltype(config.*Member)>;
+  return EnumerationSlot{.config = &config,
+                         .get = [](const RunConfig& from) { return static_cast<size_t>(from.*Member); },
+                         .set = [](RunConfig& to, size_t value) { to.*Member = static_cast<Value>(value); }};
+}
 template <auto Section, auto Member>
 FieldSlot enumeration(RunConfig& config) {
   using Value = std::remove_reference_t<decltype(config.*Section.*Member)>;
@@ -50,9 +57,9 @@ std::vector<ConfigField> top_level_fields() {
        {},
        "folder of the run: metrics.jsonl, checkpoints, resolved config"},
       {"seed", slot<&RunConfig::seed>, {}, "of random weights and of the order of the data"},
-      {"precision", slot<&RunConfig::precision>, one_of({"bfloat16", "float32"}),
+      {"precision", enumeration<&RunConfig::precision>, one_of({"bfloat16", "float32"}),
        "of weights and activations as stored; master weights, sums and products on the CPU are float32"},
-      {"device", slot<&RunConfig::device>, one_of({"auto", "cuda", "cpu"}),
+      {"device", enumeration<&RunConfig::device>, one_of({"auto", "cuda", "cpu"}),
        "auto: a GPU where the host has one that the kernels run on, else the CPU"},
   };
 }
@@ -63,7 +70,7 @@ std::vector<ConfigField> model_fields() {
        slot<&RunConfig::model, &ModelSection::path>,
        {},
        "Hugging Face folder; for init random its config.json is enough"},
-      {"model.init", slot<&RunConfig::model, &ModelSection::init>, one_of({"pretrained", "random"}),
+      {"model.init", enumeration<&RunConfig::model, &ModelSection::init>, one_of({"pretrained", "random"}),
        "where the weights come from"},
       {"model.rope_theta", [](RunConfig& config) -> FieldSlot { return AutoNumber{&config.model.rope_theta}; },
        above(0), "base of the rotary frequencies, for a longer context; auto: what the model's config.json says"},
@@ -88,7 +95,7 @@ std::vector<ConfigField> data_fields() {
        "token files: prefixes of .bin/.idx pairs, one or a list"},
       {"data.sequence_length", slot<&RunConfig::data, &DataSection::sequence_length>, at_least(2),
        "tokens of a sequence, over all ranks"},
-      {"data.packing", slot<&RunConfig::data, &DataSection::packing>, one_of({"documents", "stream"}),
+      {"data.packing", enumeration<&RunConfig::data, &DataSection::packing>, one_of({"documents", "stream"}),
        "documents: each is isolated; stream: all are one text"},
       {"data.shuffle",
        slot<&RunConfig::data, &DataSection::shuffle>,
@@ -99,9 +106,9 @@ std::vector<ConfigField> data_fields() {
 
 std::vector<ConfigField> attention_fields() {
   return {
-      {"attention.type", slot<&RunConfig::attention, &AttentionConfig::type>, one_of({"hip", "dense"}),
+      {"attention.type", enumeration<&RunConfig::attention, &AttentionConfig::type>, one_of({"hip", "dense"}),
        "hip: sinks, window and picked blocks; dense: all earlier tokens"},
-      {"attention.selection", slot<&RunConfig::attention, &AttentionConfig::selection>,
+      {"attention.selection", enumeration<&RunConfig::attention, &AttentionConfig::selection>,
        one_of({"picks", "published", "published_own_tile"}),
        "picks: every token picks; published: one list a tile, of the paper, for comparison (slow: on the CPU); "
        "published_own_tile sees the future: for evaluation only"},
@@ -173,13 +180,13 @@ std::vector<ConfigField> optimizer_fields() {
        "added to the root of the second moment"},
       {"optimizer.max_grad_norm", slot<&RunConfig::optimizer, &OptimizerSection::max_grad_norm>, at_least(0),
        "longer gradients are scaled down to this norm; 0: no clipping"},
-      {"optimizer.lr_scheduler_type", slot<&RunConfig::optimizer, &OptimizerSection::lr_scheduler_type>,
+      {"optimizer.lr_scheduler_type", enumeration<&RunConfig::optimizer, &OptimizerSection::lr_scheduler_type>,
        one_of({"constant", "linear", "cosine"}), "of the learning rate after warm-up"},
       {"optimizer.warmup_steps", slot<&RunConfig::optimizer, &OptimizerSection::warmup_steps>, at_least(0),
        "steps of linear warm-up"},
       {"optimizer.min_lr_ratio", slot<&RunConfig::optimizer, &OptimizerSection::min_lr_ratio>, between(0, 1),
        "of optimizer.learning_rate, where linear and cosine end"},
-      {"optimizer.state_dtype", slot<&RunConfig::optimizer, &OptimizerSection::state_dtype>,
+      {"optimizer.state_dtype", enumeration<&RunConfig::optimizer, &OptimizerSection::state_dtype>,
        one_of({"float32", "bfloat16"}), "what the moments are kept in; bfloat16: rounded stochastically"},
       {"optimizer.master_weights",
        slot<&RunConfig::optimizer, &OptimizerSection::master_weights>,
@@ -201,7 +208,8 @@ std::vector<ConfigField> train_fields() {
        between(1, 65536), "sequences that every data rank adds up for a step"},
       {"train.max_skipped_steps", slot<&RunConfig::train, &TrainSection::max_skipped_steps>, at_least(1),
        "steps in a row with a loss or gradient that is not finite, which end the run"},
-      {"train.on_signal", slot<&RunConfig::train, &TrainSection::on_signal>, one_of({"finish_step", "abandon_step"}),
+      {"train.on_signal", enumeration<&RunConfig::train, &TrainSection::on_signal>,
+       one_of({"finish_step", "abandon_step"}),
        "what SIGTERM, SIGINT and SIGUSR1 do before saving: finish_step; or abandon_step: within a layer, as of the "
        "step "
        "before"},
@@ -220,7 +228,7 @@ std::vector<ConfigField> machine_fields() {
   return {
       {"parallel.sequence", slot<&RunConfig::parallel, &ParallelSection::sequence>, between(0, 1048576),
        "ranks that share a sequence, a divisor of the number of ranks; 0: all"},
-      {"parallel.exchange", slot<&RunConfig::parallel, &ParallelSection::exchange>,
+      {"parallel.exchange", enumeration<&RunConfig::parallel, &ParallelSection::exchange>,
        one_of({"auto", "allgather", "alltoall"}),
        "allgather: every rank has all keys and values; alltoall: all tokens of some KV heads, which the ranks of a "
        "sequence must divide"},

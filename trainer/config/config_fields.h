@@ -52,7 +52,8 @@ using FieldSlot =
     std::variant<bool*, Choice*, int64_t*, AutoCount, AutoBytes, AutoNumber, uint64_t*, double*, std::string*,
                  RopeScaling, EnumerationSlot, std::vector<std::string>*, CountOrList, std::vector<LayerAttention>*>;
 
-// What a value may be, besides of its type. For a CountOrList: the count; for a list of text: every item.
+// The limits of a value besides its type. They hold for the count of a CountOrList, and for every item of a list of
+// text.
 struct FieldLimits {
   double minimum = -std::numeric_limits<double>::infinity();
   double maximum = std::numeric_limits<double>::infinity();

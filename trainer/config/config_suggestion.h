@@ -1,4 +1,4 @@
-// What the writer of an unknown key may have meant.
+// Suggestions for an unknown key.
 #pragma once
 
 #include <string>

@@ -175,6 +175,8 @@ std::string value_text(const ConfigField& field, const RunConfig& config) {
       field.slot(copy));
 }
 
+std::string field_text(std::string_view name, const RunConfig& config) { return value_text(*find_field(name), config); }
+
 std::string resolved_config(const RunConfig& config) {
   std::ostringstream out;
   std::string section;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "trainer/config/config_fields.h"
 
@@ -13,6 +14,9 @@ std::string type_name(const ConfigField& field);
 std::string limits_text(const FieldLimits& limits);
 // The value as a config file holds it. Not for attention.layers.
 std::string value_text(const ConfigField& field, const RunConfig& config);
+
+// The same for a field of this name, which must exist.
+std::string field_text(std::string_view name, const RunConfig& config);
 
 // The whole config, defaults included, as YAML that reads back to the same config.
 std::string resolved_config(const RunConfig& config);

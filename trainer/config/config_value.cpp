@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kMaxLayerNumber = 9999;
 
-// What was found, for messages.
+// Describes in messages what was found.
 std::string describe(const YAML::Node& node) {
   if (node.IsSequence()) return "a list";
   if (node.IsMap()) return "a mapping";

@@ -20,7 +20,7 @@ constexpr std::array<std::pair<const char*, RopeType>, 6> kRopeTypes{{
     {"longrope", RopeType::kLongrope},
 }};
 
-// What the fields beside the object say.
+// The values of the fields beside the object.
 struct Surroundings {
   std::optional<double> theta;
   std::optional<int64_t> original_max_positions;

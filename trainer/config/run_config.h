@@ -1,5 +1,5 @@
-// What a run is: the sections of a config file, as plain values. How they are read and checked:
-// trainer/config/config_reader.h; names, defaults and help of every field: trainer/config/config_fields.cpp.
+// The sections of a config file as plain values. trainer/config/config_reader.h reads and checks them;
+// trainer/config/config_fields.cpp has the name, the limits and the help of every field.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@ namespace hiptrain {
 // A number that is written `auto`: the memory plan decides it before the run, or the model's config.json.
 inline constexpr int64_t kAuto = -1;
 
-// A switch that may be written `auto` (kUndecided) likewise.
+// A switch that may also be written `auto` (kUndecided).
 enum class Choice { kUndecided, kNo, kYes };
 
-// What is written, nothing for `auto`.
+// Returns the value, or nothing for `auto`.
 inline std::optional<int64_t> unless_auto(int64_t value) {
   return value == kAuto ? std::nullopt : std::optional(value);
 }
@@ -23,24 +23,44 @@ inline std::optional<bool> unless_auto(Choice choice) {
   return choice == Choice::kUndecided ? std::nullopt : std::optional(choice == Choice::kYes);
 }
 
-// What model.rope_scaling is besides a mapping.
+// The values of model.rope_scaling that are not a mapping.
 inline constexpr const char* kModelsScaling = "auto";
 inline constexpr const char* kNoScaling = "none";
 
+// Where the weights come from.
+enum class WeightSource { kPretrained, kRandom };
+
 struct ModelSection {
-  std::string path;                 // Hugging Face folder; for init random a config.json is enough
-  std::string init = "pretrained";  // pretrained | random
+  std::string path;  // Hugging Face folder; for random weights a config.json is enough
+  WeightSource init = WeightSource::kPretrained;
   // In place of what config.json says; trainer/model/model_settings.h.
   double rope_theta = kAuto;
   std::string rope_scaling = kModelsScaling;  // auto | none | a mapping with Hugging Face's names, as JSON
   int64_t max_position_embeddings = kAuto;
 };
 
+// Whether documents are isolated from each other or form one text.
+enum class DocumentPacking { kDocuments, kStream };
+
 struct DataSection {
   std::vector<std::string> path;  // prefixes of .bin/.idx pairs
   int64_t sequence_length = 8192;
-  std::string packing = "documents";  // documents | stream
+  DocumentPacking packing = DocumentPacking::kDocuments;
   bool shuffle = true;
+};
+
+enum class AttentionType { kHip, kDense };
+
+// How a hip layer selects blocks: every token picks its own, or a tile has one list, as in the paper. With its own tile
+// in the list a token sees the future, which is for evaluation only.
+enum class Selection { kPicks, kPublished, kPublishedOwnTile };
+
+// The keys that a layer attends to.
+enum class LayerKind {
+  kDense,
+  kWindow,    // sinks and window only
+  kPicks,     // these and the blocks that tokens pick
+  kPublished  // these and the blocks of the tile's list
 };
 
 // The queries that a KV head's search scores keys with: those of each query head of its group, the best of which
@@ -53,8 +73,8 @@ enum class IndexType { kAutomatic, kCompute, kFloat8 };
 
 // Attention of one layer.
 struct AttentionConfig {
-  std::string type = "hip";         // hip | dense
-  std::string selection = "picks";  // picks | published | published_own_tile (evaluation only)
+  AttentionType type = AttentionType::kHip;
+  Selection selection = Selection::kPicks;
   int64_t window = 1024;
   int64_t sink_tokens = 64;
   int64_t block_size = 64;  // 16 | 32 | 64 | 128
@@ -73,6 +93,13 @@ struct AttentionConfig {
   bool deterministic = false;   // dense layers on a GPU by our kernels: cuDNN's gradients are not
 
   bool operator==(const AttentionConfig&) const = default;
+  LayerKind kind() const {
+    if (type == AttentionType::kDense) return LayerKind::kDense;
+    if (selection != Selection::kPicks) return LayerKind::kPublished;
+    return picks > 0 ? LayerKind::kPicks : LayerKind::kWindow;
+  }
+  // Whether the layer searches for blocks.
+  bool searches() const { return kind() == LayerKind::kPicks || kind() == LayerKind::kPublished; }
   // Index queries of a token and KV head.
   int64_t num_index_heads(int64_t group_size) const { return index_heads == IndexHeads::kEach ? group_size : 1; }
   // Whether index keys are float8. in_bfloat16: whether the layers compute in bfloat16.
@@ -90,31 +117,41 @@ struct LayerAttention {
   AttentionConfig attention;    // attention.* with the overrides applied
 };
 
+enum class LearningRateSchedule { kConstant, kLinear, kCosine };
+
+// The type of the optimizer's moments.
+enum class StateType { kFloat32, kBfloat16 };
+
 struct OptimizerSection {
   double learning_rate = 1e-5;
   double weight_decay = 0.1;
   bool decay_norms_and_biases = false;
   double adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8;
-  double max_grad_norm = 1.0;                // 0: no clipping
-  std::string lr_scheduler_type = "cosine";  // constant | linear | cosine
+  double max_grad_norm = 1.0;  // 0: no clipping
+  LearningRateSchedule lr_scheduler_type = LearningRateSchedule::kCosine;
   int64_t warmup_steps = 0;
-  double min_lr_ratio = 0.1;            // of learning_rate, at the end
-  std::string state_dtype = "float32";  // of the moments: float32 | bfloat16
-  bool master_weights = true;           // float32 weights behind the bfloat16 ones; false: these are the only ones
+  double min_lr_ratio = 0.1;  // of learning_rate, at the end
+  StateType state_dtype = StateType::kFloat32;
+  bool master_weights = true;  // float32 weights behind the bfloat16 ones; false: these are the only ones
 };
+
+// Whether the step during which a signal arrives is finished or abandoned.
+enum class OnSignal { kFinishStep, kAbandonStep };
 
 struct TrainSection {
   int64_t max_steps = 0;  // 0: as many as num_epochs gives
   double num_epochs = 1;
   int64_t gradient_accumulation_steps = 1;
-  int64_t max_skipped_steps = 3;          // non-finite steps in a row that end the run
-  std::string on_signal = "finish_step";  // finish_step | abandon_step
-  bool deterministic = false;             // the same bits whatever memory, recompute and offload are
+  int64_t max_skipped_steps = 3;  // non-finite steps in a row that end the run
+  OnSignal on_signal = OnSignal::kFinishStep;
+  bool deterministic = false;  // the same bits whatever memory, recompute and offload are
 };
 
+enum class ExchangeChoice { kAutomatic, kAllGather, kAllToAll };
+
 struct ParallelSection {
-  int64_t sequence = 0;           // ranks that share a sequence; 0: all
-  std::string exchange = "auto";  // auto | allgather | alltoall
+  int64_t sequence = 0;  // ranks that share a sequence; 0: all
+  ExchangeChoice exchange = ExchangeChoice::kAutomatic;
   int64_t exchange_heads = 0;     // KV heads exchanged at a time; 0: by bytes
   int64_t timeout_seconds = 600;  // of one collective, where no step's length is known
 };
@@ -136,7 +173,7 @@ struct RecomputeSection {
   Choice from_start = Choice::kUndecided;  // the inputs between are made one at a time, each from the kept one
 };
 
-// What lies in host memory instead of the GPU's.
+// The parts that lie in host memory instead of GPU memory.
 struct OffloadSection {
   int64_t layer_inputs = kAuto;           // how many of the kept ones
   Choice optimizer = Choice::kUndecided;  // master weights and moments
@@ -161,11 +198,16 @@ struct MetricsSection {
   int64_t recall_tiles = 4;   // query tiles of a sequence and layer
 };
 
+// The type that weights and activations are stored in.
+enum class Precision { kBfloat16, kFloat32 };
+
+enum class DeviceChoice { kAutomatic, kCuda, kCpu };
+
 struct RunConfig {
   std::string output_dir = "runs/default";
   uint64_t seed = 0;
-  std::string precision = "bfloat16";  // bfloat16 | float32
-  std::string device = "auto";         // auto | cuda | cpu
+  Precision precision = Precision::kBfloat16;
+  DeviceChoice device = DeviceChoice::kAutomatic;
   ModelSection model;
   DataSection data;
   AttentionConfig attention;

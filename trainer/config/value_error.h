@@ -1,4 +1,4 @@
-// What is wrong with a YAML value.
+// The error for a YAML value that a field cannot have.
 #pragma once
 
 #include <yaml-cpp/mark.h>

@@ -75,10 +75,10 @@ int num_gpus() {
   return count;
 }
 
-at::Device choose_device(const std::string& wanted, const MpiRuntime& mpi) {
-  if (wanted == "cpu") return at::kCPU;
+at::Device choose_device(DeviceChoice wanted, const MpiRuntime& mpi) {
+  if (wanted == DeviceChoice::kCpu) return at::kCPU;
   const std::string reason = obstacle(mpi);
-  if (!reason.empty() && wanted == "cuda")
+  if (!reason.empty() && wanted == DeviceChoice::kCuda)
     throw std::invalid_argument("device: cuda, but " + reason + "; valid here: auto, cpu");
   if (!reason.empty()) return at::kCPU;
   const int device = mpi.local_rank() % num_gpus();

@@ -16,7 +16,7 @@ int num_gpus();
 
 // wanted: auto (a GPU if this host has one that the kernels are compiled for), cuda or cpu. Ranks of a host take its
 // GPUs in turn. Throws std::invalid_argument for cuda without such a GPU. Makes the device current.
-at::Device choose_device(const std::string& wanted, const MpiRuntime& mpi);
+at::Device choose_device(DeviceChoice wanted, const MpiRuntime& mpi);
 
 // All ranks as data x sequence. Collective. CPU tensors go over MPI, CUDA
 // tensors over NCCL; where ranks share a GPU, which NCCL refuses, through host memory over MPI, with a warning.

@@ -54,8 +54,9 @@ LossReport report_of(const at::Tensor& sums) {
   return report;
 }
 
-// Runs the model over sequences [0, count), shared out over the data ranks, and hands each local result to `use`. All
-// data ranks take part in every forward pass; those without a sequence of their own repeat the last one unheard.
+// Runs the model over sequences [0, count), which the data ranks divide among themselves, and passes each local result
+// to `use`. All data ranks take part in every forward pass. A rank without a sequence of its own repeats the last one,
+// whose result is ignored.
 void for_each_sequence(Transformer& transformer, const ProcessGrid& grid, int64_t count, bool measures_recall,
                        const std::function<LocalBatch(int64_t)>& batch_at,
                        const std::function<void(int64_t, const LocalBatch&, const TokenLosses&)>& use) {

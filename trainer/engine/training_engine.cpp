@@ -16,7 +16,7 @@ TrainingEngine::TrainingEngine(const ModelConfig& model, const RunConfig& run, c
 }
 
 void TrainingEngine::load_initial_weights() {
-  if (run_.model.init == "random")
+  if (run_.model.init == WeightSource::kRandom)
     load_random(parameters_, model_, run_.seed);
   else
     load_pretrained(parameters_, model_, run_.model.path);

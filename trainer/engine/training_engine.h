@@ -48,7 +48,7 @@ class TrainingEngine {
   // training only. Collective.
   std::filesystem::path save(CheckpointStore& checkpoints, const TrainingState& state);
 
-  // What the transformer and the optimizer waited for since the last reading. Waits for the device.
+  // Returns how long the transformer and the optimizer waited since the last call. Waits for the device.
   ExposedSeconds take_exposed_seconds();
 
   ShardedParameters& parameters() { return parameters_; }

@@ -1,20 +1,14 @@
-// The error for files of a wrong format.
+// The error for files of a wrong format. A user's mistake is always a std::invalid_argument.
 #pragma once
 
-#include <exception>
-#include <string>
-#include <utility>
+#include <stdexcept>
 
 namespace hiptrain {
 
 // A file that is not what it should be; the message names file, part, found and expected.
-class FormatError : public std::exception {
+class FormatError : public std::invalid_argument {
  public:
-  explicit FormatError(std::string message) : message_(std::move(message)) {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
+  using std::invalid_argument::invalid_argument;
 };
 
 }  // namespace hiptrain

@@ -16,7 +16,7 @@ std::string number(int64_t value) { return std::to_string(value); }
 void check_index_dims(const AttentionConfig& attention, int64_t head_dim, const std::string& name,
                       std::vector<std::string>& messages) {
   const std::string of_model = "; the model's head_dim is " + number(head_dim);
-  if (attention.type == "dense") return;
+  if (attention.kind() == LayerKind::kDense) return;
   for (const int64_t dim : attention.index_dim_list)
     if (dim >= head_dim)
       messages.push_back("error: " + name + ": there is no dim " + number(dim) + of_model + ": valid are 0 to " +
@@ -46,7 +46,7 @@ void check_ranks(const RunConfig& config, int64_t num_ranks, std::vector<std::st
 void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_ranks,
                     std::vector<std::string>& messages) {
   const int64_t sequence = config.parallel.sequence > 0 ? config.parallel.sequence : num_ranks;
-  if (config.parallel.exchange != "alltoall" || num_kv_heads % sequence == 0) return;
+  if (config.parallel.exchange != ExchangeChoice::kAllToAll || num_kv_heads % sequence == 0) return;
   messages.push_back("error: parallel.exchange: alltoall, but the " + number(sequence) +
                      " ranks of a sequence do not divide the model's " + number(num_kv_heads) +
                      " KV heads; valid: auto, allgather");
@@ -56,10 +56,9 @@ void check_exchange(const RunConfig& config, int64_t num_kv_heads, int64_t num_r
 void check_beam(const RunConfig& config, const AttentionConfig& attention, const std::string& name,
                 std::vector<std::string>& messages) {
   const int64_t num_tokens = config.data.sequence_length;
-  const bool in_float8 = attention.indexes_in_float8(config.precision == "bfloat16");
-  const bool picks = attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
+  const bool in_float8 = attention.indexes_in_float8(config.precision == Precision::kBfloat16);
   const int64_t nodes = num_tokens / attention.block_size / kernels::kTreeFanout;
-  if (picks && num_tokens > attention.scanned_tokens(in_float8) &&
+  if (attention.kind() == LayerKind::kPicks && num_tokens > attention.scanned_tokens(in_float8) &&
       std::min(attention.beam, nodes) > kernels::kMaxGpuBeam)
     messages.push_back("error: " + name + ": " + number(attention.beam) + " is not valid on a GPU; valid: 1 to " +
                        number(kernels::kMaxGpuBeam));

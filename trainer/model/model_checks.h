@@ -10,7 +10,7 @@
 
 namespace hiptrain {
 
-// What can be said of a config with the model: "error: FIELD: ...", one a mistake. Empty: the config fits.
+// Checks a config against the model. Returns one message for each mistake, as "error: FIELD: ...".
 std::vector<std::string> check_against_model(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);
 // The same, thrown as ConfigError.
 void require_model_fits(const RunConfig& config, const ModelConfig& model, int64_t num_ranks);

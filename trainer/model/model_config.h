@@ -1,4 +1,4 @@
-// What a Hugging Face config.json says of a model: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense).
+// The settings of a model as its Hugging Face config.json gives them: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense).
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,7 @@ double model_flops_per_token(const ModelConfig& model, double keys_per_token) {
 
 double attended_keys(const AttentionConfig& attention, double mean_list_entries, int64_t sequence_length) {
   const double half = static_cast<double>(sequence_length) / 2;
-  if (attention.type == "dense") return half;
+  if (attention.kind() == LayerKind::kDense) return half;
   const double keys = static_cast<double>(attention.sink_tokens) + static_cast<double>(attention.window) +
                       mean_list_entries * static_cast<double>(attention.block_size);
   return std::min(half, keys);

@@ -15,7 +15,7 @@ namespace hiptrain {
 // original_max_position_embeddings is keeps the model's own, whatever max_position_embeddings is set to.
 nlohmann::ordered_json model_json(const ModelSection& model);
 
-// What messages call it: the file, and the settings in it that are not its own.
+// Returns how messages name the config.json: its path, and the settings that replace some of its values.
 std::string model_json_name(const ModelSection& model);
 
 // "model.rope_theta", ...: the settings that are not auto.

@@ -81,8 +81,8 @@ void run(const at::Tensor& tensor, const Params& params, CpuKernel<Params> on_cp
     on_cpu(params);
 }
 
-// The same for a kernel that has scratch memory on the GPU. The memory may be used again by whatever the stream runs
-// next, so it is let go at once.
+// The same for a kernel that needs scratch memory on the GPU. The memory is freed at once, because only later work of
+// the same stream can reuse it.
 template <typename Params>
 void run(const at::Tensor& tensor, Params params, CpuKernel<Params> on_cpu, GpuKernel<Params> on_gpu,
          int64_t (*workspace_bytes)(const std::type_identity_t<Params>&)) {

@@ -6,38 +6,11 @@
 
 #include "kernels/attention_geometry.h"
 #include "kernels/index.h"
-#include "kernels/published_search.h"
 #include "kernels/search.h"
 #include "kernels/sliding_union.h"
 #include "trainer/ops/kernel_call.h"
 
 namespace hiptrain {
-namespace {
-
-// counts (kv heads, tiles) -> offsets (kv heads, tiles + 1), and an entries tensor of their total. The host waits for
-// the offsets, here and then no more.
-BlockLists allocate_lists(const at::Tensor& counts) {
-  const int64_t num_kv_heads = counts.size(0), tiles = counts.size(1);
-  if (tiles == 0)  // a rank without tokens
-    return {.offsets = at::zeros({num_kv_heads, 1}, counts.options()),
-            .entries = empty_beside(counts, {0}, at::kInt),
-            .offsets_on_host = at::zeros({num_kv_heads, 1}, at::kLong)};
-  at::Tensor offsets = at::empty({num_kv_heads, tiles + 1}, counts.options());
-  const kernels::ListOffsetsParams params{.counts = data_of<int64_t>(counts, counts),
-                                          .offsets = offsets.mutable_data_ptr<int64_t>(),
-                                          .num_tiles = tiles,
-                                          .num_kv_heads = static_cast<int>(num_kv_heads)};
-  run(counts, params, kernels::list_offsets_reference, kernels::list_offsets_cuda);
-  const at::Tensor on_host = offsets.cpu();
-  const int64_t total = on_host.const_data_ptr<int64_t>()[on_host.numel() - 1];
-  return {.offsets = offsets, .entries = empty_beside(counts, {total}, at::kInt), .offsets_on_host = on_host};
-}
-
-uint32_t* entry_data(BlockLists& lists) {
-  return reinterpret_cast<uint32_t*>(lists.entries.mutable_data_ptr<int32_t>());
-}
-
-}  // namespace
 
 RunningCounts::RunningCounts(at::Device device)
     : values_(at::zeros({3}, at::TensorOptions(at::kLong).device(device))) {}
@@ -102,7 +75,7 @@ at::Tensor index_keys(const at::Tensor& key, const at::Tensor& index_dims, at::S
 
 namespace {
 
-// What the levels of a tree depend on, and no tensors.
+// Returns only the parameters that determine the levels of a tree, without tensors.
 kernels::SearchParams search_params(const kernels::AttentionGeometry& geometry, const SearchSettings& settings) {
   kernels::SearchParams params{};
   params.geometry = geometry;
@@ -148,6 +121,27 @@ int64_t search_halo(const kernels::AttentionGeometry& geometry, const SearchSett
   return kernels::search_halo(search_params(geometry, settings));
 }
 
+BlockLists allocate_lists(const at::Tensor& counts) {
+  const int64_t num_kv_heads = counts.size(0), tiles = counts.size(1);
+  if (tiles == 0)  // a rank without tokens
+    return {.offsets = at::zeros({num_kv_heads, 1}, counts.options()),
+            .entries = empty_beside(counts, {0}, at::kInt),
+            .offsets_on_host = at::zeros({num_kv_heads, 1}, at::kLong)};
+  at::Tensor offsets = at::empty({num_kv_heads, tiles + 1}, counts.options());
+  const kernels::ListOffsetsParams params{.counts = data_of<int64_t>(counts, counts),
+                                          .offsets = offsets.mutable_data_ptr<int64_t>(),
+                                          .num_tiles = tiles,
+                                          .num_kv_heads = static_cast<int>(num_kv_heads)};
+  run(counts, params, kernels::list_offsets_reference, kernels::list_offsets_cuda);
+  const at::Tensor on_host = offsets.cpu();
+  const int64_t total = on_host.const_data_ptr<int64_t>()[on_host.numel() - 1];
+  return {.offsets = offsets, .entries = empty_beside(counts, {total}, at::kInt), .offsets_on_host = on_host};
+}
+
+uint32_t* entry_data(BlockLists& lists) {
+  return reinterpret_cast<uint32_t*>(lists.entries.mutable_data_ptr<int32_t>());
+}
+
 BlockLists sliding_union(const Picks& picks, const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                          int64_t max_blocks, RunningCounts& counts) {
   const at::Tensor& blocks = picks.blocks;
@@ -171,60 +165,6 @@ BlockLists sliding_union(const Picks& picks, const kernels::AttentionGeometry& g
   params.offsets = lists.offsets.const_data_ptr<int64_t>();
   params.entries = entry_data(lists);
   if (lists.entries.numel() > 0) run(blocks, params, kernels::sliding_union_reference, kernels::sliding_union_cuda);
-  return lists;
-}
-
-namespace {
-
-// The host waits for the copies.
-BlockLists search_from_copies(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
-                              const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                              const PublishedSettings& settings, RunningCounts& counts) {
-  const at::Tensor starts = at::from_blob(const_cast<int64_t*>(geometry.document_starts), {geometry.num_documents},
-                                          query.options().dtype(at::kLong))
-                                .cpu();
-  kernels::AttentionGeometry host_geometry = geometry;
-  host_geometry.document_starts = starts.const_data_ptr<int64_t>();
-  RunningCounts host_counts(at::kCPU);
-  const BlockLists lists =
-      published_search(query.cpu(), queries_begin, key.cpu(), host_geometry, begin, end, settings, host_counts);
-  counts.add_nan_scores(host_counts.take().nan_scores);
-  return {.offsets = lists.offsets.to(query.device()),
-          .entries = lists.entries.to(query.device()),
-          .offsets_on_host = lists.offsets};
-}
-
-}  // namespace
-
-BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
-                            const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                            const PublishedSettings& settings, RunningCounts& counts) {
-  if (query.is_cuda()) return search_from_copies(query, queries_begin, key, geometry, begin, end, settings, counts);
-  at::Tensor tile_counts = at::empty({key.size(0), kernels::num_tiles(end - begin)}, at::kLong);
-  kernels::PublishedSearchParams params{.query = values_of(query, query),
-                                        .queries_begin = queries_begin,
-                                        .key = head_rows_of(key, query),
-                                        .key_head_stride = key.stride(0),
-                                        .counts = tile_counts.mutable_data_ptr<int64_t>(),
-                                        .offsets = nullptr,
-                                        .entries = nullptr,
-                                        .num_nan_scores = counts.nan_scores(),
-                                        .geometry = geometry,
-                                        .query_begin = begin,
-                                        .num_queries = end - begin,
-                                        .element = element_of(query),
-                                        .num_query_heads = static_cast<int>(query.size(1)),
-                                        .num_kv_heads = static_cast<int>(key.size(0)),
-                                        .head_dim = static_cast<int>(query.size(2)),
-                                        .num_blocks = static_cast<int>(settings.blocks),
-                                        .beam = static_cast<int>(settings.beam),
-                                        .query_stride = static_cast<int>(settings.query_stride),
-                                        .own_tile = settings.own_tile};
-  kernels::published_search_reference(params);
-  BlockLists lists = allocate_lists(tile_counts);
-  params.offsets = lists.offsets.const_data_ptr<int64_t>();
-  params.entries = entry_data(lists);
-  if (lists.entries.numel() > 0) kernels::published_search_reference(params);
   return lists;
 }
 

@@ -13,7 +13,7 @@
 
 namespace hiptrain {
 
-// What selections count, in the memory of the device that computes: read when a step is over.
+// The counters of selections. They lie in the memory of the device that computes and are read when a step has ended.
 class RunningCounts {
  public:
   explicit RunningCounts(at::Device device);
@@ -59,18 +59,14 @@ void search(const IndexQueries& queries, const at::Tensor& index_key, const kern
 // A multiple of kernels::kQueryTile. geometry.document_starts lies in host memory.
 int64_t search_halo(const kernels::AttentionGeometry& geometry, const SearchSettings& settings);
 
+// Lists of counts (kv heads, tiles) int64 entries, which are not written yet. The host waits for the offsets, here and
+// then no more.
+BlockLists allocate_lists(const at::Tensor& counts);
+// The entries of such lists, to be written. Null if there are none.
+uint32_t* entry_data(BlockLists& lists);
+
 // Lists of the tiles of tokens [begin, end), of their picks and of those of a tile before, or of all before.
 BlockLists sliding_union(const Picks& picks, const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
                          int64_t max_blocks, RunningCounts& counts);
-
-struct PublishedSettings {
-  int64_t blocks, beam, query_stride;
-  bool own_tile;
-};
-// Lists of the paper's selection for tokens [begin, end). query: (tokens from queries_begin on, query heads, head_dim);
-// key: (kv heads, all tokens, head_dim). Computed on the CPU, from copies where these are on a GPU: slow.
-BlockLists published_search(const at::Tensor& query, int64_t queries_begin, const at::Tensor& key,
-                            const kernels::AttentionGeometry& geometry, int64_t begin, int64_t end,
-                            const PublishedSettings& settings, RunningCounts& counts);
 
 }  // namespace hiptrain

@@ -29,9 +29,9 @@ struct MachineRates {
   int64_t gpu_memory, host_memory;        // bytes of a GPU (0 for a CPU) and of its share of the host
   double matmul;                          // FLOP/s of a layer's products
   double copy;                            // bytes/s read and written, of a copy on the device
-  double pointwise;                       // likewise, of norms, rotary embedding and SwiGLU
-  double cross_entropy;                   // likewise, over logits that are read and then written
-  double adamw;                           // likewise
+  double pointwise;                       // bytes/s read and written, of norms, rotary embedding and SwiGLU
+  double cross_entropy;                   // bytes/s read and written, of logits
+  double adamw;                           // bytes/s read and written
   std::vector<AttentionRates> attention;  // at least one
   RateCurve scan, scan_float8;            // FLOP/s, 2 a dim, index query and key, by attention.index_dtype
   RateCurve tree;                         // index queries a second

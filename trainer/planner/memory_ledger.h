@@ -9,7 +9,7 @@
 
 namespace hiptrain {
 
-// What bytes are for. The order is that of tables.
+// The purposes of memory, in the order of tables.
 enum class MemoryItem {
   kWeights,          // this rank's shards of master weights, or of the weights themselves
   kGradients,        // this rank's shards, float32

@@ -10,9 +10,9 @@ constexpr int64_t kCudaContext = 768 * kMiB, kNcclChannels = 1024 * kMiB;
 constexpr double kAllocatorSlack = 0.02;
 // Host memory of a process beside tensors: its libraries, of which those for a GPU are large.
 constexpr int64_t kProcessBesideGpu = 922 * kMiB, kProcess = 512 * kMiB;
-// What NCCL takes of the host for each process.
+// The host memory that NCCL takes for each process.
 constexpr int64_t kNcclOnHost = 307 * kMiB;
-// What a host with GPUs keeps free for the system and for pages of token files.
+// The memory that a host with GPUs keeps free for the system and for pages of token files.
 constexpr int64_t kHostReserve = 4096 * kMiB;
 
 int64_t allocator_slack(const MemoryLedger& gpu) {
@@ -22,7 +22,7 @@ int64_t allocator_slack(const MemoryLedger& gpu) {
   return static_cast<int64_t>(kAllocatorSlack * static_cast<double>(passing));
 }
 
-// What is not tensors, by memory.
+// Adds the memory that is not tensors.
 void add_process(const PlanInputs& inputs, const MemoryLedger& device, MemoryLedger::Bytes& gpu,
                  MemoryLedger::Bytes& host) {
   constexpr auto kItem = static_cast<size_t>(MemoryItem::kProcess), kFree = static_cast<size_t>(MemoryItem::kReserve);

@@ -45,7 +45,7 @@ class StepWalk {
         choice_(choice),
         device_(device),
         host_(inputs.on_gpu ? host : device),
-        storage_(run.precision == "bfloat16" ? 2 : 4),
+        storage_(run.precision == Precision::kBfloat16 ? 2 : 4),
         compute_(inputs.on_gpu ? storage_ : 4),
         tokens_(inputs.local_tokens()),
         hidden_(model.hidden_size),
@@ -188,11 +188,9 @@ class StepWalk {
 
   // ---- TransformerLayer
 
-  bool selects(const AttentionConfig& attention) const {
-    return attention.type == "hip" && attention.selection == "picks" && attention.picks > 0;
-  }
+  bool selects(const AttentionConfig& attention) const { return attention.kind() == LayerKind::kPicks; }
   bool selects_as_published(const AttentionConfig& attention) const {
-    return attention.type == "hip" && attention.selection != "picks";
+    return attention.kind() == LayerKind::kPublished;
   }
   // HipAttention::by_heads
   bool by_heads(const AttentionConfig& attention) const {
@@ -322,7 +320,7 @@ class StepWalk {
     if (tokens_ <= query_tile()) nodes = device_.hold(Item::kSearch, node_bytes);
     if (!shares_tiles) return picks;
     const Held found = device_.hold(Item::kSearch, pick_bytes(attention, part_tokens(attention)));
-    device_.touch(Item::kExchange, pick_bytes(attention, part_tokens(attention)));  // those that come home
+    device_.touch(Item::kExchange, pick_bytes(attention, part_tokens(attention)));  // picks that are sent back
     return picks;
   }
 
@@ -396,7 +394,7 @@ class StepWalk {
 
   // Whether cuDNN attends, for a sequence of one document, which a plan is for.
   bool by_cudnn(const AttentionConfig& attention) const {
-    return inputs_.on_gpu && storage_ == 2 && attention.type == "dense" && !attention.deterministic &&
+    return inputs_.on_gpu && storage_ == 2 && attention.kind() == LayerKind::kDense && !attention.deterministic &&
            tokens_ <= choice_.query_tile && model_.head_dim <= 128;
   }
 
@@ -445,7 +443,7 @@ class StepWalk {
     if (by_heads(attention)) parts.push_back(exchange_queries());
     Held d_query = device_.hold(Item::kQueryTile, query_tile_bytes());
     if (inputs_.on_gpu) {
-      // Pieces that have not come are still being sent, those that are done come home.
+      // Pieces that have not arrived are still being sent, and finished ones are sent back.
       const Held moving = device_.hold(Item::kExchange, by_heads(attention) ? query_tile_bytes() : 0);
       attention_backward_scratch(attention);
     }
@@ -513,13 +511,14 @@ int64_t PlanInputs::local_tokens() const {
 }
 
 StateBytes state_bytes(const RunConfig& run, const MemoryChoice& choice) {
-  const int64_t weight = run.precision == "bfloat16" ? 2 : 4, moment = run.optimizer.state_dtype == "bfloat16" ? 2 : 4;
+  const int64_t weight = run.precision == Precision::kBfloat16 ? 2 : 4,
+                moment = run.optimizer.state_dtype == StateType::kBfloat16 ? 2 : 4;
   if (weight == 4 || !run.optimizer.master_weights) return {.master = 0, .weights = weight, .moments = 2 * moment};
   return {.master = 4, .weights = choice.offload_optimizer ? weight : 0, .moments = 2 * moment};
 }
 
 double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inputs) {
-  if (attention.type != "hip" || attention.picks == 0) return 0;
+  if (!attention.searches()) return 0;
   const double tokens = static_cast<double>(inputs.tokens);
   const double wanted =
       inputs.list_entries > 0 ? inputs.list_entries : entries_a_pick(tokens) * static_cast<double>(attention.picks);

@@ -12,7 +12,7 @@
 
 namespace hiptrain {
 
-// What `auto` leaves open: how a step is cut, and where its state lies.
+// The choices that `auto` leaves to the planner: how a step is divided, and where its state lies.
 struct MemoryChoice {
   int64_t interval = 1;                     // layers of a segment (trainer/transformer/activation_store.h)
   bool from_start = false;                  // each input of a segment is made from its first
@@ -38,7 +38,7 @@ struct PlanInputs {
   int64_t local_tokens() const;
 };
 
-// What is kept of a parameter, bytes.
+// The bytes that are kept for a parameter.
 struct StateBytes {
   int64_t master;   // float32 weights behind those of a shorter type; 0: none
   int64_t weights;  // those that are computed with; 0: rounded from master weights when they are needed
@@ -52,7 +52,7 @@ double mean_list_entries(const AttentionConfig& attention, const PlanInputs& inp
 // How ActivationStore keeps inputs.
 ActivationStore::Plan store_plan(const ModelConfig& model, const MemoryChoice& choice);
 
-// What tensors hold; both ledgers are new. On the CPU all is in `device`, and `host` stays empty.
+// Adds the memory of all tensors to two new ledgers. On the CPU everything is in `device`, and `host` stays empty.
 void walk_step(const ModelConfig& model, const ParameterLayout& layout, const RunConfig& run, const PlanInputs& inputs,
                const MemoryChoice& choice, MemoryLedger& device, MemoryLedger& host);
 

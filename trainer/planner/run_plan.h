@@ -11,7 +11,8 @@
 
 namespace hiptrain {
 
-// What this rank may take. Ranks of a host share its memory evenly, ranks on a GPU that of the GPU.
+// Returns the inputs of a plan, with the memory that this rank may use. The ranks of a host share its memory evenly,
+// and the ranks on a GPU that of the GPU.
 PlanInputs plan_inputs(const RunConfig& run, const ProcessGrid& grid, const MpiRuntime& mpi, at::Device device);
 
 // Throws std::invalid_argument with what needs what if the run does not fit: nothing has been allocated then.

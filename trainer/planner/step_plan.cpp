@@ -9,7 +9,7 @@
 namespace hiptrain {
 namespace {
 
-// What auto may become. Large tiles first: they are faster.
+// The values that auto may become. Large tiles come first, because they are faster.
 constexpr int64_t kQueryTiles[] = {262144, 131072, 65536, 32768, 16384};
 constexpr int64_t kTokenTiles[] = {16384, 8192, 4096, 2048};
 constexpr int64_t kLossTiles[] = {4096, 2048, 1024, 512};
@@ -165,10 +165,10 @@ std::vector<std::string> StepPlanner::remedies(const PlanInputs& inputs) const {
   };
   if (fits(run_, {})) found.push_back("auto for all of recompute, offload and the tiles of memory");
   RunConfig short_state = run_;
-  short_state.optimizer.state_dtype = "bfloat16";
+  short_state.optimizer.state_dtype = StateType::kBfloat16;
   if (fits(short_state, wishes_)) {
     found.push_back("optimizer.state_dtype: bfloat16");
-  } else if (run_.precision == "bfloat16") {
+  } else if (run_.precision == Precision::kBfloat16) {
     short_state.optimizer.master_weights = false;
     if (fits(short_state, wishes_))
       found.push_back("optimizer.state_dtype: bfloat16 with optimizer.master_weights: false");
@@ -183,7 +183,7 @@ int64_t StepPlanner::enough_ranks(PlanInputs inputs) const {
   constexpr int64_t kMostRanks = 1024;
   while (inputs.sequence_ranks <= kMostRanks / 2) {
     inputs.sequence_ranks *= 2;
-    if (run_.parallel.exchange == "alltoall" && model_.num_kv_heads % inputs.sequence_ranks != 0) break;
+    if (run_.parallel.exchange == ExchangeChoice::kAllToAll && model_.num_kv_heads % inputs.sequence_ranks != 0) break;
     if (plan(inputs).memory.fits()) return inputs.sequence_ranks;
   }
   return 0;

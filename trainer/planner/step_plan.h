@@ -1,4 +1,4 @@
-// What `auto` becomes: of all ways to cut and place a step that fit into memory, the one with the shortest step.
+// Decides what is written `auto`: of all ways to divide and place a step that fit into memory, the fastest one.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,7 @@
 
 namespace hiptrain {
 
-// What the user has set; nothing: auto.
+// The values that the user has set; nothing means auto.
 struct MemoryWishes {
   std::optional<int64_t> interval = {}, last_layers = {};
   std::optional<bool> from_start = {};
@@ -41,7 +41,7 @@ class StepPlanner {
   StepPlan plan_of(const PlanInputs& inputs, const MemoryChoice& choice) const;
   // The most tokens, a multiple of a query tile a rank, whose plan fits; 0: none. inputs.tokens is not read.
   int64_t longest_sequence(PlanInputs inputs) const;
-  // What would make these inputs fit, each by itself: settings and their values.
+  // Returns settings with values, each of which alone would make these inputs fit.
   std::vector<std::string> remedies(const PlanInputs& inputs) const;
 
  private:

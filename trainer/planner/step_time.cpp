@@ -32,7 +32,7 @@ class StepTimeModel {
         query_(real(model.num_query_heads) * model.head_dim),
         key_(real(model.num_kv_heads) * model.head_dim),
         inner_(real(model.intermediate_size)),
-        element_(run.precision == "bfloat16" ? 2 : 4) {
+        element_(run.precision == Precision::kBfloat16 ? 2 : 4) {
     const double layer = hidden_ * (2 * query_ + 2 * key_ + 3 * inner_);
     const double table = hidden_ * real(model.vocabulary_size);
     parameters_ = layers_ * layer + table * (model.tied_embeddings ? 1 : 2);
@@ -79,7 +79,7 @@ class StepTimeModel {
     double layers = 0;
     for (int64_t layer = 0; layer < model_.num_layers; ++layer) {
       const AttentionConfig attention = run_.attention_of(layer);
-      if (attention.type != "hip" || attention.picks == 0) continue;
+      if (!attention.searches()) continue;
       const int64_t kept = num_kept_queries(model_, attention, storage, compute, choice_.query_tile, choice_.token_tile,
                                             tokens, inputs_.sequence_ranks);
       layers += 1 - real(kept) / real(tokens);
@@ -104,7 +104,7 @@ class StepTimeModel {
 
   // Dealt out evenly over ranks.
   void add_search(const AttentionConfig& attention, PartTime& part) const {
-    if (attention.type != "hip" || attention.picks == 0) return;
+    if (!attention.searches()) return;
     const double whole = real(inputs_.tokens), heads = real(model_.num_kv_heads) / real(inputs_.sequence_ranks);
     const bool in_float8 = attention.indexes_in_float8(element_ == 2);
     const ScanWork scan = scan_work(attention, model_.head_dim, inputs_.tokens, in_float8);
@@ -131,7 +131,7 @@ class StepTimeModel {
   // Each query tile reads the keys and values that it picked and adds to their gradients. Rates were measured with one
   // tile: bytes of the others, whose picks are taken to lie anywhere before them.
   double further_key_gradients(const AttentionConfig& attention) const {
-    if (attention.type != "hip" || attention.picks == 0) return 0;
+    if (!attention.searches()) return 0;
     const double block = real(attention.block_size), blocks = real(inputs_.tokens) / 2 / block;
     const double tile = std::min(tokens_, real(choice_.query_tile));
     const double picks = tile / real(kernels::kQueryTile) * mean_list_entries(attention, inputs_);
@@ -207,8 +207,8 @@ class StepTimeModel {
     step.parts.push_back({"host copies, waited for", 0, late + first + awaited_inputs / rates_.from_host});
   }
 
-  // What attention exchanges is awaited where the computation beside it is shorter; weights of every pass are gathered
-  // ahead, and gradients leave behind.
+  // A step waits for the exchanges of attention where the computation beside them is shorter. The weights of every pass
+  // are gathered in advance, and gradients are reduced behind the computation.
   void add_exchange(StepTime& step, double sequences) const {
     AttentionTraffic attention;
     for (int64_t layer = 0; layer < model_.num_layers && inputs_.sequence_ranks > 1; ++layer)
@@ -225,7 +225,7 @@ class StepTimeModel {
     step.parts.push_back({"exchange, waited for", 0, attention.waited * sequences + late});
   }
 
-  // What a step's layers exchange for one sequence.
+  // The bytes that the layers of a step exchange for one sequence.
   struct AttentionTraffic {
     double keys = 0, queries = 0;  // bytes that come to a rank
     double waited = 0;             // seconds
@@ -239,11 +239,11 @@ class StepTimeModel {
     const double tokens = others * (by_heads ? tokens_ : real(inputs_.tokens));
     const double keys = tokens * 2 * key_ * element_, gradients = tokens * 2 * key_ * 4;
     const double queries = by_heads ? others * tokens_ * query_ * element_ : 0;
-    // Index queries of the own tokens go to the ranks that search for them, whose picks come home.
+    // Index queries of the own tokens are sent to the ranks that search for them, which send the picks back.
     const double index_queries = real(attention.num_index_heads(model_.group_size())) * others * tokens_;
     const double index = (tokens + index_queries) * real(heads * attention.index_dims) * element_;
     const double picks = by_heads ? 0 : others * tokens_ * real(heads * attention.picks) * 4;
-    const bool selects = attention.type == "hip" && attention.picks > 0;
+    const bool selects = attention.searches();
 
     const double held = by_heads ? real(heads) / real(ranks) : real(heads), tile = tile_share();
     const double project = 2 * tile * tokens_ * query_ * hidden_ / rates_.matmul;
@@ -293,7 +293,7 @@ class StepTimeModel {
 
 double executed_keys(const AttentionConfig& attention, double list_entries, int64_t tokens) {
   const double most = real(tokens) / 2 + real(kernels::kQueryTile);
-  if (attention.type == "dense") return most;
+  if (attention.kind() == LayerKind::kDense) return most;
   const double listed = list_entries * real(attention.block_size);
   return std::min(most, real(attention.sink_tokens + attention.window + kernels::kQueryTile) + listed);
 }

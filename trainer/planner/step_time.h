@@ -33,8 +33,8 @@ struct StepTime {
 
 // Keys of whole blocks that a tile of queries attends to, on average over a sequence.
 double executed_keys(const AttentionConfig& attention, double list_entries, int64_t tokens);
-// What a tile costs in sparse attention beside its keys, in keys: fixed lists of 64 blocks and own lists of 8 on an
-// H200 lie on these lines (kernels/TUNING.md).
+// The fixed cost of a tile in sparse attention, in keys. With it, the measured times of fixed lists of 64 blocks and of
+// own lists of 8 on an H200 lie on a line (kernels/TUNING.md).
 constexpr double kForwardTileKeys = 640, kBackwardTileKeys = 256;
 
 // Tokens of a sequence whose tiles scan, and the FLOP of that for one index query a token.

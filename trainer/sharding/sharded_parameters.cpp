@@ -22,10 +22,10 @@ int64_t padded_shard_size(int64_t numel, int num_ranks) {
 }
 
 ParameterStorage storage_of(const RunConfig& config, bool with_training) {
-  return {.round_to_bfloat16 = config.precision == "bfloat16",
+  return {.round_to_bfloat16 = config.precision == Precision::kBfloat16,
           .with_training = with_training,
           .master_weights = with_training && config.optimizer.master_weights,
-          .moment_type = config.optimizer.state_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat,
+          .moment_type = config.optimizer.state_dtype == StateType::kBfloat16 ? at::kBFloat16 : at::kFloat,
           .offload_optimizer = config.offload.optimizer == Choice::kYes,
           .offload_gradients = config.offload.gradients == Choice::kYes,
           .offload_weights = config.offload.weights == Choice::kYes};

@@ -14,7 +14,7 @@
 
 namespace hiptrain {
 
-// What is kept of the parameters, of which types, and where. What is offloaded lies in host memory.
+// Which tensors are kept for the parameters, of which types, and where. Offloaded tensors lie in host memory.
 struct ParameterStorage {
   bool round_to_bfloat16 = false;           // layers are computed with bfloat16 weights
   bool with_training = true;                // gradients and optimizer state too
@@ -34,7 +34,7 @@ int64_t padded_shard_size(int64_t numel, int num_ranks);
 // still be updated while the next step has begun: see await_update.
 class ShardedParameters {
  public:
-  // What a rank keeps of a unit: (shard size) each.
+  // A rank's part of a unit, (shard size) each.
   struct Shard {
     at::Tensor master;    // what the optimizer updates: master weights, or the only ones
     at::Tensor rounded;   // master in bfloat16; undefined where master is on the device or is of this type
@@ -74,7 +74,7 @@ class ShardedParameters {
   // After master weights were written from outside.
   void round_masters();
 
-  // Who updates shards beside the computation says here how the compute stream waits for a unit's update; none: nobody.
+  // Sets how the compute stream waits for the update of a unit that runs beside the computation; none if nothing does.
   void set_update_wait(std::function<void(int unit)> wait) { wait_for_update_ = std::move(wait); }
   // Before the compute stream reads a unit's weights or writes its gradient.
   void await_update(int unit) const;

@@ -1,4 +1,4 @@
-// What a run tells: one line a step on the screen, one JSON object a step in metrics.jsonl.
+// The output of a run: for each step a line on the screen and a JSON object in metrics.jsonl.
 #pragma once
 
 #include <chrono>

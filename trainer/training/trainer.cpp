@@ -29,7 +29,7 @@ std::vector<TokenFile> open_all(const std::vector<std::string>& prefixes) {
 
 StreamOptions stream_options(const RunConfig& config, const ModelConfig& model, bool shuffle) {
   return {.sequence_length = config.data.sequence_length,
-          .packing = config.data.packing == "stream" ? Packing::kStream : Packing::kDocuments,
+          .packing = config.data.packing == DocumentPacking::kStream ? Packing::kStream : Packing::kDocuments,
           .shuffle = shuffle,
           .seed = config.seed,
           .document_alignment = std::max(kernels::kQueryTile, config.attention.block_size),
@@ -115,7 +115,8 @@ RunEnd Trainer::stop_by_signal() {
 
 // While training, and while evaluating.
 void Trainer::between_passes(LayerPass pass) {
-  if (config_.train.on_signal == "abandon_step" && stop_signal_.requested(grid_.control())) throw StepAbandoned();
+  if (config_.train.on_signal == OnSignal::kAbandonStep && stop_signal_.requested(grid_.control()))
+    throw StepAbandoned();
   if (!step_start_) return;
   if (const auto line = progress_.begin_pass(pass, seconds_since(*step_start_))) log_.note(*line);
 }
@@ -276,7 +277,7 @@ void Trainer::write_resolved_config() const {
 void Trainer::report_start(bool resumed) {
   const PackingReport& packing = stream_.report();
   log_.note("model " + config_.model.path + ": " + std::to_string(engine_.parameters().layout().num_parameters()) +
-            " parameters, " + config_.precision + " on " + (device_.is_cuda() ? "GPUs" : "CPUs") + "; " +
+            " parameters, " + field_text("precision", config_) + " on " + (device_.is_cuda() ? "GPUs" : "CPUs") + "; " +
             std::to_string(grid_.world().size()) + " ranks = " + std::to_string(grid_.data().size()) + " data x " +
             std::to_string(grid_.sequence().size()) + " sequence");
   if (!model_settings(config_.model).empty())

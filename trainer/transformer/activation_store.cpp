@@ -20,9 +20,10 @@ int64_t ActivationStore::num_long_segments(const Plan& plan) {
   return (plan.num_layers - last_layers(plan) + plan.interval - 1) / plan.interval;
 }
 
-// When the forward pass is done, the kept inputs; when the last long segment is computed, its inputs, or two of them,
-// and the kept ones of those before. While a segment is computed, the next one's input comes from the host, to where
-// one is done with: that needs a second place.
+// The most inputs are live either when the forward pass has ended, which are the kept ones, or while the last long
+// segment is computed: its inputs, or two of them, and the kept inputs of the segments before it. While a segment is
+// computed, the next segment's input is copied from the host into the memory of an input that is no longer needed,
+// which needs a second slot.
 int64_t ActivationStore::device_inputs(const Plan& plan) {
   if (has_one_place(plan)) return 1;
   const int64_t kept = num_segments(plan) - plan.host_inputs, long_segments = num_long_segments(plan);
@@ -118,7 +119,7 @@ void ActivationStore::release(int64_t layer) {
   lists_[layer] = {};
 }
 
-// What was copied from it is on the host from here on.
+// Returns a slot whose copy to the host, if there was one, has ended.
 ActivationStore::Slot ActivationStore::take_free() {
   if (free_.empty()) throw std::logic_error("ActivationStore: no room for another input");
   Slot slot = std::move(free_.front());

@@ -1,4 +1,4 @@
-// What the forward pass keeps for the backward pass: layer inputs (the checkpoints of recompute) and block lists.
+// Keeps layer inputs (the checkpoints of recompute) and block lists from the forward pass for the backward pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,16 +13,16 @@
 
 namespace hiptrain {
 
-// Layers are cut into segments: the last layers are one each, those before them `interval` each, of which the first
-// segment may be shorter. The input of each segment's first layer is kept, the first segments' in host memory as far as
-// asked, the others' on the device. The inputs between are made again in the backward pass, in the memory of those that
-// are done with: so the last layers, which come first there, can keep theirs for nothing. Or, `from_start`, those
-// between are made one at a time, each from its segment's first: there are never more than two of a segment, for about
-// interval / 2 forward passes; and one, if the first of every segment is in host memory, from where it is copied, and
-// waited for, each time. Lists are kept for every layer: the search is never repeated.
+// Layers are divided into segments: each of the last layers is one, and `interval` layers before them form one; the
+// first segment may be shorter. The input of each segment's first layer is kept: that of the first `host_inputs`
+// segments in host memory, that of the others on the device. The backward pass recomputes the other inputs of a
+// segment, in the memory of layers that it has finished. The last layers, with which it begins, therefore keep their
+// inputs at no extra cost. With `from_start` each input is recomputed from the segment's first one: at most two inputs
+// of a segment are live, for about interval / 2 extra forward passes; and only one, if all kept inputs are in host
+// memory, from where it is then copied each time. Lists are kept for every layer, so that the search is never repeated.
 //
-// All memory of inputs is taken at the start and used by every step again. Copies go on beside the computation: to the
-// host while the next layers run, back while the segment after it is computed.
+// The memory of all inputs is allocated once and reused by every step. Copies overlap with computation: to the host
+// while the next layers run, back while the segment after it is computed.
 class ActivationStore {
  public:
   struct Plan {
@@ -32,10 +32,10 @@ class ActivationStore {
     bool from_start = false;
     std::optional<int64_t> last_layers = {};  // segments of one layer; nothing: interval, from_start 0
   };
-  static int64_t last_layers(const Plan& plan);  // of this model, of one layer each
-  // How many inputs it has room for on the device.
+  static int64_t last_layers(const Plan& plan);  // number of segments of one layer
+  // The number of inputs for which the device has memory.
   static int64_t device_inputs(const Plan& plan);
-  // How many layers are run again in the backward pass.
+  // The number of layers that the backward pass recomputes.
   static int64_t layers_again(const Plan& plan);
   static int64_t num_segments(const Plan& plan) { return num_long_segments(plan) + last_layers(plan); }
   static int64_t most_host_inputs(const Plan& plan) { return num_segments(plan) - (may_have_one_place(plan) ? 0 : 1); }
@@ -54,8 +54,8 @@ class ActivationStore {
   void save_input(int64_t layer, const at::Tensor& hidden);
   void save_lists(int64_t layer, BlockLists lists) { lists_[layer] = std::move(lists); }
 
-  // Backward. Starts to bring a kept input to the device, if it is not there and there is room beside those inputs of
-  // layers [begin, end) that are to be made.
+  // For the backward pass. Starts to copy a kept input to the device if it is not there, and if there is memory beside
+  // the inputs of layers [begin, end) that are to be recomputed.
   void prefetch_input(int64_t layer, int64_t begin, int64_t end);
   bool has_input(int64_t layer) const { return inputs_[layer].tensor.defined(); }
   at::Tensor input(int64_t layer);

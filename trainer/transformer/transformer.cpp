@@ -49,7 +49,7 @@ Transformer::Transformer(const ModelConfig& model, const RunConfig& run, Sharded
       parameters_(parameters),
       grid_(grid),
       exchange_(grid.sequence(), parameters.device(), run.parallel),
-      types_{.storage = run.precision == "bfloat16" ? at::kBFloat16 : at::kFloat,
+      types_{.storage = run.precision == Precision::kBfloat16 ? at::kBFloat16 : at::kFloat,
              .compute = parameters.compute_type(),
              .device = parameters.device()},
       loss_(model.rms_norm_epsilon, run.memory.loss_tile),

@@ -27,7 +27,7 @@
 
 namespace hiptrain {
 
-// What the selection did, summed over the layers and sequences since the last reading.
+// Statistics of the selection, summed over the layers and sequences since the last call.
 struct SelectionStatistics {
   int64_t tiles = 0;            // (layer, kv head, query tile) triples of this rank that have a list
   int64_t entries = 0;          // their list entries
@@ -71,7 +71,7 @@ class Transformer {
   SelectionStatistics take_statistics();
   // Whether passes that search measure their selection from here on, in metrics.recall_tiles tiles of a sequence.
   void measure_recall(bool measures) { measures_recall_ = measures; }
-  // What they found.
+  // The recall that was measured.
   SelectionRecall& recall() { return recall_; }
   at::Device device() const { return types_.device; }
   // Since the last reading. Waits for the device.
@@ -109,7 +109,7 @@ class Transformer {
   ChunkedLoss loss_;
   GatheredWeights weights_;
   std::optional<GradientBuffers> gradients_;  // for training
-  std::optional<ActivationStore> store_;      // likewise
+  std::optional<ActivationStore> store_;      // for training
   SelectionStatistics statistics_;            // but for what counts_ has
   RunningCounts counts_;
   SelectionRecall recall_;

@@ -215,7 +215,7 @@ at::Tensor TransformerLayer::queries(const LayerTensors& weights, const at::Tens
   return query;
 }
 
-// The index is let go: its memory is for the tiles. kept: as write_index_queries makes it.
+// The index is freed, because the tiles need its memory. `kept` is what write_index_queries makes.
 BlockLists TransformerLayer::select(const LayerTensors& weights, const at::Tensor& hidden, SequenceContext& context,
                                     const HipAttention& attention, FirstPass& pass, at::Tensor& kept) const {
   if (attention.selects()) {

@@ -21,7 +21,7 @@
 
 namespace hiptrain {
 
-// What all layers share while one sequence is computed.
+// The data that all layers share while one sequence is computed.
 struct SequenceContext {
   const LocalBatch& batch;
   AttentionExchange& exchange;
@@ -31,7 +31,7 @@ struct SequenceContext {
   std::optional<RecallOfLayer> recall = {};  // where a pass that searches measures its selection; none: nowhere
 };
 
-// What a layer's tensors are made of.
+// The element types of a layer's tensors.
 struct LayerTypes {
   at::ScalarType storage;  // queries, keys, values and attention outputs between kernels: float32 or bfloat16
   at::ScalarType compute;  // weights, and everything within a token tile: storage on a GPU, float32 on the CPU
@@ -57,7 +57,7 @@ class TransformerLayer {
   struct Tile {
     int64_t begin, size;  // local tokens
   };
-  // What the first pass over the local tokens makes.
+  // The results of the first pass over the local tokens.
   struct FirstPass {
     ExchangedKeys keys;                   // under way; if something is searched, pick() starts that
     std::optional<IndexKeys> index_keys;  // under way; none if nothing is searched

@@ -155,7 +155,7 @@ TEST_F(CheckpointStoreTest, SettingsThatAreNotThereAreTheModels) {
 // What a GPU wrote, a CPU reads, and the other way round.
 TEST_F(CheckpointStoreTest, DevicesReadEachOthers) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-  const at::Device gpu = choose_device("cuda", test_runtime());
+  const at::Device gpu = choose_device(DeviceChoice::kCuda, test_runtime());
   ShardedParameters parameters(ParameterLayout(small_model()), *world_, ParameterStorage{}, gpu);
   CheckpointStore store(folder_, 0, *world_);
   store.load(save(3, 8), parameters);

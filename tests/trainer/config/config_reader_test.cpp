@@ -261,11 +261,11 @@ TEST_F(ConfigReaderTest, LaterEntriesOfLayersWin) {
   ASSERT_EQ(config.attention_layers.size(), 2u);
   EXPECT_THAT(config.attention_layers[0].layers, ElementsAre(0, 1, 7));
   EXPECT_THAT(config.attention_layers[1].layers, ElementsAre(2, 3));
-  EXPECT_EQ(config.attention_of(1).type, "hip");
+  EXPECT_EQ(config.attention_of(1).type, AttentionType::kHip);
   EXPECT_EQ(config.attention_of(1).window, 512);
-  EXPECT_EQ(config.attention_of(3).type, "hip");  // from the first entry
+  EXPECT_EQ(config.attention_of(3).type, AttentionType::kHip);  // from the first entry
   EXPECT_EQ(config.attention_of(3).window, 2048);
-  EXPECT_EQ(config.attention_of(4).type, "dense");
+  EXPECT_EQ(config.attention_of(4).type, AttentionType::kDense);
   EXPECT_EQ(config.attention_of(3).block_size, 128);
 }
 

@@ -14,6 +14,7 @@
 #include "trainer/checkpoint/checkpoint_store.h"
 #include "trainer/checkpoint/initial_weights.h"
 #include "trainer/config/config_checks.h"
+#include "trainer/config/config_text.h"
 #include "trainer/config/resolve_memory.h"
 #include "trainer/device/device.h"
 #include "trainer/engine/training_step.h"
@@ -46,7 +47,7 @@ ModelConfig small_model(bool tied = false) {
 }
 
 // Everything on the device, every layer's input kept.
-RunConfig plain_run(const std::string& precision = "bfloat16") {
+RunConfig plain_run(Precision precision = Precision::kBfloat16) {
   RunConfig run;
   run.precision = precision;
   run.data.sequence_length = 400;
@@ -141,10 +142,10 @@ void expect_same_bits(const Outcome& found, const Outcome& expected, const std::
     EXPECT_TRUE(at::equal(found.state[i], expected.state[i])) << what << ", state " << i;
 }
 
-class MemoryEngine : public testing::TestWithParam<std::string> {
+class MemoryEngine : public testing::TestWithParam<DeviceChoice> {
  protected:
   void SetUp() override {
-    if (GetParam() == "cuda" && num_gpus() == 0) GTEST_SKIP() << "no GPU";
+    if (GetParam() == DeviceChoice::kCuda && num_gpus() == 0) GTEST_SKIP() << "no GPU";
     device_ = choose_device(GetParam(), test_runtime());
   }
 
@@ -184,9 +185,9 @@ TEST_P(MemoryEngine, IntervalsAndPlacesOfInputsChangeNothing) {
 // Each of these kinds of weights and states against itself.
 std::vector<RunConfig> kinds_of_state() {
   RunConfig masters = plain_run(), narrow_moments = plain_run(), only = plain_run();
-  narrow_moments.optimizer.state_dtype = only.optimizer.state_dtype = "bfloat16";
+  narrow_moments.optimizer.state_dtype = only.optimizer.state_dtype = StateType::kBfloat16;
   only.optimizer.master_weights = false;
-  return {masters, narrow_moments, only, plain_run("float32")};
+  return {masters, narrow_moments, only, plain_run(Precision::kFloat32)};
 }
 
 TEST_P(MemoryEngine, OffloadChangesNothing) {
@@ -202,9 +203,9 @@ TEST_P(MemoryEngine, OffloadChangesNothing) {
         run.offload.layer_inputs = 1;
         if (!find_conflicts(run, RunPurpose::kAny).empty()) continue;
         expect_same_bits(train(small_model(tied), run, device_), expected,
-                         kind.precision + ", moments " + kind.optimizer.state_dtype + ", masters " +
-                             std::to_string(kind.optimizer.master_weights) + ", tied " + std::to_string(tied) +
-                             ", offload " + std::to_string(which));
+                         field_text("precision", kind) + ", moments " + field_text("optimizer.state_dtype", kind) +
+                             ", masters " + std::to_string(kind.optimizer.master_weights) + ", tied " +
+                             std::to_string(tied) + ", offload " + std::to_string(which));
       }
     }
 }
@@ -214,7 +215,7 @@ TEST_P(MemoryEngine, DeterministicRunsDoNotTellTheirTiles) {
   ModelConfig model = small_model();
   model.num_layers = 3;
   const auto run_with = [&](const MemorySection& tiles, int64_t interval, int64_t host_inputs) {
-    RunConfig run = plain_run(device_.is_cpu() ? "float32" : "bfloat16");
+    RunConfig run = plain_run(device_.is_cpu() ? Precision::kFloat32 : Precision::kBfloat16);
     run.train.deterministic = true;
     run.data.sequence_length = 5000;
     run.memory = tiles;
@@ -230,8 +231,8 @@ TEST_P(MemoryEngine, DeterministicRunsDoNotTellTheirTiles) {
 
 // Sums over tokens are grouped by tiles: the same numbers to rounding.
 TEST_P(MemoryEngine, TilesChangeRoundingOnly) {
-  const Outcome expected = train(small_model(), plain_run("float32"), device_, 1);
-  RunConfig run = plain_run("float32");
+  const Outcome expected = train(small_model(), plain_run(Precision::kFloat32), device_, 1);
+  RunConfig run = plain_run(Precision::kFloat32);
   run.memory.query_tile = 512;
   run.memory.token_tile = 33;
   run.memory.loss_tile = 500;
@@ -291,7 +292,7 @@ TEST_P(MemoryEngine, StepsGivenUpInTheForwardPassMakeTheUpdatesOfTheStepBefore) 
 // All memory is taken in the first step.
 TEST(MemoryEngineOnGpu, LaterStepsAllocateNothing) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-  const at::Device device = choose_device("cuda", test_runtime());
+  const at::Device device = choose_device(DeviceChoice::kCuda, test_runtime());
   Training training(small_model(), offloaded_run(), device);
   const auto allocations = [&] {
     synchronize(device);
@@ -309,7 +310,7 @@ TEST(MemoryEngineOnGpu, LaterStepsAllocateNothing) {
 TEST(MemoryEngineOnGpu, FreedPiecesMakeRoomForALargeTensor) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
   if (test_runtime().size() > num_gpus()) GTEST_SKIP() << "no GPU for each rank: they share its memory";
-  const at::Device device = choose_device("cuda", test_runtime());
+  const at::Device device = choose_device(DeviceChoice::kCuda, test_runtime());
   c10::cuda::CUDACachingAllocator::emptyCache();
   const int64_t eighth = free_gpu_memory_bytes(device) / 8;
   const auto bytes = at::TensorOptions(device).dtype(at::kByte);
@@ -349,8 +350,8 @@ TEST(ActivationStoreTest, HoldsWhatItsPlanSays) {
                std::logic_error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, MemoryEngine, testing::Values("cpu", "cuda"),
-                         [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Devices, MemoryEngine, testing::Values(DeviceChoice::kCpu, DeviceChoice::kCuda),
+                         [](const auto& test) { return test.param == DeviceChoice::kCpu ? "cpu" : "cuda"; });
 
 }  // namespace
 }  // namespace hiptrain

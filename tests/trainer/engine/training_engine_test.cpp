@@ -34,9 +34,9 @@ ModelConfig small_model() {
 
 RunConfig small_run() {
   RunConfig run;
-  run.precision = "float32";
+  run.precision = Precision::kFloat32;
   run.seed = 3;
-  run.model.init = "random";
+  run.model.init = WeightSource::kRandom;
   run.data.sequence_length = kTokens;
   run.attention.window = 70;
   run.attention.block_size = run.attention.sink_tokens = 16;

@@ -60,7 +60,7 @@ ModelConfig qwen2(int head_dim) {
 }
 
 // Several query tiles, token tiles and loss tiles of odd sizes.
-RunConfig run_config(const std::string& precision) {
+RunConfig run_config(Precision precision) {
   RunConfig run;
   run.precision = precision;
   run.data.sequence_length = 1400;
@@ -104,7 +104,7 @@ TokenBatch counting_tokens(int64_t length, int64_t vocabulary, uint64_t seed) {
 }
 
 RunConfig with_bfloat16_state(RunConfig run) {
-  run.optimizer.state_dtype = "bfloat16";
+  run.optimizer.state_dtype = StateType::kBfloat16;
   run.optimizer.master_weights = false;
   return run;
 }
@@ -112,7 +112,7 @@ RunConfig with_bfloat16_state(RunConfig run) {
 struct Outcome {
   std::vector<double> losses, gradient_norms;
   at::Tensor logits;      // (tokens, vocabulary) float32 on the CPU, after the last step
-  at::Tensor evaluation;  // (tokens) losses, likewise
+  at::Tensor evaluation;  // (tokens) losses
   int64_t list_entries;   // of all steps
   int64_t state_bytes;    // of weights, gradients and optimizer
 };
@@ -150,7 +150,7 @@ double relative_difference(const at::Tensor& a, const at::Tensor& b) {
 // A learning rate so small that most updates of a weight are below its bfloat16's last bit: rounding to nearest would
 // lose them.
 TEST(OptimizerState, Bfloat16LearnsAsFloat32) {
-  const Case wide{"", llama(16), with_blocks_of_16(run_config("bfloat16")), 0, 8};
+  const Case wide{"", llama(16), with_blocks_of_16(run_config(Precision::kBfloat16)), 0, 8};
   const Case narrow{"", llama(16), with_bfloat16_state(wide.run), 0, 8};
   const Outcome expected = train_on(at::kCPU, wide, 2e-4), found = train_on(at::kCPU, narrow, 2e-4);
   EXPECT_EQ(found.state_bytes * 16, expected.state_bytes * 10);
@@ -163,7 +163,7 @@ class GpuTraining : public testing::TestWithParam<Case> {};
 
 TEST_P(GpuTraining, FollowsTheCpu) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-  const at::Device gpu = choose_device("cuda", test_runtime());
+  const at::Device gpu = choose_device(DeviceChoice::kCuda, test_runtime());
   const Case& test = GetParam();
   const Outcome expected = train_on(at::kCPU, test), found = train_on(gpu, test);
   EXPECT_LT(expected.losses.back(), 0.9 * expected.losses.front()) << "nothing was learnt";
@@ -181,7 +181,7 @@ TEST_P(GpuTraining, FollowsTheCpu) {
 // The same run twice gives the same bits: no kernel adds in an order of its own.
 TEST_P(GpuTraining, RepeatsBitForBit) {
   if (num_gpus() == 0) GTEST_SKIP() << "no GPU";
-  const at::Device gpu = choose_device("cuda", test_runtime());
+  const at::Device gpu = choose_device(DeviceChoice::kCuda, test_runtime());
   const Outcome first = train_on(gpu, GetParam()), second = train_on(gpu, GetParam());
   EXPECT_EQ(first.losses, second.losses);
   EXPECT_EQ(first.gradient_norms, second.gradient_norms);
@@ -190,13 +190,13 @@ TEST_P(GpuTraining, RepeatsBitForBit) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, GpuTraining,
-    testing::Values(Case{"LlamaFloat32", llama(16), with_blocks_of_16(run_config("float32")), 1e-4},
-                    Case{"Qwen3Float32", qwen3(24), run_config("float32"), 1e-4},
-                    Case{"Qwen2Float32", qwen2(64), run_config("float32"), 1e-4},
-                    Case{"LlamaBfloat16", llama(64), run_config("bfloat16"), 1e-2},
-                    Case{"Qwen3Bfloat16", qwen3(128), run_config("bfloat16"), 1e-2},
-                    Case{"Qwen2Bfloat16", qwen2(64), run_config("bfloat16"), 1e-2},
-                    Case{"LlamaBfloat16State", llama(64), with_bfloat16_state(run_config("bfloat16")), 1e-2}),
+    testing::Values(Case{"LlamaFloat32", llama(16), with_blocks_of_16(run_config(Precision::kFloat32)), 1e-4},
+                    Case{"Qwen3Float32", qwen3(24), run_config(Precision::kFloat32), 1e-4},
+                    Case{"Qwen2Float32", qwen2(64), run_config(Precision::kFloat32), 1e-4},
+                    Case{"LlamaBfloat16", llama(64), run_config(Precision::kBfloat16), 1e-2},
+                    Case{"Qwen3Bfloat16", qwen3(128), run_config(Precision::kBfloat16), 1e-2},
+                    Case{"Qwen2Bfloat16", qwen2(64), run_config(Precision::kBfloat16), 1e-2},
+                    Case{"LlamaBfloat16State", llama(64), with_bfloat16_state(run_config(Precision::kBfloat16)), 1e-2}),
     [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include "trainer/device/device.h"
 #include "trainer/ops/block_lists.h"
-#include "trainer/ops/selection_ops.h"
+#include "trainer/ops/published_ops.h"
 
 namespace hiptrain {
 namespace {

@@ -47,7 +47,7 @@ ModelConfig small_model() {
   return model;
 }
 
-RunConfig run_of(const std::string& precision = "bfloat16") {
+RunConfig run_of(Precision precision = Precision::kBfloat16) {
   RunConfig run;
   run.precision = precision;
   return run;
@@ -108,7 +108,7 @@ TEST(MemoryPlan, StateOfASmallModelByHand) {
   const int64_t parameters = table + 2 * layer + head;
   PlanInputs inputs = inputs_of(1024);
   inputs.on_gpu = false;  // no rounding to blocks
-  const MemoryPlan plan = plan_of(model, run_of("float32"), inputs);
+  const MemoryPlan plan = plan_of(model, run_of(Precision::kFloat32), inputs);
   EXPECT_EQ(item(plan, MemoryItem::kWeights).host_bytes, 4 * parameters);
   EXPECT_EQ(item(plan, MemoryItem::kGradients).host_bytes, 4 * parameters);
   EXPECT_EQ(item(plan, MemoryItem::kOptimizer).host_bytes, 8 * parameters);
@@ -224,7 +224,7 @@ TEST(MemoryPlan, OffloadingMovesStateToHostMemory) {
 
 TEST(MemoryPlan, Bfloat16StateIsHalf) {
   RunConfig run = run_of();
-  run.optimizer.state_dtype = "bfloat16";
+  run.optimizer.state_dtype = StateType::kBfloat16;
   run.optimizer.master_weights = false;
   const MemoryPlan wide = plan_of(llama_8b(), run_of(), inputs_of(65536)),
                    narrow = plan_of(llama_8b(), run, inputs_of(65536));
@@ -265,16 +265,16 @@ TEST(MemoryPlan, ListsGrowWithTheSequence) {
 TEST(MemoryPlan, AnExchangeByHeadsHoldsAPart) {
   RunConfig run = run_of();
   const int64_t keys = int64_t{1048576} * 1024 * 2 * 2;
-  const auto held = [&](const char* exchange, MemoryItem wanted) {
+  const auto held = [&](ExchangeChoice exchange, MemoryItem wanted) {
     run.parallel.exchange = exchange;
     return item(plan_of(llama_8b(), run, inputs_of(1048576, 8)), wanted).gpu_bytes;
   };
-  EXPECT_EQ(held("allgather", MemoryItem::kKeys), keys);
-  EXPECT_EQ(held("alltoall", MemoryItem::kKeys), keys / 8);
-  EXPECT_EQ(held("alltoall", MemoryItem::kKeyGradients), 2 * keys / 8);
-  EXPECT_EQ(held("allgather", MemoryItem::kExchange), 0);
-  EXPECT_GE(held("alltoall", MemoryItem::kExchange), 3 * keys / 8);
-  EXPECT_EQ(held("auto", MemoryItem::kKeys), held("alltoall", MemoryItem::kKeys));
+  EXPECT_EQ(held(ExchangeChoice::kAllGather, MemoryItem::kKeys), keys);
+  EXPECT_EQ(held(ExchangeChoice::kAllToAll, MemoryItem::kKeys), keys / 8);
+  EXPECT_EQ(held(ExchangeChoice::kAllToAll, MemoryItem::kKeyGradients), 2 * keys / 8);
+  EXPECT_EQ(held(ExchangeChoice::kAllGather, MemoryItem::kExchange), 0);
+  EXPECT_GE(held(ExchangeChoice::kAllToAll, MemoryItem::kExchange), 3 * keys / 8);
+  EXPECT_EQ(held(ExchangeChoice::kAutomatic, MemoryItem::kKeys), held(ExchangeChoice::kAllToAll, MemoryItem::kKeys));
 }
 
 TEST(MemoryPlan, TheHostKeepsAReserve) {
@@ -286,7 +286,7 @@ TEST(MemoryPlan, TheHostKeepsAReserve) {
 
 TEST(MemoryPlan, RanksShareStateAndSequence) {
   RunConfig run = run_of();
-  run.parallel.exchange = "allgather";
+  run.parallel.exchange = ExchangeChoice::kAllGather;
   const MemoryPlan one = plan_of(llama_8b(), run, inputs_of(262144)),
                    eight = plan_of(llama_8b(), run, inputs_of(262144, 8));
   for (const MemoryItem shared : {MemoryItem::kWeights, MemoryItem::kGradients, MemoryItem::kOptimizer,
@@ -562,7 +562,7 @@ TEST(StepTime, RanksShareTheWork) {
 }
 
 TEST(StepTime, KeysComeBehindAttentionAndQueriesButForTheFirstPiece) {
-  const auto waited = [](const char* exchange, double link) {
+  const auto waited = [](ExchangeChoice exchange, double link) {
     RunConfig run = run_of();
     run.parallel.exchange = exchange;
     MachineRates rates = h200_rates();
@@ -570,12 +570,12 @@ TEST(StepTime, KeysComeBehindAttentionAndQueriesButForTheFirstPiece) {
     return predict_step_time(llama_8b(), run, inputs_of(1048576, 4), {.query_tile = 262144}, rates);
   };
   // Only index and picks are awaited on a fast link. Index keys come of all other ranks' tokens: 8 heads of 32 dims. A
-  // rank's own tokens are shared by all: 32 index queries go to others, 8 times 2 picks come home.
-  const StepTime fast = waited("allgather", 2.8e11);
+  // rank's own tokens are shared by all: 32 index queries go to others, 8 times 2 picks are sent back.
+  const StepTime fast = waited(ExchangeChoice::kAllGather, 2.8e11);
   const double keys = 1048576.0 * 8 * 32 * 2, queries = 262144.0 * 32 * 32 * 2, picks = 262144.0 * 8 * 2 * 4;
   EXPECT_NEAR(fast.parts.back().seconds, 32 * 0.75 * (keys + queries + picks) / 2.8e11, 1e-6);
-  EXPECT_GT(waited("allgather", 1e9).parts.back().seconds, 10 * fast.parts.back().seconds);
-  const StepTime heads = waited("alltoall", 2.8e11);
+  EXPECT_GT(waited(ExchangeChoice::kAllGather, 1e9).parts.back().seconds, 10 * fast.parts.back().seconds);
+  const StepTime heads = waited(ExchangeChoice::kAllToAll, 2.8e11);
   ASSERT_EQ(heads.traffic.size(), 3u);
   EXPECT_EQ(heads.traffic[1].name, "queries and outputs");
   EXPECT_NEAR(heads.traffic[1].bytes, 32 * 6 * 0.75 * 262144 * 4096 * 2, 1);
@@ -583,7 +583,7 @@ TEST(StepTime, KeysComeBehindAttentionAndQueriesButForTheFirstPiece) {
   // other.
   EXPECT_GT(heads.parts.back().seconds, heads.traffic[1].seconds / 2);
   EXPECT_LT(heads.parts.back().seconds, heads.traffic[1].seconds * 0.6);
-  const StepTime slow = waited("alltoall", 1e9);
+  const StepTime slow = waited(ExchangeChoice::kAllToAll, 1e9);
   EXPECT_GT(slow.parts.back().seconds, slow.traffic[1].seconds * 0.8);
 }
 

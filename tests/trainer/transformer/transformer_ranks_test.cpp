@@ -36,9 +36,9 @@ ModelConfig small_model(int num_kv_heads = 2) {
   return model;
 }
 
-RunConfig small_run(const std::string& exchange, int64_t interval) {
+RunConfig small_run(ExchangeChoice exchange, int64_t interval) {
   RunConfig run;
-  run.precision = "float32";
+  run.precision = Precision::kFloat32;
   run.data.sequence_length = 1000;
   run.attention.window = 70;
   run.attention.block_size = 16;
@@ -165,7 +165,7 @@ void expect_ranks_agree(const RunConfig& run, const ModelConfig& model, at::Devi
   for (size_t layer = 0; layer < all.lists.size(); ++layer)
     expect_part_of(one.lists[together.data().rank() * all.lists.size() + layer], all.lists[layer], shard, sequence);
   expect_same_recall(one.recall, all.recall);
-  const double tolerance = run.precision == "bfloat16" ? 2e-2 : 2e-5;
+  const double tolerance = run.precision == Precision::kBfloat16 ? 2e-2 : 2e-5;
   EXPECT_NEAR(one.loss, all.loss, loss_tolerance * std::abs(one.loss));
   ASSERT_EQ(one.gradients.size(), all.gradients.size());
   for (size_t unit = 0; unit < one.gradients.size(); ++unit) {
@@ -175,17 +175,19 @@ void expect_ranks_agree(const RunConfig& run, const ModelConfig& model, at::Devi
   }
 }
 
-class TransformerRanks : public testing::TestWithParam<std::tuple<std::string, std::string>> {
+class TransformerRanks : public testing::TestWithParam<std::tuple<DeviceChoice, ExchangeChoice>> {
  protected:
   void SetUp() override {
-    const std::string& device = std::get<0>(GetParam());
-    if (device == "cuda" && num_gpus() == 0) GTEST_SKIP() << "no GPU";
+    const DeviceChoice device = std::get<0>(GetParam());
+    if (device == DeviceChoice::kCuda && num_gpus() == 0) GTEST_SKIP() << "no GPU";
     device_ = choose_device(device, test_runtime());
   }
-  const std::string& exchange() const { return std::get<1>(GetParam()); }
+  ExchangeChoice exchange() const { return std::get<1>(GetParam()); }
   RunConfig run(int64_t interval = 1) const { return small_run(exchange(), interval); }
   // By heads, every rank holds two.
-  ModelConfig model() const { return small_model(exchange() == "alltoall" ? 2 * test_runtime().size() : 2); }
+  ModelConfig model() const {
+    return small_model(exchange() == ExchangeChoice::kAllToAll ? 2 * test_runtime().size() : 2);
+  }
 
   at::Device device_ = at::kCPU;
 };
@@ -193,10 +195,10 @@ class TransformerRanks : public testing::TestWithParam<std::tuple<std::string, s
 TEST_P(TransformerRanks, PicksByScan) { expect_ranks_agree(run(), model(), device_); }
 
 TEST_P(TransformerRanks, PicksByScanOfFloat8Keys) {
-  RunConfig run = small_run("picks", 1);
-  run.attention.index_dtype = IndexType::kFloat8;
-  run.attention.index_dims = 16;
-  expect_ranks_agree(run, small_model(), device_);
+  RunConfig float8 = run();
+  float8.attention.index_dtype = IndexType::kFloat8;
+  float8.attention.index_dims = 16;
+  expect_ranks_agree(float8, model(), device_);
 }
 
 TEST_P(TransformerRanks, PicksByTree) {
@@ -228,14 +230,14 @@ TEST_P(TransformerRanks, PicksByTheMeanQuery) {
 
 // Computed on the CPU only, with all heads.
 TEST(TransformerRanksOnCpu, Published) {
-  RunConfig run = small_run("auto", 3);
-  run.attention.selection = "published";
+  RunConfig run = small_run(ExchangeChoice::kAutomatic, 3);
+  run.attention.selection = Selection::kPublished;
   expect_ranks_agree(run, small_model(), at::kCPU);
 }
 
 TEST_P(TransformerRanks, Dense) {
   RunConfig dense = run(/*interval=*/2);
-  dense.attention.type = "dense";
+  dense.attention.type = AttentionType::kDense;
   ModelConfig model = this->model();
   model.tied_embeddings = false;
   model.query_key_norm = false;
@@ -245,8 +247,8 @@ TEST_P(TransformerRanks, Dense) {
 
 TEST_P(TransformerRanks, DenseOneDocument) {
   RunConfig dense = run();
-  dense.precision = "bfloat16";
-  dense.attention.type = "dense";
+  dense.precision = Precision::kBfloat16;
+  dense.attention.type = AttentionType::kDense;
   dense.attention.deterministic = true;
   dense.data.sequence_length = 300;
   expect_ranks_agree(dense, model(), device_);
@@ -256,8 +258,8 @@ TEST_P(TransformerRanks, DenseOneDocument) {
 // of which rounds to bfloat16, 2^-9 relative.
 TEST_P(TransformerRanks, DenseByEitherKernel) {
   RunConfig dense = run();
-  dense.precision = "bfloat16";
-  dense.attention.type = "dense";
+  dense.precision = Precision::kBfloat16;
+  dense.attention.type = AttentionType::kDense;
   dense.data.sequence_length = 300;
   expect_ranks_agree(dense, model(), device_, /*sequence_ranks=*/0, /*loss_tolerance=*/0x1p-9);
 }
@@ -265,7 +267,7 @@ TEST_P(TransformerRanks, DenseByEitherKernel) {
 TEST_P(TransformerRanks, EveryLayerItsOwnSettings) {
   RunConfig mixed = run();
   LayerAttention dense{.layers = {0}, .attention = mixed.attention}, wide{.layers = {2}, .attention = mixed.attention};
-  dense.attention.type = "dense";
+  dense.attention.type = AttentionType::kDense;
   wide.attention.picks = 5;
   wide.attention.index_dim_list = {0, 3, 9};
   mixed.attention_layers = {dense, wide};
@@ -274,7 +276,7 @@ TEST_P(TransformerRanks, EveryLayerItsOwnSettings) {
 
 TEST_P(TransformerRanks, Bfloat16) {
   RunConfig rounded = run();
-  rounded.precision = "bfloat16";
+  rounded.precision = Precision::kBfloat16;
   expect_ranks_agree(rounded, model(), device_);
 }
 
@@ -304,9 +306,9 @@ TEST_P(TransformerRanks, Grids) {
 
 // Dense layers go by heads where they can, others do not with this few ranks.
 TEST(TransformerRanksOnCpu, AutoMixesBoth) {
-  RunConfig mixed = small_run("auto", 1);
+  RunConfig mixed = small_run(ExchangeChoice::kAutomatic, 1);
   LayerAttention dense{.layers = {1}, .attention = mixed.attention};
-  dense.attention.type = "dense";
+  dense.attention.type = AttentionType::kDense;
   mixed.attention_layers = {dense};
   expect_ranks_agree(mixed, small_model(2 * test_runtime().size()), at::kCPU);
 }
@@ -326,7 +328,7 @@ TEST_P(TransformerRanks, RecallFollowsThePicks) {
   const ProcessGrid grid = make_process_grid(test_runtime(), device_, {.timeout_seconds = 60});
   RunConfig mixed = run(/*interval=*/3);
   LayerAttention dense{.layers = {0}, .attention = mixed.attention}, all{.layers = {2}, .attention = mixed.attention};
-  dense.attention.type = "dense";
+  dense.attention.type = AttentionType::kDense;
   all.attention.picks = 64;
   mixed.attention.picks = 1;
   mixed.attention_layers = {dense, all};
@@ -341,8 +343,13 @@ TEST_P(TransformerRanks, RecallFollowsThePicks) {
 }
 
 INSTANTIATE_TEST_SUITE_P(DevicesAndExchanges, TransformerRanks,
-                         testing::Combine(testing::Values("cpu", "cuda"), testing::Values("allgather", "alltoall")),
-                         [](const auto& test) { return std::get<0>(test.param) + "_" + std::get<1>(test.param); });
+                         testing::Combine(testing::Values(DeviceChoice::kCpu, DeviceChoice::kCuda),
+                                          testing::Values(ExchangeChoice::kAllGather, ExchangeChoice::kAllToAll)),
+                         [](const auto& test) {
+                           const bool cpu = std::get<0>(test.param) == DeviceChoice::kCpu;
+                           const bool gathers = std::get<1>(test.param) == ExchangeChoice::kAllGather;
+                           return std::string(cpu ? "cpu_" : "cuda_") + (gathers ? "allgather" : "alltoall");
+                         });
 
 }  // namespace
 }  // namespace hiptrain
